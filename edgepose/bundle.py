@@ -1,0 +1,172 @@
+"""The model bundle: a folder that carries a network from machine to machine and can prove itself.
+
+::
+
+    NAME.edgepose/
+        manifest.json             what it is, what made it, the sha256 of every file below but reports
+        checkpoint.safetensors    the PyTorch weights, for the reference backend and for exporting again
+        pose.onnx                 FP32, dynamic batch, runs everywhere
+        golden.npz                crops, and the keypoints and heat-maps PyTorch gave for them
+        engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json
+        reports/                  written by verify and bench; not hashed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+from .files import sha256, write_text
+from .skeletons import Skeleton, get_skeleton
+
+#: Version of the manifest's layout; a reader refuses a newer one.
+SCHEMA = 1
+
+MANIFEST = "manifest.json"
+GRAPH = "pose.onnx"
+CHECKPOINT = "checkpoint.safetensors"
+GOLDENS = "golden.npz"
+ENGINES = "engines"
+REPORTS = "reports"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``manifest.json``.
+
+    Attributes:
+        name: of the bundle.
+        model: network name for :func:`edgepose.train.models.build_model`.
+        skeleton: skeleton id.
+        input_size: (height, width) of the crops.
+        options: further arguments of ``build_model``.
+        trained: False for a bundle exported without weights.
+        crop_padding: factor from the person's box to the crop.
+        decode: how keypoints are read from heat-maps; ``quarter`` is argmax with the quarter offset, in the graph.
+        made_with: versions of the packages that made it.
+        files: sha256 of every file, by path relative to the bundle.
+        schema: version of this layout.
+    """
+
+    name: str
+    model: str
+    skeleton: str
+    input_size: tuple[int, int]
+    options: dict[str, bool] = field(default_factory=dict)
+    trained: bool = True
+    crop_padding: float = 1.25
+    decode: str = "quarter"
+    made_with: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Goldens:
+    """Crops and what PyTorch gave for them.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB.
+        keypoints: (N, J, 3) float32, x, y in crop pixels and score.
+        heatmaps: (N, J, H/4, W/4) float32.
+    """
+
+    images: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+    heatmaps: NDArray[np.float32]
+
+    def save(self, path: Path) -> None:
+        """Write a compressed ``.npz``."""
+        np.savez_compressed(path, images=self.images, keypoints=self.keypoints, heatmaps=self.heatmaps)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; make one with :func:`open_bundle` or :func:`write_manifest`."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def graph(self) -> Path:
+        """The FP32 ONNX graph."""
+        return self.path / GRAPH
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return get_skeleton(self.manifest.skeleton)
+
+    @property
+    def reports(self) -> Path:
+        """Folder for reports; made by whoever writes the first."""
+        return self.path / REPORTS
+
+    def goldens(self) -> Goldens:
+        """Read ``golden.npz``."""
+        with np.load(self.path / GOLDENS) as arrays:
+            return Goldens(arrays["images"], arrays["keypoints"], arrays["heatmaps"])
+
+    def engines(self) -> list[Path]:
+        """Engine files named in the manifest, sorted by name."""
+        return sorted(self.path / name for name in self.manifest.files if name.endswith(".engine"))
+
+    def with_files(self, *paths: Path) -> Bundle:
+        """Hash files that were added to or changed in the bundle, and write the manifest that names them."""
+        hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in paths}
+        return write_manifest(self.path, replace(self.manifest, files={**self.manifest.files, **hashes}))
+
+
+def write_manifest(path: Path, manifest: Manifest) -> Bundle:
+    """Write ``manifest.json`` into a bundle folder."""
+    write_text(path / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+    return Bundle(path, manifest)
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Open a bundle and check every hash in its manifest.
+
+    Raises:
+        UsageError: not a bundle, written by a newer edgepose, or a file that is missing or was changed.
+    """
+    path = Path(path)
+    bundle = Bundle(path, _read_manifest(path))
+    for name, expected in bundle.manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise UsageError(f"bundle {path} lacks {name}, which its manifest names: copy or export the bundle again")
+        if sha256(file) != expected:
+            raise UsageError(
+                f"bundle {path}: {name} was changed after the manifest was written (sha256 differs): "
+                "copy or export the bundle again"
+            )
+    return bundle
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a bundle: expected a folder NAME.edgepose (edgepose export makes one)")
+    if not file.is_file():
+        raise UsageError(f"{path} is not a bundle: it has no {MANIFEST} (edgepose export makes one)")
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        schema = int(values["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
+    if schema > SCHEMA:
+        raise UsageError(f"{file} has schema {schema}, this edgepose reads up to {SCHEMA}: upgrade edgepose")
+    try:
+        manifest = Manifest(**{**values, "input_size": tuple(values["input_size"])})
+    except (TypeError, KeyError) as error:
+        raise UsageError(f"{file} does not hold a manifest of schema {schema} ({error})") from error
+    escaping = [name for name in manifest.files if os.path.isabs(name) or ".." in Path(name).parts]
+    if escaping:
+        raise UsageError(f"{file} names files outside the bundle ({escaping[0]}): do not trust it")
+    return manifest

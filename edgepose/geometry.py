@@ -1,0 +1,115 @@
+"""Boxes to crops and back: the one transform that training, calibration and the runtime share.
+
+Sizes are (height, width), boxes xyxy in source pixels, points (x, y). An affine matrix is float64 (2, 3) and maps source
+pixels to crop pixels. The convention is HRNet's: the short side of the box grows to the aspect ratio of the crop, both
+sides grow by ``padding``, and the centre of the box lands on (width / 2, height / 2) of the crop.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Size = tuple[int, int]
+
+#: How much larger than the person's box the crop is, each way (HRNet's 1.25).
+CROP_PADDING = 1.25
+
+
+def crop_regions(boxes: ArrayLike, size: Size, padding: float = CROP_PADDING) -> NDArray[np.float64]:
+    """Grow boxes to the crop's aspect ratio, then by ``padding``.
+
+    Args:
+        boxes: (N, 4) xyxy in source pixels.
+        size: (height, width) of the crop.
+        padding: factor on both sides.
+
+    Returns:
+        (N, 4) float64: centre x, centre y, width, height of the region that the crop will show, in source pixels.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    aspect = size[1] / size[0]
+    span = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+    width = np.maximum(span[:, 0], span[:, 1] * aspect) * padding
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.column_stack([centre, width, width / aspect])
+
+
+def region_affine(region: ArrayLike, size: Size, *, rotation: float = 0.0, mirror: bool = False) -> NDArray[np.float64]:
+    """Affine matrix (2, 3) from source pixels to crop pixels.
+
+    Args:
+        region: centre x, centre y, width, height in source pixels; the scale is taken from the width.
+        size: (height, width) of the crop.
+        rotation: degrees; positive turns the picture's content counter-clockwise on screen, as HRNet's does.
+        mirror: mirror the crop left to right; pixel centre x goes to ``width - 1 - x``.
+
+    >>> region_affine((50, 40, 96, 128), (256, 192)).round(3).tolist()
+    [[2.0, 0.0, -4.0], [0.0, 2.0, 48.0]]
+    """
+    cx, cy, width, _ = np.asarray(region, dtype=np.float64)
+    height_out, width_out = size
+    scale = width_out / width
+    cos, sin = scale * np.cos(np.deg2rad(rotation)), scale * np.sin(np.deg2rad(rotation))
+    matrix = np.array([[cos, sin, 0.0], [-sin, cos, 0.0]])
+    matrix[:, 2] = np.array([width_out / 2, height_out / 2]) - matrix[:, :2] @ (cx, cy)
+    if mirror:
+        matrix[0] = -matrix[0]
+        matrix[0, 2] += width_out - 1
+    return matrix
+
+
+def invert_affine(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Inverse of a (2, 3) affine matrix, again (2, 3)."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def transform_points(points: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64]:
+    """Apply an affine matrix (2, 3), or one per leading index (N, 2, 3), to points (..., 2)."""
+    points, matrix = np.asarray(points, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
+    return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+
+
+def warp_crop(image: NDArray[np.uint8], matrix: ArrayLike, size: Size) -> NDArray[np.uint8]:
+    """One crop (h, w, 3), bilinear, black outside the image.
+
+    OpenCV 4 and 5 differ by up to 3 grey levels here; the same version must make calibration crops and live crops.
+    """
+    crop = cv2.warpAffine(image, np.asarray(matrix, dtype=np.float64), size[::-1], flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def crop_boxes(
+    image: NDArray[np.uint8], boxes: ArrayLike, size: Size, padding: float = CROP_PADDING
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Cut every box out of one image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4) xyxy in pixels of ``image``; N may be 0.
+        size: (height, width) of the crops.
+        padding: see :func:`crop_regions`.
+
+    Returns:
+        crops (N, h, w, 3) uint8 and the inverse affines (N, 2, 3) that take crop pixels back to the image.
+    """
+    matrices = [region_affine(region, size) for region in crop_regions(boxes, size, padding)]
+    crops = np.zeros((len(matrices), *size, 3), dtype=np.uint8)
+    for crop, matrix in zip(crops, matrices, strict=True):
+        crop[:] = warp_crop(image, matrix, size)
+    inverses = np.array([invert_affine(m) for m in matrices], dtype=np.float64).reshape(-1, 2, 3)
+    return crops, inverses
+
+
+def keypoint_box(points: ArrayLike, margin: float = 0.1) -> NDArray[np.float64]:
+    """Box xyxy around points (K, 2), grown on every side by ``margin`` of its longer side.
+
+    Joints lie inside the body; a tenth of its length reaches about to the outline that a detector would box.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    grow = margin * max((high - low).max(), 1.0)
+    return np.concatenate([low - grow, high + grow])

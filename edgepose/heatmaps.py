@@ -1,0 +1,125 @@
+"""Heat-maps: targets from keypoints, keypoints from heat-maps, flip merging. NumPy, the readable reference.
+
+The exported graphs and the PyTorch code are tested against these functions. Heat-maps are float32 (..., h, w) at a
+quarter of the crop's resolution: crop pixel = 4 x heat-map coordinate (HRNet's convention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Crop pixels per heat-map pixel.
+STRIDE = 4
+
+
+def encode_joints(
+    joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], sigma: float = 2.0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gaussian joint targets, in HRNet's rule.
+
+    The mean is the joint rounded to a whole heat-map pixel, ``int(x / 4 + 0.5)`` (towards zero), the peak is exactly 1,
+    and values stop at three sigma. A joint whose window misses the map loses its weight.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        shape: (h, w) of the heat-map.
+        sigma: in heat-map pixels.
+
+    Returns:
+        targets (J, h, w) float32 and weights (J,) float32, 0 or 1.
+    """
+    joints = np.asarray(joints, dtype=np.float64)
+    height, width = shape
+    mean = np.trunc(joints / STRIDE + 0.5)
+    radius = 3 * sigma
+    weights = (np.asarray(visible) > 0).astype(np.float32)
+    weights[(mean - radius >= (width, height)).any(1) | (mean + radius + 1 < 0).any(1)] = 0
+    dx = np.arange(width)[None, :] - mean[:, :1]
+    dy = np.arange(height)[None, :] - mean[:, 1:]
+    # The Gaussian is separable; a column or row outside the window is cut to zero.
+    gx = np.where(np.abs(dx) <= radius, np.exp(-(dx**2) / (2 * sigma**2)), 0.0)
+    gy = np.where(np.abs(dy) <= radius, np.exp(-(dy**2) / (2 * sigma**2)), 0.0)
+    targets = gy[:, :, None] * gx[:, None, :] * weights[:, None, None]
+    return targets.astype(np.float32), weights
+
+
+def encode_bones(
+    joints: ArrayLike,
+    visible: ArrayLike,
+    bones: Sequence[tuple[int, int]],
+    shape: tuple[int, int],
+    sigma: float = 2.0,
+) -> NDArray[np.float32]:
+    """Bone targets of DITN: exp(-d^2 / (2 sigma^2)), d the distance from the pixel to the segment between two joints.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        bones: pairs of joint indices.
+        shape: (h, w) of the heat-map.
+        sigma: in heat-map pixels.
+
+    Returns:
+        (B, h, w) float32; a bone with an unlabelled end is all zero.
+    """
+    points = np.asarray(joints, dtype=np.float32) / STRIDE
+    start, end = points[[a for a, _ in bones]], points[[b for _, b in bones]]
+    grid_x = np.arange(shape[1], dtype=np.float32)[None, None, :]
+    grid_y = np.arange(shape[0], dtype=np.float32)[None, :, None]
+    px, py = (grid_x - start[:, 0, None, None]), (grid_y - start[:, 1, None, None])
+    dx, dy = np.moveaxis(end - start, 1, 0)[..., None, None]
+    along = np.clip((px * dx + py * dy) / np.maximum(dx**2 + dy**2, 1e-6), 0.0, 1.0)
+    distance2 = (px - along * dx) ** 2 + (py - along * dy) ** 2
+    seen = np.asarray(visible) > 0
+    both = np.array([seen[a] and seen[b] for a, b in bones], dtype=np.float32)
+    return np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None]
+
+
+def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
+    """Keypoints from heat-maps: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
+
+    The first maximum in row-major order wins. The offset is applied only where ``1 < x < w - 1`` and ``1 < y < h - 1``
+    (HRNet's bounds, which are not symmetric). A maximum that is not positive gives (0, 0) and keeps its score.
+
+    Args:
+        heatmaps: (N, J, h, w) float.
+
+    Returns:
+        (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum as score.
+    """
+    maps = np.asarray(heatmaps)
+    n, joints, height, width = maps.shape
+    flat = maps.reshape(n, joints, -1)
+    index = flat.argmax(axis=2)
+    score = np.take_along_axis(flat, index[..., None], axis=2)[..., 0]
+    y, x = np.divmod(index, width)
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+
+    def neighbour(dx: int, dy: int) -> NDArray[np.floating]:
+        near = np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1)
+        return np.take_along_axis(flat, near[..., None], axis=2)[..., 0]
+
+    offset_x = 0.25 * np.sign(neighbour(1, 0) - neighbour(-1, 0)) * inside
+    offset_y = 0.25 * np.sign(neighbour(0, 1) - neighbour(0, -1)) * inside
+    points = np.stack([x + offset_x, y + offset_y], axis=-1) * (score > 0)[..., None]
+    return np.concatenate([points * STRIDE, score[..., None]], axis=-1).astype(np.float32)
+
+
+def merge_flipped(heatmaps: ArrayLike, flipped: ArrayLike, flip_order: Sequence[int]) -> NDArray[np.float32]:
+    """Average the heat-maps of a crop with those of its mirror image.
+
+    The mirrored maps are turned back, left and right joints exchanged, and shifted one pixel to the right (column 0
+    keeps its value), which aligns the two grids for stride-4 maps (HRNet's ``SHIFT_HEATMAP``).
+
+    Args:
+        heatmaps: (N, J, h, w) of the crops.
+        flipped: (N, J, h, w) of the mirrored crops.
+        flip_order: :attr:`edgepose.skeletons.Skeleton.flip_order`.
+    """
+    back = np.asarray(flipped)[:, list(flip_order), :, ::-1].copy()
+    back[..., 1:] = back[..., :-1].copy()
+    return (np.asarray(heatmaps) + back) * np.float32(0.5)

@@ -1,0 +1,58 @@
+"""OpenVINO on the CPU: x86 and Arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UsageError, missing_extra
+from ..session import Arrays, TensorSpec, check_feeds
+
+
+class OpenVinoSession:
+    """An ONNX file on OpenVINO's CPU device, in the precision of the graph.
+
+    OpenVINO would choose BF16 by itself on CPUs that have it; the hint keeps an FP32 graph in FP32, so that ``verify``
+    compares what was asked for.
+
+    Raises:
+        UsageError: OpenVINO is not installed, or the file is missing or not a graph it can load.
+    """
+
+    backend = "openvino"
+
+    def __init__(self, graph: Path) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing_extra("openvino", "openvino") from error
+        if not graph.is_file():
+            raise UsageError(f"ONNX file {graph} does not exist")
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            self._model = openvino.Core().compile_model(graph, "CPU", hints)
+        except RuntimeError as error:
+            raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {_reason(error)}") from error
+        self._request = self._model.create_infer_request()
+        self.inputs = tuple(_spec(port) for port in self._model.inputs)
+        self.outputs = tuple(_spec(port) for port in self._model.outputs)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        check_feeds(self, feeds)
+        results = self._request.infer(feeds, share_inputs=True)
+        return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
+
+    def close(self) -> None:
+        del self._request, self._model
+
+
+def _spec(port: object) -> TensorSpec:
+    shape = tuple(side.get_length() if side.is_static else None for side in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()))
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO's messages are stack-like; the last line that says something is the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

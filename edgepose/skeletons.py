@@ -1,0 +1,119 @@
+"""Skeletons: joints, bones, left-right pairs and OKS sigmas.
+
+A skeleton is plain data. ``bones`` are pairs of joint indices; every joint belongs to at least one bone, because the
+bone branch of DITN hands its information back to the joints along them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Names and structure of one keypoint set.
+
+    Attributes:
+        name: the identifier used in manifests and on the command line.
+        joints: joint names, in output order; left and right are the person's own.
+        bones: pairs of joint indices.
+        flip_pairs: (left, right) joint indices that change places when the image is mirrored.
+        sigmas: OKS fall-off of each joint (COCO's definition), or empty where no value is published.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = set(range(len(self.joints))) - {j for bone in self.bones for j in bone}
+        if missing:
+            raise ValueError(f"skeleton {self.name}: joints {sorted(missing)} belong to no bone")
+        if self.sigmas and len(self.sigmas) != len(self.joints):
+            raise ValueError(f"skeleton {self.name}: {len(self.sigmas)} sigmas for {len(self.joints)} joints")
+
+    @property
+    def flip_order(self) -> tuple[int, ...]:
+        """Joint order after mirroring: ``mirrored[:, j] = original[:, flip_order[j]]``."""
+        return _swapped(len(self.joints), self.flip_pairs)
+
+    @property
+    def bone_flip_order(self) -> tuple[int, ...]:
+        """Bone order after mirroring, found by mapping both ends of each bone."""
+        order = self.flip_order
+        position = {frozenset(bone): i for i, bone in enumerate(self.bones)}
+        return tuple(position[frozenset((order[a], order[b]))] for a, b in self.bones)
+
+
+def _swapped(count: int, pairs: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    order = list(range(count))
+    for a, b in pairs:
+        order[a], order[b] = b, a
+    return tuple(order)
+
+
+COCO17 = Skeleton(
+    name="coco17",
+    joints=(
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+        *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    bones=(
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    sigmas=(
+        *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+        *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+    ),
+)
+
+MPII16 = Skeleton(
+    name="mpii16",
+    joints=(
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax"),
+        *("upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+    ),
+    bones=(
+        *((0, 1), (1, 2), (2, 6), (3, 6), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9)),
+        *((10, 11), (11, 12), (12, 7), (13, 7), (13, 14), (14, 15)),
+    ),
+    flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
+)
+
+# LSP publishes no sigmas. These are COCO's by joint name, with the ear's value for head top and the shoulder's for neck,
+# so that OKS-based tools (NMS between persons, COCO export) have something stated to work with.
+LSP14 = Skeleton(
+    name="lsp14",
+    joints=(
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+        *("neck", "head_top"),
+    ),
+    bones=(
+        *((13, 12), (12, 8), (12, 9), (8, 7), (7, 6), (9, 10), (10, 11)),
+        *((12, 2), (12, 3), (2, 1), (1, 0), (3, 4), (4, 5)),
+    ),
+    flip_pairs=((5, 0), (4, 1), (3, 2), (11, 6), (10, 7), (9, 8)),
+    sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.035),
+)
+
+SKELETONS = {s.name: s for s in (COCO17, MPII16, LSP14)}
+
+
+def get_skeleton(name: str) -> Skeleton:
+    """Look a skeleton up by name.
+
+    Raises:
+        UsageError: no skeleton has that name.
+    """
+    if name not in SKELETONS:
+        raise UsageError(f"unknown skeleton {name!r}: expected one of {', '.join(SKELETONS)}")
+    return SKELETONS[name]

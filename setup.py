@@ -1,0 +1,5 @@
+"""Everything is in pyproject.toml; this file keeps old build front ends working."""
+
+from setuptools import setup
+
+setup()
