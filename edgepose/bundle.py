@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,7 @@ def _read_manifest(path: Path) -> Manifest:
         manifest = Manifest(**{**values, "input_size": tuple(values["input_size"])})
     except (TypeError, KeyError) as error:
         raise UsageError(f"{file} does not hold a manifest of schema {schema} ({error})") from error
-    escaping = [name for name in manifest.files if os.path.isabs(name) or ".." in Path(name).parts]
+    escaping = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
     if escaping:
         raise UsageError(f"{file} names files outside the bundle ({escaping[0]}): do not trust it")
     return manifest

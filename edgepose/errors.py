@@ -2,10 +2,10 @@
 
 
 class UsageError(Exception):
-    """Wrong usage or input (exit code 2). The message is one sentence: what was got, what was expected, how to fix it."""
+    """Wrong usage or input (exit code 2), in one sentence: what was got, what was expected, how to fix it."""
 
 
-class CheckFailed(Exception):
+class CheckError(Exception):
     """A check that ran to its end and failed (exit code 1), such as ``verify`` above its limits."""
 
 

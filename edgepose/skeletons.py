@@ -88,8 +88,8 @@ MPII16 = Skeleton(
     flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
 )
 
-# LSP publishes no sigmas. These are COCO's by joint name, with the ear's value for head top and the shoulder's for neck,
-# so that OKS-based tools (NMS between persons, COCO export) have something stated to work with.
+# LSP publishes no sigmas. These are COCO's by joint name, the ear's value for head top and the shoulder's for neck, so
+# that OKS-based tools (NMS between persons, COCO export) have something stated to work with.
 LSP14 = Skeleton(
     name="lsp14",
     joints=(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 

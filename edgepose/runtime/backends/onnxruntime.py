@@ -33,9 +33,7 @@ class OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception types share no public base
-            raise UsageError(
-                f"{graph} is not an ONNX graph that ONNX Runtime can load: {_first_line(error)}"
-            ) from error
+            raise UsageError(f"{graph} is not an ONNX graph ONNX Runtime can load: {_first_line(error)}") from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
 

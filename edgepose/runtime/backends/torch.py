@@ -1,7 +1,7 @@
 """PyTorch on the CPU: the reference that the other backends are verified against.
 
-The one place in the runtime that reaches into ``edgepose.train``, and only when it is asked for: the reference needs the
-network itself.
+The one place in the runtime that reaches into ``edgepose.train``, and only when it is asked for: the reference needs
+the network itself.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _HRNETS = {"hrnet_w32": HRNET_W32, "hrnet_w48": HRNET_W48}
 _DITNS = {"ditn_hrnet_w32": HRNET_W32, "ditn_lite": HRNET_LITE}
 MODELS = (*_HRNETS, *_DITNS)
 
-__all__ = ["MODELS", "DITN", "DitnSwitches", "HRNet", "HRNetConfig", "Heads", "build_model", "macs"]
+__all__ = ["DITN", "MODELS", "DitnSwitches", "HRNet", "HRNetConfig", "Heads", "build_model", "macs"]
 
 
 def build_model(

@@ -1,7 +1,7 @@
 """DITN: Human Pose Estimation via Dynamic Information Transfer (Electronics 2023, 12, 695).
 
-Two decoders on one backbone make joint and bone features; the bone features predict, per sample and bone, the kernels of
-a depthwise convolution over the joint features; channel and spatial attention refine the result. Sizes in comments are
+Two decoders on one backbone make joint and bone features; the bone features predict, per sample and bone, the kernels
+of a depthwise convolution over the joint features; channel and spatial attention refine the result. Sizes in comments are
 Table 8's: 256x256 input, 64x64 maps, J = 16 joints, B = 15 bones. Where the paper is silent or contradicts itself, the
 reading chosen is named in the docstring of the class it decides.
 """
@@ -84,8 +84,8 @@ class ParameterAdapter(nn.Module):
 class ChannelAttention(nn.Module):
     """Equation 4 per bone: (1 + sigmoid(1x1(avg(g)))) * g with g = ReLU(BN(3x3(x))).
 
-    Reading: the equation's 1x1 with bias and global pooling, not Table 8's 3x3 with BN, which fails in training with one
-    sample.
+    Reading: the equation's 1x1 with bias and global pooling, not Table 8's 3x3 with BN, which fails in training with
+    one sample.
     """
 
     def __init__(self, bones: int) -> None:
@@ -104,8 +104,8 @@ class SpatialAttention(nn.Module):
     """Equation 5: (1 + sigmoid(DW9x9(1x1(g)))) * g with g = ReLU(BN(3x3(x))). 4.0 k parameters.
 
     Reading: BN and ReLU after the 1x1 and BN after the depthwise convolution (Table 8), but no ReLU between that BN and
-    the sigmoid, which would pin the map to [0.5, 1). The first BN starts at a tenth of the usual scale, so that training
-    starts from heat-maps near zero instead of near one.
+    the sigmoid, which would pin the map to [0.5, 1). The first BN starts at a tenth of the usual scale, so that
+    training starts from heat-maps near zero instead of near one.
     """
 
     def __init__(self, joints: int) -> None:
