@@ -29,9 +29,11 @@ def focal_l2(predicted: Tensor, target: Tensor, weights: Tensor, gamma: float = 
     return ((predicted - target) ** 2 * factor * weights[:, :, None, None]).mean()
 
 
-def ditn_loss(heads: Heads, joints: Tensor, weights: Tensor, bones: Tensor, bone_weight: float = 0.1) -> Tensor:
+def ditn_loss(
+    heads: Heads, joints: Tensor, weights: Tensor, bones: Tensor, *, gamma: float = 2.0, bone_weight: float = 0.1
+) -> Tensor:
     """DITN's loss (equation 10): focal L2 on the joints plus ``bone_weight`` x smooth L1 (beta 1) on the bones."""
-    loss = focal_l2(heads.joints.float(), joints, weights)
+    loss = focal_l2(heads.joints.float(), joints, weights, gamma)
     if heads.bones is not None:
         loss = loss + bone_weight * F.smooth_l1_loss(heads.bones.float(), bones)
     return loss

@@ -21,6 +21,7 @@ class Recipe:
         batch: crops per step.
         lr: peak learning rate of the one-cycle schedule (AdamW).
         weight_decay: of AdamW.
+        gamma: focusing exponent of the focal L2 loss on the joints (equation 6); 0 is plain L2.
         bone_weight: lambda of equation 10, the weight of the bone loss.
         rotation: the crop turns by up to this many degrees either way.
         scale_low, scale_high: range of the factor on the size of the person in the crop.
@@ -36,6 +37,7 @@ class Recipe:
     batch: int = 32
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    gamma: float = 2.0
     bone_weight: float = 0.1
     rotation: float = 30.0
     scale_low: float = 0.65

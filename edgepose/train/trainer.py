@@ -94,7 +94,9 @@ class Run:
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16):
             heads = self.network(images)
-        loss = ditn_loss(heads, batch["joints"], batch["weights"], batch["bones"], self.recipe.bone_weight)
+        recipe = self.recipe
+        targets = batch["joints"], batch["weights"], batch["bones"]
+        loss = ditn_loss(heads, *targets, gamma=recipe.gamma, bone_weight=recipe.bone_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

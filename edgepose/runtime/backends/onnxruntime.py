@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class OnnxRuntimeSession:
         del self._session
 
 
-def _spec(node: object) -> TensorSpec:
+def _spec(node: Any) -> TensorSpec:
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     return TensorSpec(node.name, shape, np.dtype(_DTYPES.get(kind, kind)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,32 +25,41 @@ class OpenVinoSession:
 
     def __init__(self, graph: Path) -> None:
         try:
+            import onnx.inliner
             import openvino
+            from google.protobuf.message import DecodeError
         except ImportError as error:
-            raise missing_extra("openvino", "openvino") from error
+            raise missing_extra(error.name or "openvino", "openvino") from error
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
-            self._model = openvino.Core().compile_model(graph, "CPU", hints)
-        except RuntimeError as error:
+            # OpenVINO's importer knows no local functions, so their bodies are put in place of the calls first.
+            model = onnx.inliner.inline_local_functions(onnx.load(graph))
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints)
+        except (DecodeError, RuntimeError) as error:
             raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {_reason(error)}") from error
         self._request = self._model.create_infer_request()
-        self.inputs = tuple(_spec(port) for port in self._model.inputs)
-        self.outputs = tuple(_spec(port) for port in self._model.outputs)
+        # A port has a name for every tensor folded into it; the graph's own names come in the same order.
+        weights = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value.name for value in model.graph.input if value.name not in weights]
+        outputs = [value.name for value in model.graph.output]
+        self.inputs = tuple(map(_spec, inputs, self._model.inputs))
+        self.outputs = tuple(map(_spec, outputs, self._model.outputs))
 
     def run(self, feeds: Arrays) -> Arrays:
         check_feeds(self, feeds)
-        results = self._request.infer(feeds, share_inputs=True)
-        return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
+        results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
+        return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
 
     def close(self) -> None:
         del self._request, self._model
 
 
-def _spec(port: object) -> TensorSpec:
+def _spec(name: str, port: Any) -> TensorSpec:
     shape = tuple(side.get_length() if side.is_static else None for side in port.get_partial_shape())
-    return TensorSpec(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()))
+    return TensorSpec(name, shape, np.dtype(port.get_element_type().to_dtype()))
 
 
 def _reason(error: Exception) -> str:

@@ -108,7 +108,10 @@ def _one_thread(_: int) -> None:
 
 
 def make_loader(dataset: PoseDataset, workers: int) -> tuple[DataLoader, EpochSampler]:
-    """A loader of full batches and the sampler that names its epoch."""
+    """A loader of full batches and the sampler that names its epoch.
+
+    Workers are not forked from this process: OpenCV's threads, once used here, would leave their locks taken in a fork.
+    """
     sampler = EpochSampler(len(dataset), dataset.recipe.seed)
     loader = DataLoader(
         dataset,
@@ -117,6 +120,8 @@ def make_loader(dataset: PoseDataset, workers: int) -> tuple[DataLoader, EpochSa
         num_workers=workers,
         drop_last=True,
         worker_init_fn=_one_thread,
+        multiprocessing_context="forkserver" if workers else None,
+        persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
     )
     return loader, sampler

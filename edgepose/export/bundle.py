@@ -1,0 +1,114 @@
+"""Checkpoint to bundle: graph, goldens, manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..bundle import CHECKPOINT, GOLDENS, GRAPH, Bundle, Goldens, Manifest, write_manifest
+from ..errors import UsageError
+from ..files import atomic_path
+from ..geometry import crop_regions, region_affine, warp_crop
+from ..photos import PEOPLE, load_photo
+from ..train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
+from ..train.models.contract import PoseGraph
+from .graph import export_graph
+
+#: How the golden crops vary each photo's person: rotation in degrees, factor on the crop, mirrored.
+GOLDEN_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (20.0, 1.2, False), (-15.0, 0.8, True))
+
+
+def export(
+    model: str | None,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    skeleton: str = "coco17",
+    input_size: tuple[int, int] = (256, 192),
+) -> Bundle:
+    """Make a bundle from a network and its weights.
+
+    Args:
+        model: network name; may be None when ``weights`` is a checkpoint written by edgepose, which knows.
+        output: bundle folder; it must not exist, or be a bundle, whose parts are then replaced.
+        weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0 and the
+            manifest says untrained.
+        skeleton: skeleton id, unless the checkpoint knows.
+        input_size: (height, width) of the crops, unless the checkpoint knows.
+
+    Raises:
+        UsageError: unknown model, unreadable or foreign weights, or an output that is something else than a bundle.
+        CheckError: the simplified graph differs from the exported one.
+    """
+    spec = _decide_spec(model, weights, skeleton, input_size)
+    network = spec.build()
+    if weights is not None:
+        load_weights(network, weights)
+    if output.exists() and not (output.is_dir() and ((output / "manifest.json").exists() or not any(output.iterdir()))):
+        raise UsageError(f"{output} exists and is not a bundle: give another -o")
+    save_checkpoint(output / CHECKPOINT, network, spec, half=_is_half(network))
+    export_graph(network, spec.input_size, output / GRAPH)
+    with atomic_path(output / GOLDENS) as temporary:
+        make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(temporary)
+    manifest = Manifest(
+        name=output.name.removesuffix(".edgepose"),
+        model=spec.model,
+        skeleton=spec.skeleton,
+        input_size=spec.input_size,
+        options=spec.options,
+        trained=weights is not None,
+        made_with=_versions(),
+    )
+    return write_manifest(output, manifest).with_files(*(output / name for name in (CHECKPOINT, GRAPH, GOLDENS)))
+
+
+def _decide_spec(model: str | None, weights: Path | None, skeleton: str, input_size: tuple[int, int]) -> ModelSpec:
+    known = read_spec(weights) if weights is not None else None
+    if known is not None:
+        if model not in (None, known.model):
+            raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
+        return known
+    if model is None:
+        raise UsageError(f"{weights} does not say which model it is of: name the model (edgepose export MODEL --weights)")
+    return ModelSpec(model, skeleton, input_size)
+
+
+def _is_half(network: torch.nn.Module) -> bool:
+    """Weights that FP16 holds exactly (they came from an FP16 checkpoint) are stored in FP16 again."""
+    return all(torch.equal(v, v.half().to(v.dtype)) for v in network.state_dict().values() if v.is_floating_point())
+
+
+def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 crops of the public-domain photos, in the views of :data:`GOLDEN_VIEWS`."""
+    crops = []
+    for name, box in PEOPLE.items():
+        image, region = load_photo(name), crop_regions(box, input_size)[0]
+        for rotation, factor, mirror in GOLDEN_VIEWS:
+            view = (region[0], region[1], region[2] * factor, region[3] * factor)
+            crops.append(warp_crop(image, region_affine(view, input_size, rotation=rotation, mirror=mirror), input_size))
+    return np.stack(crops)
+
+
+def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
+    """What PyTorch gives for ``crops`` (N, H, W, 3), in eval mode on the CPU, one crop at a time."""
+    graph = graph.eval()
+    with torch.inference_mode():
+        results = [graph(torch.from_numpy(crop[None])) for crop in crops]
+    keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
+    return Goldens(crops, keypoints, heatmaps)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("edgepose", "torch", "onnx", "onnxsim", "numpy")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
