@@ -1,0 +1,158 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU: one session that takes the module."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import Bundle
+from ...engines import ANY_SM, load_target, read_record, rebuild_command, recording_logger
+from ...errors import UsageError
+from ..cuda import CudaError, Stream, device_info, gpu_missing, open_stream
+from ..session import Arrays, TensorSpec, check_feeds
+
+
+class TensorRtSession:
+    """An engine file of a bundle on the GPU of this machine.
+
+    An engine is code: load only what a manifest that you trust names.
+
+    Args:
+        engine: the ``.engine`` file, with its record beside it.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+
+    Raises:
+        UsageError: the engine or its record is missing, it was built for another version or SM, the backend is not
+            installed, there is no GPU, or TensorRT cannot load the engine.
+    """
+
+    def __init__(self, engine: Path, backend: str) -> None:
+        if not engine.is_file():
+            raise UsageError(f"engine {engine} does not exist: {rebuild_command(engine.parent.parent, backend)}")
+        record = read_record(engine)
+        trt = load_target(backend)
+        missing = gpu_missing()
+        misfit = record.misfit(backend, trt.__version__, None if missing else device_info().sm)
+        if misfit:
+            raise UsageError(f"engine {engine} {misfit}: {rebuild_command(engine.parent.parent, backend)}")
+        if missing:
+            raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
+        self.backend = backend
+        try:
+            self._executor = Executor(trt, open_stream(), engine.read_bytes())
+        except (CudaError, UsageError) as error:
+            command = rebuild_command(engine.parent.parent, backend)
+            raise UsageError(f"engine {engine} cannot be loaded ({error}): {command}") from error
+        self.inputs = self._executor.inputs
+        self.outputs = self._executor.outputs
+
+    def run(self, feeds: Arrays) -> Arrays:
+        check_feeds(self, feeds)
+        return self._executor.run(feeds)
+
+    def close(self) -> None:
+        self._executor.close()
+
+
+class Executor:
+    """One execution context of an engine, with device buffers for the largest batch of its profile.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        stream: owned from here on.
+        plan: the serialised engine.
+
+    Raises:
+        UsageError: TensorRT cannot load the plan.
+        CudaError: the buffers do not fit into the GPU's memory.
+    """
+
+    def __init__(self, trt: Any, stream: Stream, plan: bytes) -> None:
+        self._stream = stream
+        self._log = recording_logger(trt, "ERROR")
+        self._runtime = trt.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._context: Any = self._engine.create_execution_context() if self._engine else None
+        if self._context is None:
+            raise UsageError(self._log.reason())
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        specs = {name: _spec(trt, self._engine, name) for name in names}
+        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = tuple(specs[name] for name in names if is_input[name])
+        self.outputs = tuple(specs[name] for name in names if not is_input[name])
+        smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
+        self.smallest, self.largest = smallest[0], largest[0]
+        self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Run a batch of any size, in parts no larger than the profile's largest; arrays as in ``inputs``."""
+        self._stream.make_current()
+        count = len(feeds[self.inputs[0].name])
+        results: Arrays = {spec.name: np.empty((count, *_sample_shape(spec)), spec.dtype) for spec in self.outputs}
+        for start in range(0, count, self.largest):
+            part = slice(start, start + self.largest)
+            self._run_part(
+                {name: np.ascontiguousarray(array[part]) for name, array in feeds.items()},
+                {name: array[part] for name, array in results.items()},
+            )
+        return results
+
+    def close(self) -> None:
+        """Free the engine and its buffers; may be called again."""
+        self._context = self._engine = self._runtime = None  # in this order: each uses the next
+        self._stream.close()
+
+    def _allocate(self, spec: TensorSpec) -> int:
+        nbytes = self.largest * math.prod(_sample_shape(spec)) * spec.dtype.itemsize
+        address = self._stream.allocate(nbytes)
+        self._context.set_tensor_address(spec.name, address)
+        return address
+
+    def _run_part(self, feeds: Arrays, results: Arrays) -> None:
+        for name, array in feeds.items():
+            # Below the profile's smallest batch the rest of the buffer is computed as well, and not read back.
+            self._context.set_input_shape(name, (max(len(array), self.smallest), *array.shape[1:]))
+            self._stream.upload(self._addresses[name], array)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise CudaError(f"TensorRT could not run the engine: {self._log.reason()}")
+        for name, array in results.items():
+            self._stream.download(self._addresses[name], array)
+        self._stream.synchronise()
+
+
+def find_engine(bundle: Bundle, backend: str) -> Path:
+    """The engine of a bundle that fits this machine's TensorRT version and GPU; one made for its SM comes first.
+
+    Raises:
+        UsageError: the backend is not installed, or the bundle has no engine for it that fits.
+    """
+    version = load_target(backend).__version__
+    return select_engine(bundle, backend, version, None if gpu_missing() else device_info().sm)
+
+
+def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None) -> Path:
+    """:func:`find_engine` for a stated version and SM (None: not known)."""
+    records = {path: read_record(path) for path in bundle.engines() if path.name.startswith(f"{backend}-")}
+    records = {path: record for path, record in records.items() if record.target == backend}
+    command = rebuild_command(bundle.path, backend)
+    if not records:
+        raise UsageError(f"bundle {bundle.path} has no {backend} engine: {command}")
+    misfits = {path: record.misfit(backend, version, sm) for path, record in records.items()}
+    fitting = [path for path, misfit in misfits.items() if misfit is None]
+    if not fitting:
+        path, misfit = next(iter(misfits.items()))
+        raise UsageError(f"bundle {bundle.path} has no {backend} engine that fits: {path.name} {misfit}: {command}")
+    return min(fitting, key=lambda path: (records[path].sm == ANY_SM, path.name))
+
+
+def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """The sides after the batch: static, which ``build`` has checked."""
+    return tuple(side for side in spec.shape[1:] if side is not None)
+
+
+def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
+    sides = tuple(None if side == -1 else side for side in engine.get_tensor_shape(name))
+    return TensorSpec(name, sides, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
