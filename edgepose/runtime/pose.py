@@ -1,0 +1,200 @@
+"""Keypoints of the persons in a picture, from their boxes: one batched crop, one inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..bundle import open_bundle
+from ..errors import CheckError, UsageError
+from ..geometry import CROP_PADDING, Size, crop_boxes, transform_points
+from ..heatmaps import STRIDE
+from ..skeletons import Skeleton
+from .backends import open_session
+from .session import Session, TensorSpec
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One person.
+
+    Attributes:
+        keypoints: (J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
+        score: mean of the keypoints' scores.
+        box: (4,) float64 xyxy in source pixels: the box the person was looked for in.
+        track_id: the same number for the same person from frame to frame, or None where nothing tracks.
+    """
+
+    keypoints: NDArray[np.float32]
+    score: float
+    box: NDArray[np.float64]
+    track_id: int | None = None
+
+
+class PoseEstimator:
+    """A pose network with what surrounds it; a context manager. One thread at a time.
+
+    Args:
+        session: a network that keeps the graph contract: ``images`` uint8 (N, h, w, 3) RGB to ``keypoints`` float32
+            (N, J, 3) in crop pixels and ``heatmaps`` float32 (N, J, h/4, w/4). Owned by the estimator from here on.
+        skeleton: names the J joints.
+        input_size: (height, width) of the crops.
+        crop_padding: factor from a person's box to the crop.
+
+    Raises:
+        UsageError: the network does not keep the contract for this skeleton and size.
+    """
+
+    def __init__(
+        self, session: Session, skeleton: Skeleton, input_size: Size, crop_padding: float = CROP_PADDING
+    ) -> None:
+        _check_contract(session, len(skeleton.joints), input_size)
+        self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
+        self._session = session
+
+    @property
+    def backend(self) -> str:
+        """Name of the engine that runs the network."""
+        return self._session.backend
+
+    def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> list[Pose]:
+        """Poses of the persons in one picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; not modified.
+            boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may reach over the border.
+
+        Returns:
+            one pose a box, in the order of the boxes.
+
+        Raises:
+            UsageError: an argument of another shape or dtype.
+            CheckError: the network gave numbers that are not finite.
+        """
+        boxes = check_boxes(boxes)
+        crops, inverses = self.crop(image, boxes)
+        return poses_from_crops(self.infer(crops), inverses, boxes)
+
+    def crop(self, image: NDArray[np.uint8], boxes: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Crops (N, h, w, 3) uint8 and the inverse affines (N, 2, 3) that take crop pixels back to the image."""
+        check_image(image)
+        return crop_boxes(image, boxes, self.input_size, self.crop_padding)
+
+    def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Keypoints (N, J, 3) in crop pixels of crops (N, h, w, 3) uint8; N may be 0."""
+        if len(crops) == 0:
+            return np.zeros((0, len(self.skeleton.joints), 3), dtype=np.float32)
+        keypoints: NDArray[np.float32] = self._session.run({"images": crops})["keypoints"]
+        if not np.isfinite(keypoints).all():
+            raise CheckError(f"the network gave NaN or infinity on backend {self.backend}: run edgepose verify")
+        return keypoints
+
+    def close(self) -> None:
+        """Free the network; the estimator cannot run afterwards."""
+        self._session.close()
+
+    def __enter__(self) -> PoseEstimator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+def load(bundle: Path | str, backend: str = "auto") -> PoseEstimator:
+    """Open a model bundle for inference.
+
+    Args:
+        bundle: folder ``NAME.edgepose``.
+        backend: one of :data:`edgepose.runtime.backends.BACKENDS`, or ``auto`` for the fastest that can run here.
+
+    Raises:
+        UsageError: not a bundle, a file in it that is missing or was changed, or a backend that cannot run here.
+
+    Example::
+
+        with load("person.edgepose") as estimator:
+            poses = estimator(image_rgb, [[100, 50, 300, 450]])
+    """
+    opened = open_bundle(bundle)
+    session = open_session(opened, backend)
+    try:
+        return PoseEstimator(session, opened.skeleton, opened.manifest.input_size, opened.manifest.crop_padding)
+    except UsageError:
+        session.close()
+        raise
+
+
+def poses_from_crops(
+    keypoints: NDArray[np.float32],
+    inverses: NDArray[np.float64],
+    boxes: NDArray[np.float64],
+    track_ids: Sequence[int] | None = None,
+) -> list[Pose]:
+    """Take keypoints (N, J, 3) from crop pixels back to source pixels through the inverse affines (N, 2, 3)."""
+    points = transform_points(keypoints[..., :2], inverses)
+    ids: Sequence[int | None] = [None] * len(boxes) if track_ids is None else track_ids
+    scored = np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32)
+    return [
+        Pose(person, float(person[:, 2].mean()), box, track_id)
+        for person, box, track_id in zip(scored, boxes, ids, strict=True)
+    ]
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse what is not a picture.
+
+    Raises:
+        UsageError: not (H, W, 3) uint8, or empty.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError(f"image is {got}, expected a uint8 array (height, width, 3) in RGB")
+    if image.size == 0:
+        raise UsageError(f"image is empty: its shape is {image.shape}")
+
+
+def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Boxes as float64 (N, 4).
+
+    Raises:
+        UsageError: another shape, numbers that are not finite, or corners that are not x1 < x2, y1 < y2.
+    """
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"boxes are not numbers ({error}): expected (N, 4) xyxy in pixels") from error
+    if array.size == 0:
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise UsageError(f"boxes have shape {array.shape}, expected (N, 4): one row x1, y1, x2, y2 a person")
+    wrong = ~(np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1))
+    if wrong.any():
+        raise UsageError(f"box {array[wrong][0].tolist()} is not x1 < x2, y1 < y2: expected xyxy, not x, y, w, h")
+    return array
+
+
+def _check_contract(session: Session, joints: int, size: Size) -> None:
+    """A dynamic side of an output may hide any number; an input has to say what it takes."""
+    height, width = size
+    images = TensorSpec("images", (None, height, width, 3), np.dtype(np.uint8))
+    outputs = (
+        TensorSpec("keypoints", (None, joints, 3), np.dtype(np.float32)),
+        TensorSpec("heatmaps", (None, joints, height // STRIDE, width // STRIDE), np.dtype(np.float32)),
+    )
+    fix = "export or import the model again, so that it keeps the graph contract"
+    if session.inputs != (images,):
+        raise UsageError(f"network takes {', '.join(map(str, session.inputs))}, expected {images}: {fix}")
+    given = {spec.name: spec for spec in session.outputs}
+    for expected in outputs:
+        got = given.get(expected.name)
+        if got is None or got.dtype != expected.dtype or not _covers(got.shape, expected.shape):
+            raise UsageError(f"network gives {', '.join(map(str, session.outputs))}, expected {expected}: {fix}")
+
+
+def _covers(got: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(got) == len(expected) and all(g is None or g == e for g, e in zip(got, expected, strict=True))

@@ -1,0 +1,135 @@
+"""The main job: a source through a pipeline into files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import UsageError
+from .detect import open_detector
+from .draw import draw_poses
+from .pipeline import Pipeline, StageSummary, StageTimes
+from .pose import load
+from .sinks import CocoSink, JsonLinesSink, Sink, open_picture_sink
+from .sources import Frame, Source, open_source
+
+#: Frame rate of a video made from pictures, or from a camera that does not tell its own.
+DEFAULT_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        frames: frames processed.
+        people: poses over all frames.
+        skipped: damaged images that were left out.
+        seconds: wall-clock time from the first frame on.
+        stages: milliseconds a frame by stage; see :data:`edgepose.runtime.pipeline.STAGES`.
+    """
+
+    frames: int
+    people: int
+    skipped: int
+    seconds: float
+    stages: dict[str, StageSummary]
+
+
+def run(
+    bundle: Path | str,
+    source: str,
+    detector: Path | str = "none",
+    backend: str = "auto",
+    save_video: Path | str | None = None,
+    save_json: Path | str | None = None,
+    save_coco: Path | str | None = None,
+    limit: int | None = None,
+) -> RunSummary:
+    """Estimate the poses in a source and write them to files.
+
+    Args:
+        bundle: the model bundle.
+        source: see :func:`edgepose.runtime.sources.open_source`.
+        detector: ONNX file of a YOLOX detector, or ``none`` to follow one person.
+        backend: of the pose network.
+        save_video: video file, or folder for one picture a frame.
+        save_json: JSON lines file.
+        save_coco: COCO results file.
+        limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
+
+    Raises:
+        UsageError: wrong input, also where it shows midway; the files then hold the frames until there.
+        CheckError: the network gave numbers that are not finite; the files hold the frames until there.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}, expected at least 1 frame")
+    outputs = [Path(path) for path in (save_video, save_json, save_coco) if path is not None]
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_source(source))
+        _refuse_inputs(outputs, frames.inputs)
+        sinks = _open_sinks(save_video, save_json, save_coco, frames.fps)
+        for sink in sinks:
+            stack.callback(sink.close)
+        estimator = stack.enter_context(load(bundle, backend))
+        found = None if str(detector) == "none" else open_detector(detector)
+        if found is not None:
+            stack.callback(found.close)
+        return _process(frames, Pipeline(estimator, found), sinks, draws=save_video is not None, limit=limit)
+
+
+def _process(
+    source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *, draws: bool, limit: int | None
+) -> RunSummary:
+    times, skeleton = pipeline.times, pipeline.estimator.skeleton
+    count = people = 0
+    start = time.perf_counter()
+    try:
+        for frame in _timed(source, times):
+            poses = pipeline.process(frame.image)
+            if draws:
+                with times.stage("draw"):
+                    frame = replace(frame, image=draw_poses(frame.image, poses, skeleton))
+            with times.stage("encode"):
+                for sink in sinks:
+                    sink.write(frame, poses)
+            count, people = count + 1, people + len(poses)
+            if count == limit:
+                break
+    except KeyboardInterrupt:
+        if not source.live:
+            raise
+    return RunSummary(count, people, source.skipped, time.perf_counter() - start, times.summary())
+
+
+def _open_sinks(
+    video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None, fps: float | None
+) -> list[Sink]:
+    sinks: list[Sink] = []
+    if video is not None:
+        sinks.append(open_picture_sink(Path(video), fps or DEFAULT_FPS))
+    if json_lines is not None:
+        sinks.append(JsonLinesSink(Path(json_lines)))
+    if coco is not None:
+        sinks.append(CocoSink(Path(coco)))
+    return sinks
+
+
+def _timed(source: Iterable[Frame], times: StageTimes) -> Iterator[Frame]:
+    """The frames of a source; waiting for one counts as ``decode``."""
+    start = time.perf_counter()
+    for frame in source:
+        times.add("decode", (time.perf_counter() - start) * 1000)
+        yield frame
+        start = time.perf_counter()
+
+
+def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """No input is overwritten: neither the file that is read, nor pictures in the folder they are read from."""
+    taken = {place for path in inputs for place in (path.resolve(), path.resolve().parent)}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise UsageError(f"cannot write {path}: the source is read from there: name another place")

@@ -1,0 +1,214 @@
+"""Where results go: videos, pictures, JSON lines and COCO results.
+
+A sink checks its place before any work, opens a file under a temporary name with the first frame, and gives it its name
+in ``close``. Close sinks also when the run failed: what was written until then is a valid file, and nothing is lost.
+Without a frame, no file is made or replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..files import atomic_path
+from ..geometry import Size
+from .detect import fitted_size
+from .pose import Pose
+from .sources import Frame, silence_codecs, stderr_silenced
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
+_PERSON = 1  # COCO's category id
+
+
+class Sink(Protocol):
+    """Takes the frames of one run, in order."""
+
+    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        """Add one frame. A sink of pictures writes ``frame.image`` as it is: draw on it before."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        ...
+
+
+def open_picture_sink(path: Path, fps: float) -> Sink:
+    """A video if ``path`` ends in one of :data:`VIDEO_SUFFIXES`, a folder of pictures if it has no suffix.
+
+    Raises:
+        UsageError: another suffix, or a place that cannot be written to.
+    """
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSink(path, fps)
+    if path.suffix and not path.is_dir():
+        raise UsageError(f"cannot write {path}: expected a video ({', '.join(VIDEO_SUFFIXES)}) or a folder")
+    return ImageFolderSink(path)
+
+
+class VideoSink:
+    """An MPEG-4 video of the first frame's size; frames of another size are fitted in and centred on black.
+
+    Args:
+        path: file ending in one of :data:`VIDEO_SUFFIXES`.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        _check_file(path)
+        silence_codecs()
+        self._path, self._fps = path, fps
+        self._file = ExitStack()
+        self._writer: Any = None
+        self._size: Size = (0, 0)
+
+    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:  # noqa: ARG002
+        if self._writer is None:
+            self._open(frame.image.shape[:2])
+        self._writer.write(cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR))
+
+    def _open(self, size: Size) -> None:
+        self._size = size
+        temporary = self._file.enter_context(atomic_path(self._path))
+        # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        with stderr_silenced():
+            self._writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
+        if not self._writer.isOpened():
+            raise UsageError(f"OpenCV cannot encode {self._path} ({size[1]}x{size[0]}): name a folder for pictures")
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        self._file.close()
+
+
+class ImageFolderSink:
+    """One JPEG a frame, named after the frame."""
+
+    def __init__(self, folder: Path) -> None:
+        _check_folder(folder)
+        self._folder = folder
+        self._written: set[str] = set()
+
+    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:  # noqa: ARG002
+        name = Path(frame.name).stem
+        if name in self._written:  # a glob over folders, or a.jpg beside a.png
+            name = f"{name}_{frame.index:06d}"
+        self._written.add(name)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        with atomic_path(self._folder / f"{name}.jpg") as temporary:
+            temporary.write_bytes(data.tobytes())
+
+    def close(self) -> None:
+        """Every picture has its name already."""
+
+
+class JsonLinesSink:
+    """One JSON object a frame and line: frame, time in seconds, people; coordinates in source pixels."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _TextFile(path)
+
+    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        people = [
+            {"id": p.track_id, "box": _rounded(p.box), "score": round(p.score, 4), "keypoints": _rounded(p.keypoints)}
+            for p in poses
+        ]
+        self._file.append(json.dumps({"frame": frame.index, "time": round(frame.time, 6), "people": people}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CocoSink:
+    """COCO keypoint results: a JSON list of one object a person.
+
+    ``image_id`` is the number that the image file is named after, such as 139 for ``000000000139.jpg``; otherwise the
+    index of the frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _TextFile(path, header="[", footer="\n]\n")
+        self._separator = "\n"
+
+    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
+        stem = Path(frame.name).stem
+        image_id = int(stem) if stem.isdecimal() else frame.index
+        self._file.append("")  # a frame without people counts too
+        for pose in poses:
+            x1, y1, x2, y2 = pose.box
+            person = {
+                "image_id": image_id,
+                "category_id": _PERSON,
+                "keypoints": _rounded(pose.keypoints.ravel()),
+                "score": round(pose.score, 4),
+                "bbox": _rounded(np.array([x1, y1, x2 - x1, y2 - y1])),
+            }
+            self._file.append(self._separator + json.dumps(person))
+            self._separator = ",\n"
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _TextFile:
+    """Text that gets its name in ``close``, and only if something was appended: an older file is kept otherwise."""
+
+    def __init__(self, path: Path, header: str = "", footer: str = "") -> None:
+        _check_file(path)
+        self._path, self._header, self._footer = path, header, footer
+        self._stack = ExitStack()
+        self._file: TextIO | None = None
+
+    def append(self, text: str) -> None:
+        if self._file is None:
+            temporary = self._stack.enter_context(atomic_path(self._path))
+            self._file = self._stack.enter_context(temporary.open("w", encoding="utf-8"))
+            self._file.write(self._header)
+        self._file.write(text)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.write(self._footer)
+        self._stack.close()
+
+
+def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) fitted into ``size`` (height, width), centred on black; itself where it has that size."""
+    if image.shape[:2] == size:
+        return image
+    height, width = fitted_size(image.shape[:2], size)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+def _check_file(path: Path) -> None:
+    """Refuse an output that could not get its name at the end, before any work is done."""
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
+    _check_folder(path.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to folder {folder}: permission denied")
+
+
+def _rounded(values: NDArray[np.floating]) -> list[Any]:
+    """A thousandth of a pixel is far below any network's error, and halves the file."""
+    return np.asarray(values, dtype=np.float64).round(3).tolist()

@@ -1,0 +1,60 @@
+"""Who is who from one frame to the next, and where to look when there is no detector."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import Size, keypoint_box
+from .detect import box_iou
+from .pose import Pose
+
+#: Heat-map maximum from which a joint counts as seen. Targets peak at 1; background stays below about 0.2.
+CONFIDENT = 0.3
+#: Share of the joints that must be seen to follow a person. Fewer span a limb rather than a body, and a region that
+#: shrank onto a limb cannot find the rest again.
+ENOUGH_JOINTS = 1 / 3
+#: Least overlap with the box of the frame before to be the same person. People move less than half their width in a
+#: frame; two people side by side overlap less than this.
+SAME_PERSON = 0.3
+
+
+class RegionTracker:
+    """One person without a detector: the next frame is searched where the last pose was, at first everywhere."""
+
+    def __init__(self) -> None:
+        self._box: NDArray[np.float64] | None = None
+
+    def boxes(self, source: Size) -> NDArray[np.float64]:
+        """Where to look in a frame of size ``source`` (height, width): (1, 4) xyxy."""
+        if self._box is None:
+            return np.array([[0.0, 0.0, source[1], source[0]]])
+        return self._box[None]
+
+    def update(self, pose: Pose) -> None:
+        """Remember where the person was found, or that it was lost."""
+        seen = pose.keypoints[pose.keypoints[:, 2] >= CONFIDENT, :2]
+        self._box = keypoint_box(seen) if len(seen) >= ENOUGH_JOINTS * len(pose.keypoints) else None
+
+
+class IdAssigner:
+    """Numbers for boxes: the number of the box it overlaps most in the frame before, else a new one, from 1 up."""
+
+    def __init__(self) -> None:
+        self._boxes = np.zeros((0, 4))
+        self._ids: list[int] = []
+        self._next = 1
+
+    def assign(self, boxes: NDArray[np.float64]) -> list[int]:
+        """Ids of boxes (N, 4) xyxy of the next frame, in their order. The best overlaps are matched first."""
+        overlaps = box_iou(boxes, self._boxes)
+        ids = [0] * len(boxes)
+        while overlaps.size and overlaps.max() >= SAME_PERSON:
+            new, old = np.unravel_index(overlaps.argmax(), overlaps.shape)
+            ids[new] = self._ids[old]
+            overlaps[new, :] = overlaps[:, old] = 0
+        for i, known in enumerate(ids):
+            if not known:
+                ids[i], self._next = self._next, self._next + 1
+        self._boxes, self._ids = boxes, ids
+        return ids
