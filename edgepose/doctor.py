@@ -1,0 +1,162 @@
+"""Doctor: what is installed here, what can run, and the line that installs what is missing."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
+from .runtime.cuda import device_info, gpu_missing
+
+OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
+
+#: JetPack's number by that of Jetson Linux (L4T).
+_JETPACKS = {35: "5", 36: "6", 38: "7"}
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_INSTALL = {
+    "onnxruntime": "pip install edgepose",
+    "openvino": "pip install 'edgepose[openvino]'",
+    "tensorrt": "pip install 'edgepose[tensorrt]'; on Jetson it is part of JetPack",
+    "tensorrt-rtx": "pip install 'edgepose[rtx]'",
+    "torch": "pip install 'edgepose[train]'",
+}
+_EXPORT_TOOLS = ("onnx", "onnxscript", "onnxsim")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report.
+
+    Attributes:
+        item: what was looked for.
+        status: ``ok``, ``missing``, ``broken`` (installed, but its import fails), ``cannot run`` (installed, but this
+            machine lacks something else).
+        detail: version and facts, or the reason.
+        install: the line that mends it, empty if there is nothing to mend.
+    """
+
+    item: str
+    status: str
+    detail: str
+    install: str = ""
+
+
+def doctor() -> str:
+    """The report as a plain-text table, with the lines to run below it; :func:`examine` gives it as values."""
+    return _table(examine())
+
+
+def examine() -> list[Finding]:
+    """Look at everything edgepose can use; imports it, so this takes seconds. Raises nothing for what is missing."""
+    return [
+        Finding("Python", OK, f"{platform.python_version()} ({sys.executable})"),
+        Finding("platform", OK, _platform()),
+        _module("numpy", "numpy", "pip install edgepose"),
+        _opencv(),
+        *(_backend(name) for name in BACKENDS),
+        *(_module(name, name, "pip install 'edgepose[export]'") for name in _EXPORT_TOOLS),
+        _gpu(),
+        _ffmpeg(),
+    ]
+
+
+def _platform() -> str:
+    release = Path("/etc/nv_tegra_release")
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    return f"{system}, {_jetson(release.read_text())}" if release.is_file() else system
+
+
+def _jetson(release: str) -> str:
+    """The first line of ``/etc/nv_tegra_release`` in words.
+
+    >>> _jetson("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
+    'Jetson Linux 36.4.3 (JetPack 6)'
+    """
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
+    if not match:
+        return "Jetson, release unknown"
+    jetpack = _JETPACKS.get(int(match[1]), "unknown")
+    return f"Jetson Linux {match[1]}.{match[2]} (JetPack {jetpack})"
+
+
+def _module(item: str, module: str, install: str) -> Finding:
+    """Import a module: only that shows that its libraries are there too."""
+    if find_spec(module) is None:
+        return Finding(item, MISSING, f"the Python module {module!r} is not installed", install)
+    try:
+        version = getattr(import_module(module), "__version__", "version unknown")
+    except Exception as error:  # whatever a broken installation raises is what the user came to hear
+        reason = " ".join(str(error).split())
+        return Finding(item, BROKEN, f"import {module} fails: {type(error).__name__}: {reason}", install)
+    return Finding(item, OK, str(version))
+
+
+def _opencv() -> Finding:
+    finding = _module("OpenCV", "cv2", "pip install edgepose")
+    if finding.status != OK:
+        return finding
+    build = import_module("cv2").getBuildInformation()
+    return Finding("OpenCV", OK, f"{finding.detail}; {_video_support(build)}")
+
+
+def _video_support(build: str) -> str:
+    """FFmpeg and GStreamer in OpenCV's build information, which indents one ``NAME:  YES (version)`` a line.
+
+    >>> _video_support("  FFMPEG:     YES\\n  GStreamer:    YES (1.20.3)\\n")
+    'FFmpeg yes, GStreamer yes'
+    """
+    facts = {
+        name: "yes" if re.search(rf"^\s*{name}:\s+YES", build, re.IGNORECASE | re.MULTILINE) else "no"
+        for name in ("FFmpeg", "GStreamer")
+    }
+    hint = "" if facts["GStreamer"] == "yes" else " (gst: sources need the system's OpenCV or PyGObject)"
+    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}{hint}"
+
+
+def _backend(name: str) -> Finding:
+    item = f"backend {name}"
+    installed = _module(item, _MODULES.get(name, name), _INSTALL[name])
+    if installed.status != OK:
+        return installed
+    reason = unavailable(name)
+    if reason is None:
+        return Finding(item, OK, installed.detail)
+    builds = "; builds engines without a GPU" if name == "tensorrt-rtx" else ""
+    # What to install stands in the row of the GPU, once.
+    detail = f"{installed.detail}; no GPU can be used" if name in ENGINE_BACKENDS else f"{installed.detail}; {reason}"
+    return Finding(item, UNUSABLE, detail + builds)
+
+
+def _gpu() -> Finding:
+    reason = gpu_missing()
+    if reason:
+        what, _, install = reason.partition(": ")
+        return Finding("CUDA GPU", MISSING, what, install)
+    gpu = device_info()
+    return Finding("CUDA GPU", OK, f"{gpu.name}, {gpu.sm}, {gpu.memory / 2**30:.1f} GiB")
+
+
+def _ffmpeg() -> Finding:
+    path = shutil.which("ffmpeg")
+    if path is None:
+        return Finding("ffmpeg", MISSING, "the ffmpeg command is not on the PATH", "sudo apt-get install ffmpeg")
+    result = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        return Finding("ffmpeg", BROKEN, f"{path} -version exits with {result.returncode}")
+    return Finding("ffmpeg", OK, " ".join(result.stdout.split()[:3]))
+
+
+def _table(findings: list[Finding]) -> str:
+    """Own columns rather than :func:`edgepose.report.text_table`: that module imports OpenCV, which may be broken."""
+    rows = [("item", "status", "detail"), *((f.item, f.status, f.detail) for f in findings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"{item:<{widths[0]}}  {status:<{widths[1]}}  {detail}" for item, status, detail in rows]
+    mends = [f"  {f.item}: {f.install}" for f in findings if f.install]
+    return "\n".join([*lines, "", "to install what is missing:", *mends] if mends else lines) + "\n"
