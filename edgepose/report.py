@@ -1,0 +1,214 @@
+"""What reports share: plain-text tables, the machine and versions they were made with, and the HTML page of verify."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .skeletons import Skeleton
+
+if TYPE_CHECKING:
+    from .verify import Check, VerifyReport
+
+_PACKAGES = ("edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch", "tensorrt")
+
+#: Columns of verify's table, in text and in HTML.
+HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
+
+#: RGB, also used in the page's legend: PyTorch's skeleton lies wide below, the backend's thin above.
+_PYTORCH = (0, 200, 255)
+_BACKEND = (255, 90, 0)
+#: Pictures are enlarged so that their longer side is about this many pixels.
+_PICTURE = 384
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns of text, two spaces apart.
+
+    >>> print(text_table(("a", "long"), [("xyz", "1")]))
+    a    long
+    xyz  1
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+    return "\n".join(lines)
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions and the command that a report was made with, as plain values."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "cpu": cpu_name(),
+        "cpu_threads": usable_threads(),
+        "gpu": gpu_name(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else the architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(named), platform.processor() or platform.machine())
+
+
+def gpu_name() -> str | None:
+    """Name of the first CUDA device, or None where ``cuda-python``, the driver or a device is missing."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return None
+    error, properties = runtime.cudaGetDeviceProperties(0)
+    if error != runtime.cudaError_t.cudaSuccess:
+        return None
+    name = properties.name
+    return name.decode().rstrip("\0") if isinstance(name, bytes) else str(name)
+
+
+def usable_threads() -> int:
+    """Logical processors that this process may use; containers and ``taskset`` allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def draw_pair(
+    crop: NDArray[np.uint8], pytorch: NDArray[np.float32], backend: NDArray[np.float32], skeleton: Skeleton
+) -> NDArray[np.uint8]:
+    """An enlarged crop with PyTorch's skeleton wide below and the backend's thin above.
+
+    Args:
+        crop: (H, W, 3) uint8 RGB.
+        pytorch: (J, 3) x, y in crop pixels and score; likewise ``backend``.
+        skeleton: the bones to draw.
+
+    Returns:
+        (kH, kW, 3) uint8 RGB with a whole factor k >= 1.
+    """
+    factor = max(1, round(_PICTURE / max(crop.shape[:2])))
+    picture = np.ascontiguousarray(crop.repeat(factor, axis=0).repeat(factor, axis=1))
+    for keypoints, colour, width in ((pytorch, _PYTORCH, 6), (backend, _BACKEND, 2)):
+        # The centre of an enlarged pixel; engines that fail may give NaN or points far away, which OpenCV cannot take.
+        points = np.nan_to_num((keypoints[:, :2] + 0.5) * factor, posinf=0, neginf=0).clip(-9999, 9999).round()
+        corners = [tuple(map(int, point)) for point in points]
+        for a, b in skeleton.bones:
+            cv2.line(picture, corners[a], corners[b], colour, width, cv2.LINE_AA)
+        for corner in corners:
+            cv2.circle(picture, corner, width, colour, -1, cv2.LINE_AA)
+    return picture
+
+
+def picture_tag(picture: NDArray[np.uint8], alt: str) -> str:
+    """An ``<img>`` that carries its JPEG inside, from (H, W, 3) uint8 RGB."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    encoded = base64.b64encode(data.tobytes()).decode("ascii")
+    height, width = picture.shape[:2]
+    return f'<img width="{width}" height="{height}" alt="{escape(alt)}" src="data:image/jpeg;base64,{encoded}">'
+
+
+_STYLE = f"""
+:root {{ color-scheme: light dark; --line: #8884; --pass: #16803c; --fail: #c62828; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.2rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }}
+.scroll {{ overflow-x: auto; }} .pass {{ color: var(--pass); font-weight: 600; }}
+.fail {{ color: var(--fail); font-weight: 600; }}
+.crops {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }} figure {{ margin: 0; }}
+img {{ display: block; border-radius: 6px; max-width: 100%; height: auto; }}
+figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabular-nums; }}
+.key {{ display: inline-block; width: 1.6em; vertical-align: middle; margin: 0 .35em 0 1em; border-radius: 3px; }}
+.pytorch {{ height: 6px; background: rgb{_PYTORCH}; }} .backend {{ height: 2px; background: rgb{_BACKEND}; }}
+"""
+
+
+def verify_page(report: VerifyReport) -> str:
+    """The self-contained HTML page of a verification: verdict, figures, and every golden crop of every backend."""
+    name = escape(report.bundle.manifest.name)
+    verdict = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
+    last = {check.backend: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    where = environment()
+    made = f"{where['cpu']}, {where['gpu'] or 'no GPU'}, {where['time']}"
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>verify {name}</title><style>{_STYLE}</style></head>\n<body>",
+            f"<h1>{name}: verification {verdict}</h1>",
+            f"<p>{len(report.goldens.images)} golden crops replayed and compared with PyTorch. {escape(made)}.</p>",
+            _figures_html(report),
+            "<h2>Limits</h2>",
+            _limits_html(report),
+            *(_backend_html(report, check) for check in last.values()),
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'
+
+
+def _figures_html(report: VerifyReport) -> str:
+    rows = []
+    for check in report.checks:
+        result = '<span class="pass">passed</span>'
+        if check.problem:
+            result = f'<span class="fail">failed</span>: {escape(check.problem)}'
+        rows.append((check.backend, escape(check.precision), str(check.batch), *check.cells, result))
+    notes = [f"<p><b>{b}</b>: {escape(sentence)}</p>" for b, sentence in report.differences.items()]
+    notes += [f"<p><b>{b}</b> skipped: {escape(reason)}</p>" for b, reason in report.skipped.items()]
+    return _html_table(HEAD, rows) + "\n".join(notes)
+
+
+def _limits_html(report: VerifyReport) -> str:
+    from .verify import limits_for
+
+    precisions = dict.fromkeys(check.precision for check in report.checks)
+    rows = [
+        (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", f"{x.p99:.2f}", escape(x.why))
+        for p, x in ((p, limits_for(p)) for p in precisions)
+    ]
+    return _html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
+
+
+def _backend_html(report: VerifyReport, check: Check) -> str:
+    title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
+    if check.outputs is None:
+        return f"{title}<p>No keypoints to draw.</p>"
+    from .verify import crop_errors
+
+    distances, maps = crop_errors(report.goldens, check.outputs)
+    figures = []
+    for i, crop in enumerate(report.goldens.images):
+        picture = draw_pair(crop, report.goldens.keypoints[i], check.outputs["keypoints"][i], report.bundle.skeleton)
+        joint = report.bundle.skeleton.joints[int(distances[i].argmax())].replace("_", " ")
+        caption = f"crop {i}: largest error {distances[i].max():.2f} px ({joint}), heat-map {maps[i]:.2g}"
+        tag = picture_tag(picture, f"golden crop {i} with the skeletons of PyTorch and {check.backend}")
+        figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
+    legend = f'<p><span class="key pytorch"></span>PyTorch<span class="key backend"></span>{check.backend}</p>'
+    return f'{title}{legend}<div class="crops">\n' + "\n".join(figures) + "\n</div>"

@@ -1,0 +1,381 @@
+"""Verify: replay the goldens of a bundle on every engine, and say where a wrong one first departs from PyTorch."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import CHECKPOINT, GOLDENS, Bundle, Goldens
+from .errors import CheckError, UsageError
+from .files import write_text
+from .heatmaps import STRIDE
+from .locate import first_difference
+from .report import HEAD, environment, text_table, verify_page
+from .runtime.backends import BACKENDS, ENGINE_BACKENDS, open_session, unavailable
+from .runtime.session import Arrays, Session
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest errors that still pass.
+
+    Attributes:
+        heatmap: fraction of the range (maximum - minimum) of the golden heat-maps.
+        p50: median keypoint error in crop pixels.
+        p99: 99th percentile of it.
+        why: the reason for the numbers.
+    """
+
+    heatmap: float
+    p50: float
+    p99: float
+    why: str
+
+
+#: A maximum that moves to its neighbour, or a quarter offset that turns round, moves a keypoint by 2 px an axis.
+_DECODE_STEP = 2.0 * 2**0.5 + 0.05
+
+#: One row per arithmetic, the coarsest first: an engine of several is held to the coarsest it uses.
+LIMITS = {
+    "int8": Limits(0.25, _DECODE_STEP, 16.0, "256 levels a tensor; calibration gates AP, this finds a broken engine"),
+    "bf16": Limits(0.1, _DECODE_STEP, 16.0, "8-bit significands: 1/256 a rounding, over tens of layers"),
+    "fp16": Limits(0.02, 0.05, _DECODE_STEP, "11-bit significands: 1/2048 a rounding; a flat maximum moves one step"),
+    "fp32": Limits(
+        1e-4, 0.05, 0.05, "the same arithmetic in another order: a keypoint is equal or jumps 1 px and more"
+    ),
+}
+
+
+def limits_for(precision: str) -> Limits:
+    """Limits of ``fp32``, ``fp16``, ``bf16``, ``int8``, ``int8+fp16`` or ``mixed`` (which may hold INT8).
+
+    >>> limits_for("int8+fp16") is LIMITS["int8"]
+    True
+    """
+    if precision == "mixed":
+        return LIMITS["int8"]
+    for name, limits in LIMITS.items():
+        if name in precision.split("+"):
+            return limits
+    raise UsageError(f"no limits for precision {precision!r}: expected mixed or a sum of {', '.join(LIMITS)}")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Errors of one replay against PyTorch.
+
+    Attributes:
+        heatmap: largest absolute error of heat-maps and scores (a score is a heat-map value).
+        heatmap_fraction: the same, as a fraction of the golden heat-maps' range.
+        p50: median distance of keypoints, in crop pixels; likewise ``p99`` and ``largest``.
+    """
+
+    heatmap: float
+    heatmap_fraction: float
+    p50: float
+    p99: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One backend at one batch size. ``problem`` says why it failed, None that it passed.
+
+    ``outputs``, the keypoints and heat-maps of all goldens, is None where the engine gave no arrays of that form;
+    ``figures`` is None there too, and where an output is not finite.
+    """
+
+    backend: str
+    precision: str
+    batch: int
+    figures: Figures | None = None
+    problem: str | None = None
+    outputs: Arrays | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The figures as five cells of a table, in the order of :class:`Figures`."""
+        if self.figures is None:
+            return ("-",) * 5
+        f = self.figures
+        return (f"{f.heatmap:.2g}", f"{f.heatmap_fraction:.2g}", *(f"{px:.2f}" for px in (f.p50, f.p99, f.largest)))
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What :func:`verify` found; ``str(report)`` is the table.
+
+    Attributes:
+        bundle, goldens: what was replayed.
+        checks: one per backend and batch size.
+        skipped: backend to the reason why it was not checked.
+        differences: failed backend to the sentence of :func:`first_difference`.
+    """
+
+    bundle: Bundle
+    goldens: Goldens
+    checks: tuple[Check, ...]
+    skipped: dict[str, str]
+    differences: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one check ran and none failed."""
+        return bool(self.checks) and all(check.problem is None for check in self.checks)
+
+    def __str__(self) -> str:
+        rows = [
+            (c.backend, c.precision, str(c.batch), *c.cells, "FAILED" if c.problem else "passed") for c in self.checks
+        ]
+        lines = [text_table(HEAD, rows)]
+        lines += [f"{c.backend}, batch {c.batch}: {c.problem}" for c in self.checks if c.problem]
+        lines += [f"{backend}: {sentence}" for backend, sentence in self.differences.items()]
+        lines += [f"skipped {backend}: {reason}" for backend, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain values."""
+        precisions = dict.fromkeys(check.precision for check in self.checks)
+        return {
+            "bundle": self.bundle.manifest.name,
+            "passed": self.passed,
+            "goldens": len(self.goldens.images),
+            "checks": [_check_json(check) for check in self.checks],
+            "skipped": self.skipped,
+            "first_differences": self.differences,
+            "limits": {precision: asdict(limits_for(precision)) for precision in precisions},
+            "files": self.bundle.manifest.files,
+            "environment": environment(),
+        }
+
+    def write(self) -> None:
+        """Write ``reports/verify.json`` and ``reports/verify.html`` into the bundle."""
+        write_text(self.bundle.reports / "verify.json", json.dumps(self.to_json(), indent=2) + "\n")
+        write_text(self.bundle.reports / "verify.html", verify_page(self))
+
+    def require_passed(self) -> None:
+        """Raise CheckError with the first reason unless every check passed."""
+        if not self.checks:
+            raise CheckError(f"verify: no backend could run: {'; '.join(self.skipped.values())}")
+        failed = [check for check in self.checks if check.problem]
+        if failed:
+            raise CheckError(
+                f"verify: {len(failed)} of {len(self.checks)} checks failed; "
+                f"{failed[0].backend}, batch {failed[0].batch}: {failed[0].problem}"
+            )
+
+
+def verify(bundle: Bundle, backends: Sequence[str] | None = None) -> VerifyReport:
+    """Replay a bundle's goldens one by one and all at once, compare with PyTorch, and write the reports.
+
+    Args:
+        bundle: an opened bundle.
+        backends: names of :data:`edgepose.runtime.backends.BACKENDS`; None or ``["all"]`` takes those that can run
+            here and names the others in ``skipped``.
+
+    Raises:
+        UsageError: the goldens are missing or damaged, or a backend that was named cannot run here.
+    """
+    goldens = read_goldens(bundle)
+    runnable, skipped = choose_backends(bundle, backends)
+    checks = tuple(check for backend in runnable for check in _check_backend(bundle, goldens, backend))
+    differences = {}
+    for check in checks:
+        if check.problem and check.outputs and check.backend not in differences:
+            crop = int(crop_errors(goldens, check.outputs)[1].argmax())
+            differences[check.backend] = _locate(bundle, check, goldens, crop)
+    report = VerifyReport(bundle, goldens, checks, skipped, differences)
+    report.write()
+    return report
+
+
+def _locate(bundle: Bundle, check: Check, goldens: Goldens, crop: int) -> str:
+    try:
+        return first_difference(bundle, check.backend, check.precision, goldens, crop)
+    except UsageError as error:  # the verdict stands without its cause, such as on a device without onnx
+        return f"the first difference was not searched for: {error}"
+
+
+def choose_backends(bundle: Bundle, asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Backends that can run a bundle here, and the reasons why the others cannot.
+
+    Args:
+        bundle: an opened bundle.
+        asked: backend names; None or ``["all"]`` for every one that can run.
+
+    Raises:
+        UsageError: a backend that was named is unknown or cannot run; never replaced by another one.
+    """
+    everything = asked is None or list(asked) == ["all"]
+    names = BACKENDS if everything else tuple(dict.fromkeys(asked or ()))
+    if not names:
+        raise UsageError(f"no backend was named: expected all, or some of {', '.join(BACKENDS)}")
+    reasons = {name: _cannot_run(bundle, name) for name in names}
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    if skipped and not everything:
+        name, reason = next(iter(skipped.items()))
+        raise UsageError(f"backend {name} cannot run here: {reason}")
+    return tuple(name for name in names if name not in skipped), skipped
+
+
+def _cannot_run(bundle: Bundle, backend: str) -> str | None:
+    reason = unavailable(backend)
+    if reason:
+        return reason
+    if backend == "torch" and not (bundle.path / CHECKPOINT).is_file():
+        return f"the bundle has no {CHECKPOINT}"
+    if backend in ENGINE_BACKENDS:
+        from .runtime.backends.tensorrt import find_engine
+
+        try:
+            find_engine(bundle, backend)
+        except UsageError as error:
+            return str(error)
+    return None
+
+
+def read_goldens(bundle: Bundle) -> Goldens:
+    """The goldens of a bundle, checked against its manifest and each other.
+
+    Raises:
+        UsageError: they are missing, damaged, empty, not finite, or not of the bundle's shapes.
+    """
+    path = bundle.path / GOLDENS
+    if not path.is_file():
+        raise UsageError(f"bundle {bundle.path} has no {GOLDENS} to verify against: export it again")
+    try:
+        goldens = bundle.goldens()
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path} is damaged ({error}): export the bundle again") from error
+    count, joints = len(goldens.images), len(bundle.skeleton.joints)
+    height, width = bundle.manifest.input_size
+    if count == 0:
+        raise UsageError(f"{path} holds no crops, expected at least one: export the bundle again")
+    expected: dict[str, tuple[NDArray[Any], type, tuple[int, ...]]] = {
+        "images": (goldens.images, np.uint8, (count, height, width, 3)),
+        "keypoints": (goldens.keypoints, np.float32, (count, joints, 3)),
+        "heatmaps": (goldens.heatmaps, np.float32, (count, joints, height // STRIDE, width // STRIDE)),
+    }
+    for name, (array, dtype, shape) in expected.items():
+        if array.dtype != dtype or array.shape != shape or not np.isfinite(array).all():
+            raise UsageError(
+                f"{path}: {name} is {array.dtype} {array.shape}, expected finite {np.dtype(dtype)} {shape}: "
+                "export the bundle again"
+            )
+    return goldens
+
+
+def _check_backend(bundle: Bundle, goldens: Goldens, backend: str) -> Iterator[Check]:
+    precision = _precision(bundle, backend)
+    batches = sorted({1, len(goldens.images)})
+    try:
+        session = open_session(bundle, backend)
+    except UsageError as error:
+        yield Check(backend, precision, batches[0], problem=str(error))
+        return
+    try:
+        for batch in batches:
+            yield _check_batch(session, goldens, precision, batch)
+    finally:
+        session.close()
+
+
+def _precision(bundle: Bundle, backend: str) -> str:
+    """Every backend but the engines runs the FP32 graph; an engine's name ends in its precision."""
+    if backend not in ENGINE_BACKENDS:
+        return "fp32"
+    from .runtime.backends.tensorrt import find_engine
+
+    return find_engine(bundle, backend).stem.rsplit("-", 1)[-1]
+
+
+def _check_batch(session: Session, goldens: Goldens, precision: str, batch: int) -> Check:
+    try:
+        parts = [
+            session.run({"images": goldens.images[start : start + batch]})
+            for start in range(0, len(goldens.images), batch)
+        ]
+    except Exception as error:  # the engines' own exception types share no public base
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        return Check(session.backend, precision, batch, problem=f"a batch of {batch} does not run: {reason}")
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    problem = _malformed(outputs, goldens)
+    if problem:
+        return Check(session.backend, precision, batch, problem=problem)
+    problem = _not_finite(outputs)
+    if problem:
+        return Check(session.backend, precision, batch, problem=problem, outputs=outputs)
+    figures = compare(goldens, outputs)
+    return Check(session.backend, precision, batch, figures, judge(figures, limits_for(precision)), outputs)
+
+
+def _malformed(outputs: Arrays, goldens: Goldens) -> str | None:
+    for name, expected in (("keypoints", goldens.keypoints), ("heatmaps", goldens.heatmaps)):
+        if name not in outputs:
+            return f"there is no output {name}, only {', '.join(sorted(outputs))}"
+        if outputs[name].shape != expected.shape:
+            return f"output {name} has shape {outputs[name].shape}, PyTorch's has {expected.shape}"
+    return None
+
+
+def _not_finite(outputs: Arrays) -> str | None:
+    for name in ("heatmaps", "keypoints"):
+        wrong = ~np.isfinite(outputs[name])
+        if wrong.any():
+            crop, joint = np.argwhere(wrong)[0][:2]
+            return f"{name} hold {wrong.sum()} NaN or infinite values, the first in crop {crop}, joint {joint}"
+    return None
+
+
+def crop_errors(goldens: Goldens, outputs: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Keypoint distances (N, J) in crop pixels, and each crop's largest heat-map error (N,); NaN counts as infinite."""
+    difference = outputs["keypoints"].astype(np.float64) - goldens.keypoints
+    distances = np.linalg.norm(difference[..., :2], axis=-1)
+    maps = np.abs(outputs["heatmaps"].astype(np.float64) - goldens.heatmaps).max(axis=(1, 2, 3))
+    maps = np.maximum(maps, np.abs(difference[..., 2]).max(axis=1))
+    return np.nan_to_num(distances, nan=np.inf), np.nan_to_num(maps, nan=np.inf)
+
+
+def compare(goldens: Goldens, outputs: Arrays) -> Figures:
+    """Figures of one replay.
+
+    Args:
+        goldens: what PyTorch gave.
+        outputs: ``keypoints`` (N, J, 3) and ``heatmaps`` (N, J, h, w) of the same crops, finite.
+    """
+    distances, maps = crop_errors(goldens, outputs)
+    p50, p99, largest = np.percentile(distances, (50, 99, 100))
+    spread = float(np.ptp(goldens.heatmaps)) or 1.0  # constant heat-maps have no range to measure by
+    return Figures(float(maps.max()), float(maps.max()) / spread, float(p50), float(p99), float(largest))
+
+
+def judge(figures: Figures, limits: Limits) -> str | None:
+    """Why figures fail, or None if they are within the limits."""
+    excess = [
+        f"{what} is {got:.3g}{unit}, the limit is {limit:.3g}{unit}"
+        for what, got, limit, unit in (
+            ("the heat-map error as a fraction of the range", figures.heatmap_fraction, limits.heatmap, ""),
+            ("the median keypoint error", figures.p50, limits.p50, " px"),
+            ("the 99th percentile of keypoint errors", figures.p99, limits.p99, " px"),
+        )
+        if got > limit
+    ]
+    return "; ".join(excess) or None
+
+
+def _check_json(check: Check) -> dict[str, Any]:
+    return {
+        "backend": check.backend,
+        "precision": check.precision,
+        "batch": check.batch,
+        "passed": check.problem is None,
+        "problem": check.problem,
+        "figures": asdict(check.figures) if check.figures else None,
+    }

@@ -1,0 +1,134 @@
+"""Tables, pictures and the page of verify, read back with a parser."""
+
+import base64
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_verify import CPU, change_goldens, make_bundle
+
+from edgepose import report
+from edgepose.report import draw_pair, environment, gpu_name, picture_tag, text_table, verify_page
+from edgepose.skeletons import LSP14
+from edgepose.verify import Check, VerifyReport, verify
+
+_VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Collects pictures, text and headings, and insists on balanced tags and on no reference to anything outside."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe")
+        values = dict(attributes)
+        assert "href" not in values and (values.get("src") or "data:").startswith("data:")
+        if tag == "img":
+            self.pictures.append(values)
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def pixels(source: str) -> np.ndarray:
+    data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def test_the_page_shows_every_crop_of_every_backend(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny.edgepose")
+    verify(bundle, CPU)
+    page = Page((bundle.reports / "verify.html").read_text(encoding="utf-8"))
+    assert len(page.pictures) == 3 * len(CPU)
+    assert "tiny: verification passed" in page.text and "FAILED" not in page.text
+    for picture in page.pictures:
+        image = pixels(picture["src"] or "")
+        assert image.shape == (32 * 12, 24 * 12, 3)
+        assert (str(image.shape[1]), str(image.shape[0])) == (picture["width"], picture["height"])
+    assert [f"crop {i}: largest error 0.00 px" in page.text for i in range(3)] == [True] * 3
+
+
+def test_the_page_says_where_a_failed_backend_is_wrong(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny.edgepose", crops=2)
+    keypoints = bundle.goldens().keypoints.copy()
+    keypoints[1, 6, 0] += 7
+    change_goldens(bundle, keypoints=keypoints)
+    report = verify(bundle, ["onnxruntime"])
+    page = Page(verify_page(report))
+    assert "verification failed" in page.text
+    assert "99th percentile of keypoint errors is" in page.text
+    assert "crop 0: largest error 0.00 px" in page.text
+    assert f"crop 1: largest error 7.00 px ({LSP14.joints[6].replace('_', ' ')})" in page.text
+    assert "skipped" not in page.text
+
+
+def test_the_page_escapes_what_it_is_told_and_draws_nan(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny.edgepose", crops=1)
+    goldens = bundle.goldens()
+    nothing = {"keypoints": goldens.keypoints * np.nan, "heatmaps": goldens.heatmaps * np.nan}
+    checks = (
+        Check("onnxruntime", "fp32", 1, problem="<b>&", outputs=nothing),
+        Check("openvino", "fp32", 1, problem="x"),
+    )
+    page = Page(verify_page(VerifyReport(bundle, goldens, checks, {"torch": "<script>"}, {})))
+    assert "failed: <b>&" in page.text and "torch skipped: <script>" in page.text
+    assert "No keypoints to draw" in page.text and len(page.pictures) == 1
+
+
+def test_both_skeletons_are_drawn_where_they_are() -> None:
+    crop = np.zeros((64, 48, 3), np.uint8)
+    pytorch = np.zeros((14, 3), np.float32)
+    pytorch[:, :2] = 10, 20
+    backend = pytorch + np.float32([20, 30, 0])
+    picture = draw_pair(crop, pytorch, backend, LSP14)
+    assert picture.shape == (64 * 6, 48 * 6, 3) and not crop.any()
+    assert picture[123, 63].tolist() == [0, 200, 255], "centre of pixel (10, 20), six times enlarged"
+    assert picture[303, 183].tolist() == [255, 90, 0]
+    overlaid = draw_pair(crop, pytorch, pytorch, LSP14)
+    assert overlaid[123, 63].tolist() == [255, 90, 0] and overlaid[123, 68].tolist() == [0, 200, 255]
+
+
+def test_a_picture_survives_its_tag() -> None:
+    picture = np.zeros((40, 30, 3), np.uint8)
+    picture[:, :, 0] = 200
+    tag = Page(picture_tag(picture, 'a "quoted" name')).pictures[0]
+    assert tag["alt"] == 'a "quoted" name'
+    assert np.abs(pixels(tag["src"] or "").astype(int) - picture).max() <= 3
+
+
+def test_environment_holds_what_a_number_depends_on() -> None:
+    found = environment()
+    assert found["cpu"] and found["cpu_threads"] >= 1
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["time"].endswith("+00:00")
+    assert not any("/" in found["command"][0] for _ in "x")
+
+
+def test_gpu_name_is_none_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+    assert gpu_name() is None
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_PACKAGES", ("numpy", "no-such-package-of-edgepose"))
+    assert list(environment()["versions"]) == ["numpy"]
+
+
+def test_text_table_pads_to_the_widest_cell() -> None:
+    assert text_table(("a", "b"), [("1", "22"), ("333", "4")]) == "a    b\n1    22\n333  4"
+    assert text_table(("a", "b"), []) == "a  b"

@@ -1,0 +1,343 @@
+"""verify and locate, on a tiny network whose goldens come from a NumPy twin."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from edgepose import locate
+from edgepose import verify as verify_module
+from edgepose.bundle import Bundle, Goldens, Manifest, open_bundle, write_manifest
+from edgepose.errors import CheckError, UsageError
+from edgepose.heatmaps import decode
+from edgepose.locate import Node, first_beyond, first_unequal, first_unmatched
+from edgepose.runtime.backends import open_graph
+from edgepose.verify import LIMITS, choose_backends, compare, limits_for, read_goldens, verify
+
+HEIGHT, WIDTH, JOINTS = 32, 24, 14
+CPU = ("onnxruntime", "openvino")
+GRAPH = """
+<ir_version: 9, opset_import: ["": 18]>
+tiny (uint8[N, 32, 24, 3] images) => (float[N, 14, 3] keypoints, float[N, 14, 8, 6] heatmaps)
+<int64[1] six = {6}, int64[3] flat_shape = {0, 14, 48}, float four = {4}, float zero = {0}>
+{
+    pixels = Cast <to = 1> (images)
+    planes = Transpose <perm = [0, 3, 1, 2]> (pixels)
+    [stem] features = Conv <strides = [4, 4]> (planes, w1)
+    [relu] rectified = Relu (features)
+    [head] heatmaps = Conv (rectified, w2)
+    flat = Reshape (heatmaps, flat_shape)
+    score = ReduceMax <keepdims = 1> (flat, last)
+    index = ArgMax <axis = 2> (flat)
+    y = Div (index, six)
+    row = Mul (y, six)
+    x = Sub (index, row)
+    whole = Concat <axis = 2> (x, y)
+    point = Cast <to = 1> (whole)
+    crop_point = Mul (point, four)
+    positive = Greater (score, zero)
+    kept = Where (positive, crop_point, zero)
+    keypoints = Concat <axis = 2> (kept, score)
+}
+"""
+
+
+def make_weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    w1 = rng.normal(size=(4, 3, 4, 4)).astype(np.float32) / 255
+    w2 = rng.normal(size=(JOINTS, 4, 1, 1)).astype(np.float32)
+    return {"w1": w1, "w2": w2, "last": np.array([2], np.int64)}
+
+
+def twin(images: np.ndarray, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The graph in NumPy: the stem's windows do not overlap, so a convolution is a product of blocks."""
+    blocks = images.astype(np.float32).reshape(-1, 8, 4, 6, 4, 3)
+    features = np.einsum("nyixjc,ocij->noyx", blocks, weights["w1"])
+    rectified = np.maximum(features, 0)
+    heatmaps = np.einsum("ncyx,jc->njyx", rectified, weights["w2"][:, :, 0, 0])
+    best = heatmaps.reshape(-1, JOINTS, 48).argmax(axis=2)
+    score = heatmaps.max(axis=(2, 3))
+    points = np.stack([best % 6, best // 6], axis=-1) * 4 * (score > 0)[..., None]
+    keypoints = np.concatenate([points, score[..., None]], axis=-1).astype(np.float32)
+    return {"features": features, "rectified": rectified, "heatmaps": heatmaps, "keypoints": keypoints}
+
+
+def write_graph(path: Path, weights: dict[str, np.ndarray], text: str = GRAPH) -> None:
+    model = parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    onnx.save(model, path)
+
+
+def make_bundle(path: Path, crops: int = 3) -> Bundle:
+    """A bundle of the tiny graph and its goldens; also used by the tests of bench and report."""
+    path.mkdir()
+    weights = make_weights()
+    images = np.random.default_rng(1).integers(0, 256, (crops, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    outputs = twin(images, weights)
+    write_graph(path / "pose.onnx", weights)
+    Goldens(images, outputs["keypoints"], outputs["heatmaps"]).save(path / "golden.npz")
+    bundle = write_manifest(path, Manifest("tiny", "hrnet_w32", "lsp14", (HEIGHT, WIDTH)))
+    return bundle.with_files(bundle.graph, path / "golden.npz")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "tiny.edgepose")
+
+
+def change_goldens(bundle: Bundle, **arrays: np.ndarray) -> None:
+    replace(bundle.goldens(), **arrays).save(bundle.path / "golden.npz")
+
+
+def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
+    report = verify(bundle, CPU)
+    assert report.passed and not report.skipped and not report.differences
+    assert [(c.backend, c.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
+    for check in report.checks:
+        assert check.figures is not None
+        assert check.figures.heatmap_fraction < 1e-6 and check.figures.largest == 0
+    report.require_passed()
+    assert str(report).count("passed") == 4
+
+
+def test_the_json_says_what_was_checked_against_what(bundle: Bundle) -> None:
+    verify(bundle, ("onnxruntime",))
+    written = json.loads((bundle.reports / "verify.json").read_text())
+    assert written["passed"] is True and written["goldens"] == 3
+    assert [check["batch"] for check in written["checks"]] == [1, 3]
+    assert written["limits"] == {"fp32": vars(LIMITS["fp32"])}
+    assert written["files"] == open_bundle(bundle.path).manifest.files
+    assert written["environment"]["versions"]["onnxruntime"]
+
+
+def test_all_names_what_it_skips(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_module, "unavailable", lambda b: "no GPU" if b.startswith("tensorrt") else None)
+    for asked in (None, ["all"]):
+        runnable, skipped = choose_backends(bundle, asked)
+        assert runnable == CPU
+        assert skipped == {
+            "tensorrt": "no GPU",
+            "tensorrt-rtx": "no GPU",
+            "torch": "the bundle has no checkpoint.safetensors",
+        }
+
+
+def test_nothing_checked_is_not_passed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_module, "unavailable", lambda _: "not here")
+    report = verify(bundle)
+    assert not report.passed
+    with pytest.raises(CheckError, match="no backend could run: not here"):
+        report.require_passed()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["tensorflow"], "unknown backend 'tensorflow'"),
+        (["torch"], "backend torch cannot run here: the bundle has no checkpoint"),
+        ([], "no backend was named"),
+    ],
+)
+def test_a_named_backend_that_cannot_run_is_refused(bundle: Bundle, asked: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        verify(bundle, asked)
+
+
+def test_a_backend_that_is_not_installed_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"pip install 'edgepose\[openvino\]'"):
+        verify(bundle, ["openvino"])
+
+
+def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> None:
+    moved = bundle.goldens().keypoints + np.float32([0.1, 0, 0])
+    change_goldens(bundle, keypoints=moved)
+    report = verify(bundle, ("onnxruntime",))
+    figures = report.checks[1].figures
+    assert figures is not None and figures.p50 == pytest.approx(0.1, abs=1e-5)
+    assert figures.largest == pytest.approx(0.1, abs=1e-5) and figures.heatmap_fraction < 1e-6
+    problem = report.checks[1].problem or ""
+    assert "median keypoint error is 0.1 px, the limit is 0.05 px" in problem and "heat-map" not in problem
+    with pytest.raises(CheckError, match="2 of 2 checks failed; onnxruntime, batch 1: the median keypoint error"):
+        report.require_passed()
+
+
+def test_a_score_counts_as_a_heatmap_value(bundle: Bundle) -> None:
+    goldens = bundle.goldens()
+    outputs = {"keypoints": goldens.keypoints + np.float32([0, 0, 0.5]), "heatmaps": goldens.heatmaps}
+    figures = compare(goldens, outputs)
+    assert figures.heatmap == pytest.approx(0.5) and figures.largest == 0
+    assert figures.heatmap_fraction == pytest.approx(0.5 / float(np.ptp(goldens.heatmaps)))
+
+
+def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
+    weights = make_weights()
+    weights["w2"][5] = np.nan
+    write_graph(bundle.graph, weights)
+    report = verify(bundle, ("onnxruntime",))
+    assert "NaN or infinite values, the first in crop 0, joint 5" in (report.checks[0].problem or "")
+    assert report.checks[0].figures is None
+    assert report.differences == {"onnxruntime": "NaN or infinity first appears at Conv node 'head'"}
+    json.loads((bundle.reports / "verify.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_frozen_batch_fails_with_its_size(bundle: Bundle) -> None:
+    model = onnx.load(bundle.graph)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, bundle.graph)
+    one, three = verify(bundle, ("onnxruntime",)).checks
+    assert one.problem is None
+    assert (three.problem or "").startswith("a batch of 3 does not run: onnxruntime: input images is uint8 (3, 32")
+
+
+def test_wrong_names_and_shapes_fail(bundle: Bundle) -> None:
+    model = onnx.load(bundle.graph)
+    model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="score"))
+    onnx.save(model, bundle.graph)
+    (check, _) = verify(bundle, ("onnxruntime",)).checks
+    assert check.problem == "there is no output keypoints, only heatmaps, score"
+
+
+def test_wrong_shapes_fail(bundle: Bundle) -> None:
+    text = GRAPH.replace("float[N, 14, 3] keypoints", "float[N, 14, 1] keypoints").replace("(kept, score)", "(score)")
+    write_graph(bundle.graph, make_weights(), text)
+    (check, _) = verify(bundle, ("onnxruntime",)).checks
+    assert check.problem == "output keypoints has shape (3, 14, 1), PyTorch's has (3, 14, 3)"
+
+
+def test_a_graph_that_does_not_load_fails_the_check(bundle: Bundle) -> None:
+    bundle.graph.write_bytes(b"no graph")
+    (check,) = verify(bundle, ("onnxruntime",)).checks
+    assert "not an ONNX graph" in (check.problem or "")
+
+
+def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph departs from the checkpoint: every engine agrees, and only PyTorch's tensors can tell where."""
+    weights = make_weights()
+    weights["w2"][3, 1] += 0.1
+    write_graph(bundle.graph, weights)
+    report = verify(bundle, ("openvino",))
+    assert "heat-map error" in (report.checks[0].problem or "")
+    assert "the graph itself differs from PyTorch" in report.differences["openvino"]
+
+    (bundle.path / "checkpoint.safetensors").touch()
+    monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
+    report = verify(bundle, ("openvino",))
+    assert "first at Conv node 'head'" in report.differences["openvino"]
+
+
+def test_goldens_of_another_checkpoint_are_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_goldens(bundle, heatmaps=bundle.goldens().heatmaps * np.float32(1.1))
+    (bundle.path / "checkpoint.safetensors").touch()
+    monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
+    assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime"]
+
+
+def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine with a fault is imitated by OpenVINO on a graph with another weight."""
+
+    def faulty(graph: Path, backend: str = "onnxruntime"):
+        if backend == "openvino":
+            model = onnx.load(graph)
+            wrong = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+            wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * np.float32(1.01), "w1"))
+            graph = graph.with_name("faulty.onnx")
+            onnx.save(model, graph)
+        return open_graph(graph, backend)
+
+    monkeypatch.setattr("edgepose.runtime.backends.open_graph", faulty)
+    monkeypatch.setattr(locate, "open_graph", faulty)
+    report = verify(bundle, CPU)
+    assert report.differences == {"openvino": "openvino first differs from onnxruntime at Conv node 'stem'"}
+
+
+NODES = (Node("A", ("images",), ("a",)), Node("B", ("a",), ("b",)), Node("C", ("b", "k"), ("c",)))
+
+
+def test_first_beyond_names_the_node_that_overflows_fp16() -> None:
+    tensors = {"a": np.float32([60000]), "b": np.float32([-70000]), "c": np.float32([np.inf])}
+    assert first_beyond(NODES, tensors, 65504) == "B reaches 7e+04, above FP16's 65504: keep it in FP32"
+    assert first_beyond(NODES, tensors, np.inf) == "NaN or infinity first appears at C"
+    assert first_beyond(NODES[:2], tensors, np.inf) is None
+
+
+def test_first_unequal_takes_the_order_of_the_graph() -> None:
+    good = {name: np.arange(4, dtype=np.float32) for name in "abc"}
+    assert first_unequal(NODES, good, {name: array.copy() for name, array in good.items()}) is None
+    assert first_unequal(NODES, good, {**good, "c": good["c"] + 1, "b": good["b"] * 1.01}) == "B"
+    assert first_unequal(NODES, good, {**good, "b": good["b"][:2]}) == "B"
+
+
+def test_first_unmatched_vouches_for_what_leads_to_a_match() -> None:
+    arrays = {name: np.random.default_rng(ord(name)).normal(size=(2, 3)).astype(np.float32) for name in "abc"}
+    assert first_unmatched(NODES, arrays, [arrays["c"]]) is None, "a and b lead to c, which PyTorch has"
+    assert first_unmatched(NODES, arrays, [arrays["a"]]) == "B"
+    assert first_unmatched(NODES, arrays, [arrays["a"] + 1]) == "A"
+    constant = Node("constant", (), ("k",))
+    assert first_unmatched((constant, *NODES), {**arrays, "k": np.zeros(1)}, [arrays["b"]]) == "C"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: replace(g, images=g.images[:0]), "holds no crops"),
+        (lambda g: replace(g, heatmaps=g.heatmaps * np.nan), "expected finite float32"),
+        (lambda g: replace(g, keypoints=g.keypoints[:, :5]), r"expected finite float32 \(3, 14, 3\)"),
+        (lambda g: replace(g, images=g.images.astype(np.float32)), "expected finite uint8"),
+    ],
+)
+def test_unusable_goldens_are_refused(bundle: Bundle, change, message: str) -> None:
+    change(bundle.goldens()).save(bundle.path / "golden.npz")
+    with pytest.raises(UsageError, match=message):
+        read_goldens(bundle)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500, -40])
+def test_damaged_goldens_are_refused(bundle: Bundle, keep: int) -> None:
+    path = bundle.path / "golden.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UsageError, match=r"golden.npz is damaged"):
+        read_goldens(bundle)
+
+
+def test_missing_goldens_are_refused(bundle: Bundle) -> None:
+    (bundle.path / "golden.npz").unlink()
+    with pytest.raises(UsageError, match=r"has no golden.npz to verify against: export it again"):
+        verify(bundle, ("onnxruntime",))
+
+
+@pytest.mark.parametrize(
+    ("precision", "row"),
+    [
+        ("fp32", "fp32"),
+        ("fp16", "fp16"),
+        ("bf16", "bf16"),
+        ("int8+fp16", "int8"),
+        ("fp16+int8", "int8"),
+        ("mixed", "int8"),
+    ],
+)
+def test_an_engine_of_several_precisions_is_held_to_the_coarsest(precision: str, row: str) -> None:
+    assert limits_for(precision) is LIMITS[row]
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UsageError, match="no limits for precision 'fp8'"):
+        limits_for("fp8")
+
+
+def test_the_decode_step_is_what_a_tie_can_move() -> None:
+    """The reason of the FP16 limit: swapping two equal neighbours moves a keypoint by 2 px on an axis, no more."""
+    maps = np.zeros((2, 1, 8, 8), np.float32)
+    maps[0, 0, 4, 3:5] = 1, 1 - 1e-4
+    maps[1, 0, 4, 3:5] = 1 - 1e-4, 1
+    points = decode(maps)
+    assert abs(points[0, 0, 0] - points[1, 0, 0]) == 2
+    assert LIMITS["fp16"].p99 >= 2 * 2**0.5
