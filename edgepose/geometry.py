@@ -1,8 +1,8 @@
 """Boxes to crops and back: the one transform that training, calibration and the runtime share.
 
 Sizes are (height, width), boxes xyxy in source pixels, points (x, y). An affine matrix is float64 (2, 3) and maps
-source pixels to crop pixels. The convention is HRNet's: the short side of the box grows to the aspect ratio of the crop, both
-sides grow by ``padding``, and the centre of the box lands on (width / 2, height / 2) of the crop.
+source pixels to crop pixels. The convention is HRNet's: the short side of the box grows to the aspect ratio of the
+crop, both sides grow by ``padding``, and the centre of the box lands on (width / 2, height / 2) of the crop.
 """
 
 from __future__ import annotations

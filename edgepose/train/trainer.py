@@ -20,7 +20,7 @@ from ..skeletons import get_skeleton
 from .checkpoint import ModelSpec, save_checkpoint
 from .data.loader import PoseDataset, make_loader
 from .data.samples import PoseSample, load_samples
-from .evaluate import Predictor, evaluate_pck
+from .accuracy import Predictor, evaluate_pck
 from .losses import ditn_loss
 from .models.contract import normalise
 from .recipes import Recipe
