@@ -129,9 +129,9 @@ def _parse(trt: Any, log: Any, network: Any, graph: Path) -> None:
     if "Plugin not found" in reason:
         reason = "the parser does not know this op, and the graph has no function body for it"
     where = ", ".join([f"op {error.node_operator()}", *(f"in {frame}" for frame in error.local_function_stack())])
-    node = f" node {error.node_name() or error.node()} ({where})" if error.node_operator() else ""
+    node = f"node {error.node_name() or error.node()} ({where}) of " if error.node_operator() else ""
     raise UsageError(
-        f"{trt.__name__} {trt.__version__} cannot parse{node} of {graph}: {reason} (export the bundle again, or change "
+        f"{trt.__name__} {trt.__version__} cannot parse {node}{graph}: {reason} (export the bundle again, or change "
         "the network)"
     )
 

@@ -1,0 +1,247 @@
+"""Engines are really built here, with TensorRT-RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import enum
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from small_graph import HEIGHT, WIDTH, small_bundle, small_model
+
+from edgepose.bundle import open_bundle
+from edgepose.engines import EngineLayer, read_record, record_path, recording_logger
+from edgepose.errors import CheckError, UsageError
+from edgepose.export import engine as engine_module
+from edgepose.export.engine import build_engine
+from edgepose.files import sha256
+from edgepose.runtime.backends.onnxruntime import OnnxRuntimeSession
+from edgepose.runtime.backends.tensorrt import TensorRtSession, find_engine
+from edgepose.runtime.cuda import gpu_missing
+
+RTX = "tensorrt-rtx"
+needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+
+
+@pytest.fixture(autouse=True)
+def without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about building without a GPU, also on a machine that has one."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setattr(engine_module, "gpu_missing", lambda: "no GPU in this test")
+
+
+@needs_rtx
+def test_build_writes_an_engine_and_what_tensorrt_chose(tmp_path: Path) -> None:
+    import tensorrt_rtx
+
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    record = build_engine(bundle, RTX, batches=(1, 4, 6))
+
+    version = ".".join(tensorrt_rtx.__version__.split(".")[:3])
+    engine = bundle.path / "engines" / f"tensorrt-rtx-{version}-any-fp32.engine"
+    assert record.file_name == engine.name
+    assert engine.stat().st_size > 1000
+    assert read_record(engine) == record
+    opened = open_bundle(bundle.path)
+    assert opened.engines() == [engine]
+    assert opened.manifest.files[f"engines/{record_path(engine).name}"] == sha256(record_path(engine))
+
+    facts = (record.target, record.version, record.gpu, record.sm, record.precision, record.batches, record.source)
+    assert facts == (RTX, tensorrt_rtx.__version__, None, "any", "fp32", (1, 4, 6), "build log")
+    assert record.graph_sha256 == sha256(bundle.graph)
+    assert record.plugin_hash is None
+    assert 0 < record.build_seconds < 60
+    assert record.peak_memory_mib is None or 10 < record.peak_memory_mib < 6 * 1024
+    assert record.layer_count == len(record.layers)
+    assert "TF32" not in record.flags  # it is set by default, and would round float32 unseen
+
+
+@needs_rtx
+def test_layers_carry_the_types_of_the_graph(tmp_path: Path) -> None:
+    record = build_engine(small_bundle(tmp_path / "small.edgepose", small_model()), RTX)
+
+    assert set(record.datatypes) <= {"float32", "uint8", "int32", "int64", "bool"}
+    assert record.datatypes["uint8"] == 1  # only the layer that reads the crops
+    crops = next(layer for layer in record.layers if "uint8" in layer.reads)
+    assert crops.writes == ("float32",)
+    stem = next(layer for layer in record.layers if layer.name.startswith("stem"))
+    assert stem == EngineLayer(stem.name, "correlation", ("float32",), ("float32",))
+
+
+@needs_rtx
+def test_a_half_layer_is_not_fp32(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model(half=True))
+    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer \S+ \(\w+\) is in float16"):
+        build_engine(bundle, RTX)
+    assert open_bundle(bundle.path).engines() == []
+    assert not (bundle.path / "engines").exists()
+
+
+@needs_rtx
+def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
+    stale = small_bundle(tmp_path / "small.edgepose", small_model())
+    other = stale.path / "golden.npz"
+    other.write_bytes(b"added after the bundle was opened")
+    stale.with_files(other)
+    build_engine(stale, RTX)
+    assert "golden.npz" in open_bundle(stale.path).manifest.files
+
+
+def _without_body(model: onnx.ModelProto) -> None:
+    del model.functions[:]
+
+
+def _unknown_op_in_body(model: onnx.ModelProto) -> None:
+    model.functions[0].node[0].op_type = "Bogus"
+
+
+def _wrong_kernel(model: onnx.ModelProto) -> None:
+    model.graph.node[3].input[1] = "mean"
+
+
+def _renamed_output(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "points"
+
+
+def _float_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+def _static_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_without_body, r"cannot parse node dynamic \(op DynamicDepthwiseConv2d\) of .*the graph has no function body"),
+        (_unknown_op_in_body, r"\(op Bogus, in dynamic \(DynamicDepthwiseConv2d\)\) of .*does not know this op"),
+        (_wrong_kernel, r"cannot parse node stem \(op Conv\) of .*number of kernel dimensions = 1"),
+        (_renamed_output, r"got .*points FLOAT \(-1, 14, 3\).*expected .*keypoints FLOAT \(-1, 14, 3\)"),
+        (_float_input, r"got images FLOAT \(-1, 16, 12, 3\).*expected images UINT8 \(-1, 16, 12, 3\)"),
+        (_static_batch, r"got images UINT8 \(1, 16, 12, 3\), keypoints FLOAT \(1, 14, 3\)"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_one_sentence(tmp_path: Path, spoil: object, sentence: str) -> None:
+    model = small_model()
+    spoil(model)
+    bundle = small_bundle(tmp_path / "small.edgepose", model)
+    with pytest.raises(UsageError, match=sentence) as caught:
+        build_engine(bundle, RTX)
+    assert "\n" not in str(caught.value)
+    assert not (bundle.path / "engines").exists()
+
+
+@needs_rtx
+def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
+    """TensorRT's parser accepts these bytes as an empty graph."""
+    bundle = small_bundle(tmp_path / "small.edgepose", b"hello")
+    with pytest.raises(UsageError, match="got no inputs and outputs, expected images UINT8"):
+        build_engine(bundle, RTX)
+
+
+@needs_rtx
+def test_a_graph_that_vanished(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle.graph.unlink()
+    with pytest.raises(UsageError, match=r"cannot parse \S+pose.onnx: .*cannot be found"):
+        build_engine(bundle, RTX)
+
+
+@needs_rtx
+def test_a_graph_that_parses_but_does_not_build(tmp_path: Path) -> None:
+    """Only the builder sees that a Reshape changes the number of elements."""
+    model = small_model()
+    reshape = next(node for node in model.graph.node if node.op_type == "Reshape")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 14, 5]), "five"))
+    reshape.input[1] = "five"
+    bundle = small_bundle(tmp_path / "small.edgepose", model)
+    with pytest.raises(UsageError, match=r"tensorrt_rtx [\d.]+ cannot build .*pose.onnx: .*reshape changes volume"):
+        build_engine(bundle, RTX)
+
+
+@pytest.mark.parametrize("batches", [(0, 8, 32), (8, 1, 32), (1, 32, 8), (-1, 1, 1)])
+def test_batches_must_increase_from_one(tmp_path: Path, batches: tuple[int, int, int]) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", b"")
+    with pytest.raises(UsageError, match=r"1 <= smallest <= typical <= largest, such as 1,8,32, got \(") as caught:
+        build_engine(bundle, RTX, batches=batches)
+    assert str(batches) in str(caught.value)
+
+
+def test_unknown_precision_and_target(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", b"")
+    with pytest.raises(UsageError, match="engines are built in fp32, got precision 'int8'"):
+        build_engine(bundle, RTX, "int8")
+    with pytest.raises(UsageError, match="unknown engine target 'tflite': expected one of tensorrt, tensorrt-rtx"):
+        build_engine(bundle, "tflite")
+
+
+def test_tensorrt_needs_a_gpu_or_first_of_all_tensorrt(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", b"")
+    expected = "pip install 'edgepose\\[tensorrt\\]'" if find_spec("tensorrt") is None else "no GPU in this test"
+    with pytest.raises(UsageError, match=expected):
+        build_engine(bundle, "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [({"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 2), ({"STRONGLY_TYPED": 3}, 8), ({"EXPLICIT_BATCH": 0}, 0)],
+)
+def test_strong_typing_is_asked_for_by_name(members: dict[str, int], expected: int) -> None:
+    """Its bit differs between versions, and one that is always strongly typed may not have it."""
+    trt = SimpleNamespace(NetworkDefinitionCreationFlag=enum.IntEnum("NetworkDefinitionCreationFlag", members))
+    assert engine_module._network_flags(trt) == expected
+
+
+def test_layers_come_from_the_inspector_where_a_gpu_can_load_the_engine() -> None:
+    class Runtime:
+        def __init__(self, log: object) -> None:
+            self.log = log
+
+        def deserialize_cuda_engine(self, plan: bytes) -> object:
+            inspector = SimpleNamespace(get_engine_information=lambda form: f"{form} listing of {plan.decode()}")
+            return SimpleNamespace(create_engine_inspector=lambda: inspector) if plan == b"good" else None
+
+    trt = SimpleNamespace(Runtime=Runtime, LayerInformationFormat=SimpleNamespace(ONELINE="one-line"))
+    log = SimpleNamespace(reason=lambda: "bad magic")
+    assert engine_module._inspect(trt, log, b"good") == "one-line listing of good"
+    with pytest.raises(CheckError, match="cannot be loaded on this GPU: bad magic"):
+        engine_module._inspect(trt, log, b"bad")
+
+
+@needs_rtx
+def test_the_log_keeps_what_is_asked_for() -> None:
+    import tensorrt_rtx
+
+    log = recording_logger(tensorrt_rtx, "WARNING")
+    severity = tensorrt_rtx.ILogger.Severity
+    assert log.reason() == "no reason was logged"
+    for level, text in ((severity.VERBOSE, "chatter"), (severity.WARNING, "hm"), (severity.ERROR, "two\n lines")):
+        log.log(level, text)
+    log.log(severity.ERROR, "a consequence")
+    assert [name for name, _ in log.messages] == ["WARNING", "ERROR", "ERROR"]
+    assert log.reason() == "two lines"
+
+
+@needs_rtx
+@pytest.mark.gpu
+@pytest.mark.skipif(gpu_missing() is not None, reason=str(gpu_missing()))
+def test_an_engine_gives_the_graphs_numbers(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    record = build_engine(bundle, RTX, batches=(2, 3, 4))
+    assert record.source == "inspector"
+    bundle = open_bundle(bundle.path)
+    session, reference = TensorRtSession(find_engine(bundle, RTX), RTX), OnnxRuntimeSession(bundle.graph)
+    start = time.perf_counter()
+    for count in (0, 1, 2, 4, 5, 11):
+        images = np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+        got, expected = session.run({"images": images}), reference.run({"images": images})
+        for name, array in expected.items():
+            np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-2, err_msg=f"{name}, batch {count}")
+    assert time.perf_counter() - start < 30
+    session.close()

@@ -1,0 +1,79 @@
+"""The two dialects of TensorRT's layer listing, as the vendor's tools print them."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgepose.engines import EngineLayer
+from edgepose.errors import CheckError
+from edgepose.export.engine_log import check_precision, count_datatypes, find_listing, read_layers
+
+#: TensorRT-RTX 1.7, from a build log.
+SPLIT = """Layers:
+Name: __mye512_0_myl0_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, Metadata: 
+Name: __myl_CastSub_myl0_1, LayerType: kgen, Inputs: [ { Name: images, Dimensions: [-1,16,12,3], Strides: [576,36,3,1], StrideOrder: [3,2,1,0], Datatype: UInt8, Format: (Linear) Row major linear format }], Constants: [], Outputs: [ { Name: r.1_7_myl0, Dimensions: [-1,3,16,12], Strides: [576,1,36,3], StrideOrder: [3,0,2,1], Datatype: Half, Format: (NHWC) Channel major format }], TacticName: __myl_CastSub_0x1, StreamId: 0, Metadata: [ONNX Layer: cast]
+Name: stem, relu, LayerType: correlation, Inputs: [ { Name: r.1_7_myl0, Dimensions: [-1,3,16,12], Strides: [576,1,36,3], StrideOrder: [3,0,2,1], Datatype: Half, Format: (NHWC) Channel major format }], Constants: [ { Name: c, Dimensions: [4,3,3,3], Strides: [27,1,9,3], StrideOrder: [3,0,2,1], Datatype: BFloat16, Format: (NHWC) Channel major format }], Outputs: [ { Name: y, Dimensions: [-1,4,8,6], Strides: [1,1,1,1], StrideOrder: [3,0,2,1], Datatype: Float, Format: (Linear) Row major linear format }, { Name: i, Dimensions: [-1], Strides: [1], StrideOrder: [0], Datatype: Int64, Format: (Linear) Row major linear format }], TacticName: __myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: stem]
+
+I/O Tensors:
+ Name: images, IOMode: Input, DataType: UInt8, Dimensions: [-1,16,12,3], Location: Device
+"""  # noqa: E501, W291
+
+#: TensorRT 10, from the inspector.
+JOINED = """Layers:
+Name: Reformatting CopyNode for Input Tensor 0 to conv [0] + relu, LayerType: Reformat, Inputs: [ { Name: data, Location: Device, Dimensions: [1,3,224,224], Format/Datatype: Row major linear FP32 }], Outputs: [ { Name: Reformatted Input Tensor 0, Location: Device, Dimensions: [1,3,224,224], Format/Datatype: Thirty-two wide channel vectorized row major Int8 format }], ParameterType: Reformat, Origin: REFORMAT, TacticValue: 0x0, StreamId: 0, Metadata:
+Name: {ForeignNode[a.../b]}, LayerType: Myelin, Inputs: [], Outputs: [ { Name: (Unnamed Layer* 689) [Shuffle]_output, Location: Device, Dimensions: [1], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], TacticName: x_Datatype: Int4, StreamId: 0, Metadata:
+
+Bindings:
+data
+"""  # noqa: E501
+
+
+def test_read_layers_of_a_build_log() -> None:
+    assert read_layers(SPLIT) == (
+        EngineLayer("__mye512_0_myl0_0", "shape_call", (), ()),
+        EngineLayer("__myl_CastSub_myl0_1", "kgen", ("uint8",), ("float16",)),
+        EngineLayer("stem, relu", "correlation", ("bfloat16", "float16"), ("float32", "int64")),
+    )
+
+
+def test_read_layers_of_tensorrt_10() -> None:
+    assert read_layers(JOINED) == (
+        EngineLayer("Reformatting CopyNode for Input Tensor 0 to conv [0] + relu", "Reformat", ("float32",), ("int8",)),
+        EngineLayer("{ForeignNode[a.../b]}", "Myelin", (), ("float16",)),
+    )
+
+
+def test_an_unknown_word_is_kept_and_passes_no_check() -> None:
+    layers = read_layers("Name: a, LayerType: b, Inputs: [], Outputs: [ { Name: c, Datatype: Posit16, Format: d }]")
+    assert layers == (EngineLayer("a", "b", (), ("Posit16",)),)
+    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer a \(b\) is in Posit16"):
+        check_precision(layers, "fp32")
+
+
+def test_find_listing_takes_the_last() -> None:
+    assert (
+        find_listing(["Name: a, LayerType: b", "Layers: 5", "Name: c, LayerType: d", "done"]) == "Name: c, LayerType: d"
+    )
+    assert find_listing(["no layers"]) == ""
+
+
+def test_count_datatypes_counts_each_layer_once() -> None:
+    layers = [EngineLayer("a", "", ("uint8",), ("float32",)), EngineLayer("b", "", ("float32",), ("float32", "int64"))]
+    counts = count_datatypes(layers)
+    assert list(counts.items()) == [("float32", 2), ("int64", 1), ("uint8", 1)]
+
+
+@pytest.mark.parametrize("other", ["float16", "bfloat16", "int8", "float8"])
+@pytest.mark.parametrize("side", ["reads", "writes"])
+def test_check_precision_looks_at_both_sides(other: str, side: str) -> None:
+    types = {"reads": ("float32",), "writes": ("float32",), side: ("float32", other)}
+    layers = [EngineLayer("good", "k", ("uint8", "bool"), ("float32", "int32")), EngineLayer("bad", "k", **types)]
+    check_precision(layers[:1], "fp32")
+    with pytest.raises(CheckError, match=rf"layer bad \(k\) is in {other}"):
+        check_precision(layers, "fp32")
+
+
+@pytest.mark.parametrize("layers", [(), (EngineLayer("a", "k", ("float32",), ("int64",)),)])
+def test_an_engine_without_the_asked_precision_fails(layers: tuple[EngineLayer, ...]) -> None:
+    with pytest.raises(CheckError, match=f"none of the {len(layers)} layers listed computes in float32"):
+        check_precision(layers, "fp32")
