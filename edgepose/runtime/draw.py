@@ -40,15 +40,15 @@ def draw_poses(
     canvas = image.copy()
     sides = [_side(name) for name in skeleton.joints]
     for pose in poses:
-        # A line of 1 % of the person's size reads the same on a face in a crowd and on a close-up.
-        thickness = max(1, round(0.01 * float((pose.box[2:] - pose.box[:2]).max())))
+        # A line of 1 % of the person's size reads the same in a crowd and on a close-up; thinner than 2 it is too pale.
+        size = min(float((pose.box[2:] - pose.box[:2]).max()), max(image.shape))
+        thickness = max(2, round(0.01 * size))
         _draw_box(canvas, pose, thickness)
         seen = pose.keypoints[:, 2] >= threshold
         points = [(int(x), int(y)) for x, y in np.clip(pose.keypoints[:, :2].round(), -_FAR, _FAR)]
         for a, b in skeleton.bones:
             if seen[a] and seen[b]:
-                colour = sides[a] if sides[a] == sides[b] else CENTRE
-                cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA)
+                cv2.line(canvas, points[a], points[b], _bone_colour(sides[a], sides[b]), thickness, cv2.LINE_AA)
         for point, colour, visible in zip(points, sides, seen, strict=True):
             if visible:
                 cv2.circle(canvas, point, thickness + 1, colour, cv2.FILLED, cv2.LINE_AA)
@@ -67,3 +67,9 @@ def _draw_box(canvas: NDArray[np.uint8], pose: Pose, thickness: int) -> None:
 
 def _side(joint: str) -> Colour:
     return LEFT if joint.startswith("left_") else RIGHT if joint.startswith("right_") else CENTRE
+
+
+def _bone_colour(a: Colour, b: Colour) -> Colour:
+    """A bone between a side and the centre is that side's; one from side to side, such as the hips, is the centre's."""
+    sides = {a, b} - {CENTRE}
+    return sides.pop() if len(sides) == 1 else CENTRE

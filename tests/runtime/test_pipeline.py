@@ -1,0 +1,125 @@
+"""Stages in order and timed, with and without a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgepose.errors import UsageError
+from edgepose.runtime.detect import Detections
+from edgepose.runtime.draw import draw_poses
+from edgepose.runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
+from edgepose.runtime.pose import PoseEstimator
+from edgepose.runtime.session import Arrays
+from edgepose.skeletons import LSP14
+
+
+class FakeDetector:
+    """Finds the given boxes, one set a frame."""
+
+    def __init__(self, *frames: list[list[float]]) -> None:
+        self.frames = iter(frames)
+
+    def prepare(self, image: np.ndarray) -> Arrays:
+        return {"image": image}
+
+    def infer(self, feeds: Arrays) -> Arrays:
+        return feeds
+
+    def finish(self, outputs: Arrays, source: tuple[int, int]) -> Detections:
+        assert outputs["image"].shape[:2] == source
+        boxes = np.array(next(self.frames), dtype=float).reshape(-1, 4)
+        return Detections(boxes, np.ones(len(boxes), np.float32))
+
+    def close(self) -> None:
+        pass
+
+
+def test_detected_persons_keep_their_ids(
+    estimator: PoseEstimator, session, paint: Callable, person: np.ndarray
+) -> None:
+    a, b = np.add(person, (20, 30)), np.add(person, (300, 60))
+    box_a, box_b = [20.0, 30, 140, 210], [300.0, 60, 420, 240]
+    picture = np.zeros((360, 480, 3), np.uint8)
+    paint(picture, a)
+    paint(picture, b)
+    pipeline = Pipeline(estimator, FakeDetector([box_a, box_b], [box_b, box_a], []))
+    first, second, third = (pipeline.process(picture) for _ in range(3))
+    assert [p.track_id for p in first] == [1, 2]
+    assert [p.track_id for p in second] == [2, 1]
+    assert third == []
+    np.testing.assert_allclose(first[0].keypoints[:, :2], a, atol=0.6)
+    np.testing.assert_allclose(second[0].keypoints[:, :2], b, atol=0.6)
+    assert session.batches == [2, 2]
+    summary = pipeline.times.summary()
+    assert list(summary) == ["letterbox", "detect", "boxes", "crop", "infer", "keypoints"]
+    assert {stage.frames for stage in summary.values()} == {3}
+
+
+def test_without_a_detector_one_person_is_followed(
+    estimator: PoseEstimator, paint: Callable, person: np.ndarray
+) -> None:
+    """The first look is at everything, the next at the person, whom it then finds more exactly."""
+    pipeline = Pipeline(estimator)
+    poses = []
+    for step in range(3):
+        picture = np.zeros((240, 200, 3), np.uint8)
+        joints = np.add(person, (30 + 4 * step, 20))
+        paint(picture, joints)
+        (pose,) = pipeline.process(picture)
+        np.testing.assert_allclose(pose.keypoints[:, :2], joints, atol=1)
+        poses.append(pose)
+    assert poses[0].box.tolist() == [0, 0, 200, 240]
+    # The joints of the first frame span 100 x 160 pixels from (40, 30), plus a tenth of 160 around.
+    np.testing.assert_allclose(poses[1].box, [24, 14, 156, 206], atol=2)
+    np.testing.assert_allclose(poses[2].box, [28, 14, 160, 206], atol=2)
+    assert [p.track_id for p in poses] == [1, 1, 1]
+    (lost,) = pipeline.process(np.zeros((240, 200, 3), np.uint8))
+    assert lost.score == 0
+    assert pipeline.process(np.zeros((240, 200, 3), np.uint8))[0].box.tolist() == [0, 0, 200, 240]
+
+
+def test_what_is_not_a_picture_is_refused(estimator: PoseEstimator) -> None:
+    with pytest.raises(UsageError, match="image is uint8"):
+        Pipeline(estimator).process(np.zeros((4, 4), np.uint8))
+
+
+def test_percentiles_by_value() -> None:
+    times = StageTimes()
+    for ms in range(101):
+        times.add("draw", float(ms))
+    times.add("crop", 2.0)
+    summary = times.summary()
+    assert list(summary) == ["crop", "draw"]  # in the order of the stages
+    draw = summary["draw"]
+    assert (draw.frames, draw.mean, draw.p50, draw.p95, draw.p99) == (101, 50, 50, 95, 99)
+
+
+def test_times_are_bounded_and_failures_are_not_counted() -> None:
+    times = StageTimes()
+    for ms in range(10_100):
+        times.add("draw", float(ms))
+    assert times.summary()["draw"].frames == 10_000
+    with pytest.raises(ZeroDivisionError), times.stage("crop"):
+        raise ZeroDivisionError
+    assert "crop" not in times.summary()
+    assert set(OWN_WORK) < set(STAGES)
+
+
+@pytest.mark.slow
+def test_own_work_of_a_720p_frame(estimator: PoseEstimator, shared) -> None:
+    """At most 6 ms around the networks; the fastest tenth of the frames, as other work may run here."""
+    from edgepose.runtime.detect import open_detector
+    from edgepose.runtime.sources import open_source
+
+    pipeline = Pipeline(estimator, open_detector(shared / "data/models/yolox_nano/yolox_nano.onnx"))
+    with open_source(str(shared / "data/videos/juggle.mp4")) as source:
+        for frame, _ in zip(source, range(30), strict=False):
+            poses = pipeline.process(frame.image)
+            with pipeline.times.stage("draw"):
+                draw_poses(frame.image, poses, LSP14)
+    assert len(poses) == 1
+    own = [np.percentile(list(pipeline.times._ms[stage]), 10) for stage in OWN_WORK]
+    assert sum(own) < 6, dict(zip(OWN_WORK, own, strict=True))

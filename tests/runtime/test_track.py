@@ -1,0 +1,55 @@
+"""Following one person without a detector, and numbering many with one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgepose.runtime.pose import Pose
+from edgepose.runtime.track import IdAssigner, RegionTracker
+
+
+def pose(confident: int, joints: int = 14) -> Pose:
+    """Joint j at (100 + 10 j, 50 + 20 j); the first ``confident`` of them score 0.5, the others 0.1."""
+    j = np.arange(joints)
+    scores = np.where(j < confident, 0.5, 0.1)
+    return Pose(np.stack([100 + 10 * j, 50 + 20 * j, scores], axis=1).astype(np.float32), 0.3, np.array([0, 0, 9, 9.0]))
+
+
+def test_region_starts_everywhere_then_follows_the_confident_joints() -> None:
+    tracker = RegionTracker()
+    assert tracker.boxes((480, 640)).tolist() == [[0, 0, 640, 480]]
+    tracker.update(pose(confident=6))
+    # Joints 0..5 span 100..150 by 50..150; a tenth of the longer side is added around.
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[90, 40, 160, 160]])
+
+
+def test_region_is_everywhere_again_when_too_few_joints_are_seen() -> None:
+    tracker = RegionTracker()
+    tracker.update(pose(confident=5))  # a third of 14 is 4.67
+    assert tracker.boxes((480, 640)).tolist() != [[0, 0, 640, 480]]
+    tracker.update(pose(confident=4))
+    assert tracker.boxes((480, 640)).tolist() == [[0, 0, 640, 480]]
+
+
+def test_ids_stay_with_their_persons() -> None:
+    a, b, c = [0.0, 0, 100, 200], [300.0, 0, 400, 200], [500.0, 0, 600, 200]
+    ids = IdAssigner()
+    assert ids.assign(np.array([a, b])) == [1, 2]
+    moved = [box[0] + 20 for box in (a, b)], [box[2] + 20 for box in (a, b)]
+    swapped = np.array([[moved[0][1], 0, moved[1][1], 200], [moved[0][0], 0, moved[1][0], 200], c])
+    assert ids.assign(swapped) == [2, 1, 3]
+    assert ids.assign(np.zeros((0, 4))) == []
+    assert ids.assign(np.array([a])) == [4]  # who was away is somebody new
+
+
+def test_the_better_overlap_wins_the_id() -> None:
+    ids = IdAssigner()
+    assert ids.assign(np.array([[0.0, 0, 100, 100]])) == [1]
+    # IoU 0.54 and 0.82: one number cannot name two persons.
+    assert ids.assign(np.array([[30.0, 0, 130, 100], [10, 0, 110, 100]])) == [2, 1]
+
+
+def test_little_overlap_is_another_person() -> None:
+    ids = IdAssigner()
+    ids.assign(np.array([[0.0, 0, 100, 100]]))
+    assert ids.assign(np.array([[60.0, 0, 160, 100]])) == [2]  # IoU 0.25
