@@ -20,8 +20,8 @@ from .errors import missing_extra
 from .runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
 from .runtime.session import Arrays
 
-#: The graph contract's input.
-IMAGES = "images"
+#: The graph contract's input, and the output where the network ends and the decoding begins.
+IMAGES, HEATMAPS = "images", "heatmaps"
 #: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``verify.LIMITS``).
 _SAME = 1e-4
 #: FP16's largest finite number.
@@ -75,12 +75,12 @@ def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, 
         return (
             f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"
         )
-    node = first_unmatched(nodes, got, pytorch_tensors(bundle, images[IMAGES]))
+    node = first_unmatched(_leading_to(nodes, HEATMAPS), got, pytorch_tensors(bundle, images[IMAGES]))
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
-        f"{agree}, and as the checkpoint in PyTorch: either the goldens are another checkpoint's (export the bundle "
-        "again), or the fault is only in the fused graph"
+        f"{agree}, and its heat-maps are the checkpoint's in PyTorch: the goldens are another checkpoint's (export the "
+        "bundle again), or the fault is in the decoding after the heat-maps, or only in the fused graph"
     )
 
 
@@ -143,26 +143,51 @@ def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str |
 
 
 def first_unmatched(nodes: Sequence[Node], got: Arrays, reference: Iterable[NDArray[Any]]) -> str | None:
-    """Label of the first node that leads to nothing that PyTorch computes too, or None.
+    """Label of the node at which a graph leaves what PyTorch computes, or None.
 
-    The exporter folds and renames, so tensors are matched by value: one that equals any PyTorch tensor is right, and
-    so is all that it was computed from. The first node that is not vouched for in this way is the fault.
+    The exporter folds and renames, so tensors are matched by value. A node is right if an output of it equals any
+    PyTorch tensor, or if all nodes that read it are right (PyTorch shows no tensor inside a sum of three, say). The
+    first node that is wrong is the fault, unless every wrong reader of it has another wrong input to blame.
     """
     by_shape: dict[tuple[int, ...], list[NDArray[Any]]] = {}
     for array in reference:
         by_shape.setdefault(array.shape, []).append(array)
-    right = {name for name, tensor in got.items() if any(_same(tensor, a) for a in by_shape.get(tensor.shape, ()))}
+    matched = {name for name, tensor in got.items() if any(_same(tensor, a) for a in by_shape.get(tensor.shape, ()))}
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+
+    wrong: set[str] = set()
+
+    def wrong_readers(node: Node) -> list[Node]:
+        return [r for name in node.outputs for r in readers.get(name, ()) if not wrong.isdisjoint(r.outputs)]
+
     for node in reversed(nodes):
-        if right.intersection(node.outputs):
-            right.update(node.inputs)
+        is_read = any(name in readers for name in node.outputs)
+        if matched.isdisjoint(node.outputs) and (wrong_readers(node) or not is_read):
+            wrong.update(node.outputs)
     from_images = {IMAGES}
     for node in nodes:
         if from_images.isdisjoint(node.inputs):  # constants and index arithmetic have no counterpart in PyTorch
             continue
         from_images.update(node.outputs)
-        if right.isdisjoint(node.outputs) and not got.keys().isdisjoint(node.outputs):
+        if wrong.isdisjoint(node.outputs) or got.keys().isdisjoint(node.outputs):
+            continue
+        blamed = wrong_readers(node)
+        if not blamed or any(wrong.isdisjoint({*reader.inputs} - {*node.outputs}) for reader in blamed):
             return node.label
     return None
+
+
+def _leading_to(nodes: Sequence[Node], tensor: str) -> list[Node]:
+    """The nodes that a tensor is computed from, in order."""
+    needed, chosen = {tensor}, []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(node.inputs)
+            chosen.append(node)
+    return chosen[::-1]
 
 
 def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:
@@ -176,16 +201,18 @@ def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:
 
 
 def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """Every tensor that enters or leaves a module of the bundle's network, for crops (N, H, W, 3) uint8."""
+    """Every tensor that enters or leaves a module of the bundle's network, for crops (N, H, W, 3) uint8.
+
+    Without the keypoints: in them whole pixels hide the small differences that must be seen.
+    """
     import torch
 
     from .train.checkpoint import ModelSpec, load_weights
-    from .train.models.contract import PoseGraph
+    from .train.models.contract import normalise
 
     manifest = bundle.manifest
     network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
     load_weights(network, bundle.path / CHECKPOINT)
-    graph = PoseGraph(network).eval()
     seen: list[NDArray[Any]] = []
 
     def keep(value: object) -> None:
@@ -195,8 +222,8 @@ def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[A
         elif isinstance(value, torch.Tensor) and value.is_floating_point():
             seen.append(value.numpy().copy())  # a later in-place ReLU would change it
 
-    for module in graph.modules():
+    for module in network.eval().modules():
         module.register_forward_hook(lambda _, inputs, output: keep((inputs, output)))
     with torch.inference_mode():
-        graph(torch.from_numpy(images))
+        network(normalise(torch.from_numpy(images)))
     return seen

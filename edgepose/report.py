@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .runtime.cuda import device_info, gpu_missing
 from .skeletons import Skeleton
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def environment() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "cpu": cpu_name(),
         "cpu_threads": usable_threads(),
-        "gpu": gpu_name(),
+        "gpu": None if gpu_missing() else device_info().name,
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
@@ -66,19 +67,6 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(iter(named), platform.processor() or platform.machine())
-
-
-def gpu_name() -> str | None:
-    """Name of the first CUDA device, or None where ``cuda-python``, the driver or a device is missing."""
-    try:
-        from cuda.bindings import runtime
-    except ImportError:
-        return None
-    error, properties = runtime.cudaGetDeviceProperties(0)
-    if error != runtime.cudaError_t.cudaSuccess:
-        return None
-    name = properties.name
-    return name.decode().rstrip("\0") if isinstance(name, bytes) else str(name)
 
 
 def usable_threads() -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import CHECKPOINT, GOLDENS, Bundle, Goldens
+from .engines import read_record
 from .errors import CheckError, UsageError
 from .files import write_text
 from .heatmaps import STRIDE
@@ -288,12 +289,12 @@ def _check_backend(bundle: Bundle, goldens: Goldens, backend: str) -> Iterator[C
 
 
 def _precision(bundle: Bundle, backend: str) -> str:
-    """Every backend but the engines runs the FP32 graph; an engine's name ends in its precision."""
+    """Every backend but the engines runs the FP32 graph; an engine's record knows."""
     if backend not in ENGINE_BACKENDS:
         return "fp32"
     from .runtime.backends.tensorrt import find_engine
 
-    return find_engine(bundle, backend).stem.rsplit("-", 1)[-1]
+    return read_record(find_engine(bundle, backend)).precision
 
 
 def _check_batch(session: Session, goldens: Goldens, precision: str, batch: int) -> Check:

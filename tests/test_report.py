@@ -10,7 +10,7 @@ import pytest
 from test_verify import CPU, change_goldens, make_bundle
 
 from edgepose import report
-from edgepose.report import draw_pair, environment, gpu_name, picture_tag, text_table, verify_page
+from edgepose.report import draw_pair, environment, picture_tag, text_table, verify_page
 from edgepose.skeletons import LSP14
 from edgepose.verify import Check, VerifyReport, verify
 
@@ -117,11 +117,6 @@ def test_environment_holds_what_a_number_depends_on() -> None:
     assert found["versions"]["numpy"] == np.__version__
     assert found["time"].endswith("+00:00")
     assert not any("/" in found["command"][0] for _ in "x")
-
-
-def test_gpu_name_is_none_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
-    assert gpu_name() is None
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,28 @@ def test_first_unmatched_vouches_for_what_leads_to_a_match() -> None:
     assert first_unmatched((constant, *NODES), {**arrays, "k": np.zeros(1)}, [arrays["b"]]) == "C"
 
 
+def test_first_unmatched_is_not_misled_by_a_branch_where_the_fault_fades() -> None:
+    """``a`` is wrong, yet one of its two readers still equals PyTorch within the tolerance."""
+    nodes = (Node("A", ("images",), ("a",)), Node("faint", ("a",), ("f",)), Node("loud", ("a",), ("l",)))
+    arrays = {name: np.random.default_rng(ord(name)).normal(size=(2, 3)).astype(np.float32) for name in "afl"}
+    assert first_unmatched(nodes, arrays, [arrays["f"], arrays["l"]]) is None
+    assert first_unmatched(nodes, arrays, [arrays["f"]]) == "A"
+
+
+def test_first_unmatched_does_not_blame_the_good_half_of_a_sum() -> None:
+    """PyTorch shows neither ``partial`` nor its sum with the branch; the branch's own tensor is what it lacks."""
+    nodes = (
+        Node("partial", ("images",), ("p",)),
+        Node("branch", ("images",), ("b",)),
+        Node("upsample", ("b",), ("u",)),
+        Node("sum", ("p", "u"), ("s",)),
+    )
+    arrays = {name: np.random.default_rng(ord(name)).normal(size=(2, 3)).astype(np.float32) for name in "pbus"}
+    assert first_unmatched(nodes, arrays, [arrays["s"]]) is None
+    assert first_unmatched(nodes, arrays, []) == "branch"
+    assert first_unmatched(nodes, arrays, [arrays["b"], arrays["u"]]) == "partial"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
