@@ -38,6 +38,12 @@ class RunSummary:
     seconds: float
     stages: dict[str, StageSummary]
 
+    def __str__(self) -> str:
+        lines = [f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped)"]
+        lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
+        lines += [f"{name:<12}{s.p50:>8.2f}{s.p95:>8.2f}{s.p99:>8.2f}" for name, s in self.stages.items()]
+        return "\n".join(lines)
+
 
 def run(
     bundle: Path | str,

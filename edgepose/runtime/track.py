@@ -9,8 +9,8 @@ from ..geometry import Size, keypoint_box
 from .detect import box_iou
 from .pose import Pose
 
-#: Heat-map maximum from which a joint counts as seen. Targets peak at 1; background stays below about 0.2.
-CONFIDENT = 0.3
+#: Heat-map maximum from which a joint counts as seen: HRNet's TEST.IN_VIS_THRE. Targets peak at 1.
+CONFIDENT = 0.2
 #: Share of the joints that must be seen to follow a person. Fewer span a limb rather than a body, and a region that
 #: shrank onto a limb cannot find the rest again.
 ENOUGH_JOINTS = 1 / 3

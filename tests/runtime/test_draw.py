@@ -33,9 +33,9 @@ def test_joints_and_bones_have_their_sides_colour_on_a_copy() -> None:
 
 
 def test_unsure_joints_and_their_bones_are_left_out() -> None:
-    drawn = draw_poses(np.zeros((100, 100, 3), np.uint8), [line_pose((0.9, 0.9, 0.2))], LINE)
+    drawn = draw_poses(np.zeros((100, 100, 3), np.uint8), [line_pose((0.9, 0.9, 0.15))], LINE)
     assert colours(drawn, (35, 50), (65, 50), (80, 50)) == [LEFT, (0, 0, 0), (0, 0, 0)]
-    drawn = draw_poses(np.zeros((100, 100, 3), np.uint8), [line_pose((0.9, 0.9, 0.2))], LINE, threshold=0.1)
+    drawn = draw_poses(np.zeros((100, 100, 3), np.uint8), [line_pose((0.9, 0.9, 0.15))], LINE, threshold=0.1)
     assert colours(drawn, (80, 50)) == [RIGHT]
 
 

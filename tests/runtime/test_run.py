@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ from edgepose.bundle import GRAPH, Manifest, write_manifest
 from edgepose.errors import UsageError
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
-from edgepose.runtime.sources import open_source
+from edgepose.runtime.sources import Frame, Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
 CROP_POINTS = np.stack([6 + 12 * np.arange(14), 8 + 16 * np.arange(14), np.full(14, 0.75)], axis=1)
@@ -63,6 +65,10 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     assert (summary.frames, summary.people, summary.skipped) == (4, 4, 0)
     assert list(summary.stages) == ["decode", "crop", "infer", "keypoints", "draw", "encode"]
     assert {stage.frames for stage in summary.stages.values()} == {4}
+    first, header, decode, *_ = str(summary).splitlines()
+    assert first.startswith("4 frames, 4 people in ")
+    assert header.split() == ["ms", "a", "frame", "p50", "p95", "p99"]
+    assert decode.split()[:2] == ["decode", f"{summary.stages['decode'].p50:.2f}"]
     lines = [json.loads(line) for line in outputs["save_json"].read_text().splitlines()]
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["time"] for line in lines] == pytest.approx([0, 0.05, 0.1, 0.15], abs=1e-3)
@@ -121,6 +127,24 @@ def test_inputs_are_never_overwritten(bundle: Path, tmp_path: Path, source: str,
         run(bundle, str(tmp_path / source), **{output: place})
     assert (tmp_path / "a.png").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    class Interrupted(Source):
+        def __iter__(self) -> Iterator[Frame]:
+            for index in range(2):
+                yield Frame(index, 0.0, np.zeros((60, 40, 3), np.uint8), "a")
+            raise KeyboardInterrupt
+
+    source = Interrupted()
+    source.live = live
+    monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: source)
+    with nullcontext() if live else pytest.raises(KeyboardInterrupt):
+        assert run(bundle, "0", save_json=tmp_path / "o.jsonl").frames == 2
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
 
 
 def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_video) -> None:
