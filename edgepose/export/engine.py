@@ -8,10 +8,11 @@ graph, and no builder flag changes it.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINES, Bundle, open_bundle
+from ..bundle import ENGINES, Bundle, open_bundle, write_manifest
 from ..engines import ANY_SM, EngineRecord, load_target, record_path, recording_logger
 from ..errors import CheckError, UsageError
 from ..files import atomic_path, sha256
@@ -174,8 +175,14 @@ def _peak_memory_mib() -> float | None:
 
 def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
     engine = bundle.path / ENGINES / record.file_name
+    written = (engine, record_path(engine))
+    # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
+    manifest = open_bundle(bundle.path).manifest
+    # An engine that is replaced leaves the manifest first: a bundle whose rebuild was interrupted opens all the same.
+    names = {path.relative_to(bundle.path).as_posix() for path in written}
+    others = {name: digest for name, digest in manifest.files.items() if name not in names}
+    current = write_manifest(bundle.path, replace(manifest, files=others))
     with atomic_path(engine) as temporary:
         temporary.write_bytes(plan)
     record.write(record_path(engine))
-    # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
-    open_bundle(bundle.path).with_files(engine, record_path(engine))
+    current.with_files(*written)

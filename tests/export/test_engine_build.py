@@ -14,7 +14,7 @@ import pytest
 from small_graph import HEIGHT, WIDTH, small_bundle, small_model
 
 from edgepose.bundle import open_bundle
-from edgepose.engines import EngineLayer, read_record, record_path, recording_logger
+from edgepose.engines import EngineLayer, EngineRecord, read_record, record_path, recording_logger
 from edgepose.errors import CheckError, UsageError
 from edgepose.export import engine as engine_module
 from edgepose.export.engine import build_engine
@@ -89,6 +89,30 @@ def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
     stale.with_files(other)
     build_engine(stale, RTX)
     assert "golden.npz" in open_bundle(stale.path).manifest.files
+
+
+@needs_rtx
+def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    build_engine(bundle, RTX, batches=(1, 2, 2))
+    record = build_engine(open_bundle(bundle.path), RTX, batches=(1, 4, 4))
+    (engine,) = open_bundle(bundle.path).engines()
+    assert read_record(engine) == record
+    assert record.batches == (1, 4, 4)
+
+
+@needs_rtx
+def test_an_interrupted_rebuild_leaves_a_bundle_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    build_engine(bundle, RTX, batches=(1, 2, 2))
+
+    def full_disk(record: EngineRecord, path: Path) -> None:
+        raise OSError(f"no space left for {path.name} of {record.target}")
+
+    monkeypatch.setattr(EngineRecord, "write", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        build_engine(open_bundle(bundle.path), RTX, batches=(1, 4, 4))
+    assert open_bundle(bundle.path).engines() == []
 
 
 def _without_body(model: onnx.ModelProto) -> None:
