@@ -23,7 +23,10 @@ from .skeletons import Skeleton
 if TYPE_CHECKING:
     from .verify import Check, VerifyReport
 
-_PACKAGES = ("edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch", "tensorrt")
+_PACKAGES = (
+    *("edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch"),
+    *("tensorrt", "tensorrt-rtx-cu13"),
+)
 
 #: Columns of verify's table, in text and in HTML.
 HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
@@ -88,7 +91,8 @@ def draw_pair(
 
     Args:
         crop: (H, W, 3) uint8 RGB.
-        pytorch: (J, 3) x, y in crop pixels and score; likewise ``backend``.
+        pytorch: (J, 3) x, y in crop pixels and score; likewise ``backend``. Joints without a positive score, which
+            have no place, are left out.
         skeleton: the bones to draw.
 
     Returns:
@@ -97,12 +101,13 @@ def draw_pair(
     factor = max(1, round(_PICTURE / max(crop.shape[:2])))
     picture = np.ascontiguousarray(crop.repeat(factor, axis=0).repeat(factor, axis=1))
     for keypoints, colour, width in ((pytorch, _PYTORCH, 6), (backend, _BACKEND, 2)):
-        # The centre of an enlarged pixel; engines that fail may give NaN or points far away, which OpenCV cannot take.
-        points = np.nan_to_num((keypoints[:, :2] + 0.5) * factor, posinf=0, neginf=0).clip(-9999, 9999).round()
-        corners = [tuple(map(int, point)) for point in points]
+        # To the centre of an enlarged pixel; an engine that fails may give points too far away for OpenCV.
+        points = ((keypoints[:, :2] + 0.5) * factor).clip(-9999, 9999)
+        corners = {j: (round(float(x)), round(float(y))) for j, (x, y) in enumerate(points) if keypoints[j, 2] > 0}
         for a, b in skeleton.bones:
-            cv2.line(picture, corners[a], corners[b], colour, width, cv2.LINE_AA)
-        for corner in corners:
+            if a in corners and b in corners:
+                cv2.line(picture, corners[a], corners[b], colour, width, cv2.LINE_AA)
+        for corner in corners.values():
             cv2.circle(picture, corner, width, colour, -1, cv2.LINE_AA)
     return picture
 

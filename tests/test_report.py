@@ -92,13 +92,14 @@ def test_the_page_escapes_what_it_is_told_and_draws_nan(tmp_path: Path) -> None:
 
 def test_both_skeletons_are_drawn_where_they_are() -> None:
     crop = np.zeros((64, 48, 3), np.uint8)
-    pytorch = np.zeros((14, 3), np.float32)
-    pytorch[:, :2] = 10, 20
+    pytorch = np.float32([[10, 20, 1]] * 14)
     backend = pytorch + np.float32([20, 30, 0])
     picture = draw_pair(crop, pytorch, backend, LSP14)
     assert picture.shape == (64 * 6, 48 * 6, 3) and not crop.any()
     assert picture[123, 63].tolist() == [0, 200, 255], "centre of pixel (10, 20), six times enlarged"
     assert picture[303, 183].tolist() == [255, 90, 0]
+    pytorch[3] = 40, 5, 0
+    assert draw_pair(crop, pytorch, backend, LSP14)[:60].max() == 0, "a joint without a score is not drawn"
     overlaid = draw_pair(crop, pytorch, pytorch, LSP14)
     assert overlaid[123, 63].tolist() == [255, 90, 0] and overlaid[123, 68].tolist() == [0, 200, 255]
 
