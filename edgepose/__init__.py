@@ -1,0 +1,18 @@
+"""edgepose: from a PyTorch pose checkpoint to a verified engine on an edge device, and pipelines that run it.
+
+>>> import edgepose
+>>> estimator = edgepose.load("ditn_lite.edgepose")  # doctest: +SKIP
+>>> poses = estimator(image_rgb, boxes_xyxy)  # doctest: +SKIP
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .errors import CheckError, UsageError
+from .runtime.pose import Pose, PoseEstimator, load
+
+try:
+    __version__ = version("edgepose")
+except PackageNotFoundError:  # imported from a checkout that was not installed
+    __version__ = "0.0.0"
+
+__all__ = ["CheckError", "Pose", "PoseEstimator", "UsageError", "__version__", "load"]

@@ -74,7 +74,9 @@ def _decide_spec(model: str | None, weights: Path | None, skeleton: str, input_s
             raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
         return known
     if model is None:
-        raise UsageError(f"{weights} does not say which model it is of: name the model (edgepose export MODEL --weights)")
+        raise UsageError(
+            f"{weights} does not say which model it is of: name the model (edgepose export MODEL --weights)"
+        )
     return ModelSpec(model, skeleton, input_size)
 
 
@@ -90,7 +92,9 @@ def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
         image, region = load_photo(name), crop_regions(box, input_size)[0]
         for rotation, factor, mirror in GOLDEN_VIEWS:
             view = (region[0], region[1], region[2] * factor, region[3] * factor)
-            crops.append(warp_crop(image, region_affine(view, input_size, rotation=rotation, mirror=mirror), input_size))
+            crops.append(
+                warp_crop(image, region_affine(view, input_size, rotation=rotation, mirror=mirror), input_size)
+            )
     return np.stack(crops)
 
 

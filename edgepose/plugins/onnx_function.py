@@ -7,8 +7,8 @@ per sample and channel::
 
 The map is cut into tiles of 8x8 outputs with their halo (ph = 8 + kh - 1, pw = 8 + kw - 1), and the kernel is spread
 into a doubly banded (Toeplitz) matrix, which all tiles share. The spreading is itself a product with a constant 0/1
-tensor. Tiles of 8x8 were the fastest of the forms measured by ``benchmarks/dynamic_conv_body.py``: larger tiles multiply
-more zeros, smaller ones copy more halo.
+tensor. Tiles of 8x8 were the fastest of the forms that ``benchmarks/dynamic_conv_body.py`` measures: larger tiles
+multiply more zeros, smaller ones copy more halo.
 
 The body is specialised to static C, H, W, kh and kw; the batch stays dynamic, and the dtype is that of the inputs.
 """

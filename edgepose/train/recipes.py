@@ -61,7 +61,16 @@ class Recipe:
 
 
 RECIPES = {
-    "ditn_lite_lsp": Recipe(model="ditn_lite", skeleton="lsp14", epochs=40, lr=4e-3, weight_decay=1e-2),
+    "ditn_lite_lsp": Recipe(
+        model="ditn_lite",
+        skeleton="lsp14",
+        epochs=34,
+        batch=8,
+        lr=2e-3,
+        weight_decay=1e-2,
+        scale_low=0.75,
+        scale_high=1.25,
+    ),
     "ditn_lsp": Recipe(model="ditn_hrnet_w32", skeleton="lsp14"),
 }
 

@@ -17,10 +17,10 @@ from ..errors import UsageError
 from ..files import atomic_path, write_text
 from ..metrics import mean_pck
 from ..skeletons import get_skeleton
+from .accuracy import Predictor, evaluate_pck
 from .checkpoint import ModelSpec, save_checkpoint
 from .data.loader import PoseDataset, make_loader
 from .data.samples import PoseSample, load_samples
-from .accuracy import Predictor, evaluate_pck
 from .losses import ditn_loss
 from .models.contract import normalise
 from .recipes import Recipe

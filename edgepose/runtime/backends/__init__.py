@@ -44,7 +44,7 @@ def open_session(bundle: Bundle, backend: str = "auto") -> Session:
 
     Args:
         bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and that the bundle has a file for.
+        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and has a file in the bundle.
 
     Raises:
         UsageError: the backend is unknown, not installed, or cannot run here; or the bundle has no engine for it.

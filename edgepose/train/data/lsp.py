@@ -47,10 +47,10 @@ def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray]:
         from scipy.io import loadmat
     except ImportError as error:
         raise missing_extra("scipy", "train") from error
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: give the folder that holds joints.mat and images/")
     try:
         raw = loadmat(path)["joints"]
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing: give the folder that holds joints.mat and images/") from error
     except Exception as error:  # scipy raises many types for a damaged file
         raise UsageError(f"{path} is not a readable LSP annotation file: {error}") from error
     if raw.ndim != 3 or 14 not in raw.shape[:2] or 3 not in raw.shape[:2]:

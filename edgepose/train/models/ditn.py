@@ -1,9 +1,9 @@
 """DITN: Human Pose Estimation via Dynamic Information Transfer (Electronics 2023, 12, 695).
 
 Two decoders on one backbone make joint and bone features; the bone features predict, per sample and bone, the kernels
-of a depthwise convolution over the joint features; channel and spatial attention refine the result. Sizes are Table 8's:
-256x256 input, 64x64 maps, J = 16 joints, B = 15 bones. Where the paper is silent or contradicts itself, the reading
-chosen is named in the docstring of the class it decides.
+of a depthwise convolution over the joint features; channel and spatial attention refine the result. Sizes are those of
+Table 8: 256x256 input, 64x64 maps, J = 16 joints, B = 15 bones. Where the paper is silent or contradicts itself, the
+reading chosen is named in the docstring of the class it decides.
 """
 
 from __future__ import annotations

@@ -1,0 +1,262 @@
+"""The ``edgepose`` command: parses, and calls one function per command.
+
+Exit codes: 0 done; 1 a check failed; 2 wrong usage or input, said in one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import CheckError, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.call(arguments)
+    except CheckError as error:
+        return _say(error, 1, arguments.debug)
+    except UsageError as error:
+        return _say(error, 2, arguments.debug)
+    except KeyboardInterrupt:
+        print("edgepose: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _say(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"edgepose: {error}", file=sys.stderr)
+    return code
+
+
+def _train(a: argparse.Namespace) -> None:
+    _need_torch()
+    from .train.recipes import get_recipe
+    from .train.trainer import train
+
+    weights = train(get_recipe(a.recipe, dict(a.set)), a.data, a.output, device=a.device, workers=a.workers)
+    print(f"weights: {weights}")
+
+
+def _eval(a: argparse.Namespace) -> None:
+    _need_torch()
+    from .evaluate import evaluate
+
+    accuracy = evaluate(a.target, a.data, flip=a.flip, backend=a.backend)
+    if a.json:
+        accuracy.save(a.json)
+    print(accuracy.table())
+
+
+def _export(a: argparse.Namespace) -> None:
+    _need_torch()
+    from .export.bundle import export
+
+    bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
+    print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
+
+
+def _build(a: argparse.Namespace) -> None:
+    from .bundle import ENGINES, open_bundle
+    from .export.engine import build_engine
+
+    record = build_engine(open_bundle(a.bundle), a.target, a.precision, a.batch)
+    print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
+
+
+def _verify(a: argparse.Namespace) -> None:
+    from .bundle import open_bundle
+    from .verify import verify
+
+    report = verify(open_bundle(a.bundle), a.backend)
+    print(f"{report}\nreport: {report.bundle.reports / 'verify.html'}")
+    report.require_passed()
+
+
+def _bench(a: argparse.Namespace) -> None:
+    from .bench import bench
+    from .bundle import open_bundle
+
+    print(bench(open_bundle(a.bundle), a.backend, a.batch, json_path=a.json))
+
+
+def _run(a: argparse.Namespace) -> None:
+    from .runtime.run import run
+
+    summary = run(
+        a.bundle,
+        a.source,
+        detector=a.detector,
+        backend=a.backend,
+        save_video=a.save_video,
+        save_json=a.save_json,
+        save_coco=a.save_coco,
+        limit=a.limit,
+    )
+    print(summary)
+
+
+def _demo(a: argparse.Namespace) -> None:
+    from .demo import demo
+
+    demo(a.output, source=a.source, say=print)
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from .doctor import doctor
+
+    print(doctor())
+
+
+def _need_torch() -> None:
+    """The training stage imports torch at the top of its modules; say what is missing before that."""
+    from importlib.util import find_spec
+
+    from .errors import missing_extra
+
+    for module in ("torch", "safetensors"):
+        if find_spec(module) is None:
+            raise missing_extra(module, "export")
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxW, such as 256x192") from error
+    return height, width
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,8,32") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE, such as epochs=10")
+    return key, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
+    parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_train, _add_eval, _add_export, _add_build, _add_verify, _add_bench, _add_run, _add_others):
+        add(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction
+_BACKENDS = "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx"
+_DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: lsp)"
+
+
+def _add_train(commands: _Commands) -> None:
+    p = commands.add_parser("train", help="train a network, or go on with a run that was stopped")
+    p.add_argument("recipe", metavar="RECIPE", help="name of a set-up: ditn_lite_lsp, ditn_lsp")
+    p.add_argument("--data", required=True, help=_DATA)
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
+    p.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field"
+    )
+    p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    p.add_argument("--workers", type=int, default=1, help="processes that make batches (default: 1)")
+    p.set_defaults(call=_train)
+
+
+def _add_eval(commands: _Commands) -> None:
+    p = commands.add_parser("eval", help="accuracy on labelled images")
+    p.add_argument("target", type=Path, metavar="BUNDLE|CHECKPOINT")
+    p.add_argument("--data", required=True, help=_DATA)
+    p.add_argument("--flip", action="store_true", help="average with the mirrored crops")
+    p.add_argument("--backend", default="auto", help=f"{_BACKENDS} (default: the fastest that can run here)")
+    p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
+    p.set_defaults(call=_eval)
+
+
+def _add_export(commands: _Commands) -> None:
+    p = commands.add_parser("export", help="checkpoint to bundle: portable graph, goldens, manifest")
+    p.add_argument("model", nargs="?", metavar="MODEL", help="network name; may be left out if the checkpoint knows")
+    p.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth (default: untrained, seed 0)")
+    p.add_argument("--skeleton", default="coco17", help="coco17, mpii16 or lsp14 (default: coco17)")
+    p.add_argument(
+        "--size",
+        type=_size,
+        default=(256, 192),
+        metavar="HxW",
+        help="crop height and width in pixels (default: 256x192)",
+    )
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
+    p.set_defaults(call=_export)
+
+
+def _add_build(commands: _Commands) -> None:
+    p = commands.add_parser("build", help="build an engine into a bundle")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--target", required=True, help="tensorrt or tensorrt-rtx")
+    p.add_argument("--precision", default="fp32", help="fp32 (default; others follow)")
+    p.add_argument(
+        "--batch", type=_numbers, default=(1, 8, 32), metavar="MIN,TYPICAL,MAX", help="crops a call (default: 1,8,32)"
+    )
+    p.set_defaults(call=_build)
+
+
+def _add_verify(commands: _Commands) -> None:
+    p = commands.add_parser("verify", help="replay the goldens; exit 0 only if every check passed")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
+    p.set_defaults(call=_verify)
+
+
+def _add_bench(commands: _Commands) -> None:
+    p = commands.add_parser("bench", help="measure latency, throughput, load time and memory")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
+    p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
+    p.add_argument("--json", type=Path, metavar="OUT", help="default: BUNDLE/reports/bench.json; a plot goes beside it")
+    p.set_defaults(call=_bench)
+
+
+def _add_run(commands: _Commands) -> None:
+    p = commands.add_parser("run", help="find poses in a source and write them to files")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--source", required=True, metavar="S", help="file, folder, glob, camera index or rtsp:// address")
+    p.add_argument(
+        "--detector", default="none", metavar="D", help="YOLOX ONNX file, or none: follow one person (default: none)"
+    )
+    p.add_argument("--backend", default="auto", help=f"{_BACKENDS} (default: the fastest that can run here)")
+    p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
+    p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
+    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
+    p.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
+    p.set_defaults(call=_run)
+
+
+def _add_others(commands: _Commands) -> None:
+    p = commands.add_parser("demo", help="the main job with the shipped model")
+    p.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
+    p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from two photos)")
+    p.set_defaults(call=_demo)
+    p = commands.add_parser("doctor", help="what is installed, what can run, what to install")
+    p.set_defaults(call=_doctor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

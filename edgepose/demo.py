@@ -1,0 +1,116 @@
+"""The main job with the shipped model: export, build, verify, run. ``edgepose demo``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import CHECKPOINT, ENGINES, Bundle, open_bundle
+from .errors import UsageError
+from .files import atomic_path
+from .geometry import region_affine, warp_crop
+from .photos import PEOPLE, load_photo
+from .runtime.run import run
+from .verify import verify
+
+#: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
+SHIPPED = Path(__file__).parent / "assets" / "ditn_lite.edgepose"
+
+CLIP_SIZE = (480, 640)
+CLIP_FPS = 25.0
+#: Frames the camera takes to move over one photo.
+CLIP_FRAMES = 75
+
+Say = Callable[[str], object]
+
+
+def demo(output: Path, source: str | None = None, *, say: Say) -> None:
+    """Take the shipped checkpoint through every stage and say where everything is.
+
+    Args:
+        output: folder for the bundle, the overlay video and the JSON lines.
+        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
+            public-domain photos with people.
+        say: called with each line of progress.
+
+    Raises:
+        UsageError: the folder cannot be written, or the source cannot be read.
+        CheckError: an engine does not give PyTorch's keypoints.
+    """
+    bundle = _export(output / SHIPPED.name, say)
+    bundle = _build(bundle, say)
+    say("verify: replaying the golden crops on every engine that can run here")
+    report = verify(bundle)
+    say(str(report))
+    report.require_passed()
+    if source is None:
+        clip = output / "clip.mp4"
+        write_clip(clip)
+        source = str(clip)
+    overlay, poses = output / "overlay.mp4", output / "poses.jsonl"
+    say(f"run: {source}")
+    summary = run(bundle.path, source, save_video=overlay, save_json=poses)
+    say(str(summary))
+    for what, path in (
+        ("bundle", bundle.path),
+        ("report", bundle.reports / "verify.html"),
+        ("overlay video", overlay),
+        ("poses, one JSON object a frame", poses),
+    ):
+        say(f"{what}: {path}")
+
+
+def _export(path: Path, say: Say) -> Bundle:
+    if find_spec("torch") is None:
+        say(f"export: PyTorch is not installed, so {path} is a copy of the shipped bundle")
+        try:
+            shutil.copytree(SHIPPED, path, dirs_exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        return open_bundle(path)
+    from .export.bundle import export
+
+    say(f"export: the shipped checkpoint to {path}")
+    return export(None, path, weights=SHIPPED / CHECKPOINT)
+
+
+def _build(bundle: Bundle, say: Say) -> Bundle:
+    if find_spec("tensorrt_rtx") is None:
+        say("build: left out, TensorRT-RTX is not installed: pip install 'edgepose[rtx]'")
+        return bundle
+    from .export.engine import build_engine
+
+    say("build: a TensorRT-RTX engine")
+    record = build_engine(bundle, "tensorrt-rtx")
+    say(f"{record}\nengine: {bundle.path / ENGINES / record.file_name}")
+    return open_bundle(bundle.path)
+
+
+def write_clip(path: Path) -> None:
+    """Write a short video in which a camera moves over two photos with people."""
+    with atomic_path(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, CLIP_SIZE[::-1])
+        if not writer.isOpened():
+            raise UsageError("this OpenCV cannot write MPEG-4 video: install opencv-python-headless")
+        for frame in _camera_moves():
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
+
+
+def _camera_moves() -> Iterator[NDArray[np.uint8]]:
+    """A slow zoom on each photo, from the whole of it towards the person, with a little roll."""
+    aspect = CLIP_SIZE[1] / CLIP_SIZE[0]
+    for name, (left, top, right, bottom) in PEOPLE.items():
+        photo = load_photo(name)
+        far = np.array([photo.shape[1] / 2, photo.shape[0] / 2, photo.shape[0] * aspect])
+        near = np.array([(left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.05 * aspect])
+        for t in np.linspace(0.0, 1.0, CLIP_FRAMES):
+            x, y, width = far + (near - far) * (0.5 - 0.5 * np.cos(np.pi * t))
+            region = (x, y, width, width / aspect)
+            yield warp_crop(photo, region_affine(region, CLIP_SIZE, rotation=4 * np.sin(2 * np.pi * t)), CLIP_SIZE)
