@@ -183,7 +183,7 @@ def _limits_html(report: VerifyReport) -> str:
 
     precisions = dict.fromkeys(check.precision for check in report.checks)
     rows = [
-        (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", f"{x.p99:.2f}", escape(x.why))
+        (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
         for p, x in ((p, limits_for(p)) for p in precisions)
     ]
     return _html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
