@@ -82,10 +82,17 @@ def _verify(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
-    from .bench import bench
+    from .bench import bench, bench_pipeline
     from .bundle import open_bundle
 
-    print(bench(open_bundle(a.bundle), a.backend, a.batch, json_path=a.json))
+    bundle = open_bundle(a.bundle)
+    if a.source is None:
+        print(bench(bundle, a.backend, a.batch, json_path=a.json))
+        return
+    if len(a.backend) > 1:
+        raise UsageError(f"bench --source measures one backend, got {', '.join(a.backend)}")
+    backend = "auto" if a.backend == ("all",) else a.backend[0]
+    print(bench_pipeline(bundle, a.source, a.detector, backend, a.frames, json_path=a.json))
 
 
 def _run(a: argparse.Namespace) -> None:
@@ -230,7 +237,14 @@ def _add_bench(commands: _Commands) -> None:
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
     p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
-    p.add_argument("--json", type=Path, metavar="OUT", help="default: BUNDLE/reports/bench.json; a plot goes beside it")
+    p.add_argument("--source", metavar="S", help="measure the whole pipeline on this source, stage by stage, instead")
+    p.add_argument("--detector", default="none", metavar="D", help="with --source: as for run (default: none)")
+    p.add_argument(
+        "--frames", type=int, default=100, metavar="N", help="with --source: frames to measure (default: 100)"
+    )
+    p.add_argument(
+        "--json", type=Path, metavar="OUT", help="default: bench.json (with a plot) or bench-pipeline.json in reports/"
+    )
     p.set_defaults(call=_bench)
 
 

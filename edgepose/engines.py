@@ -113,6 +113,15 @@ class EngineRecord:
     peak_memory_mib: float | None
     layers: tuple[EngineLayer, ...]
 
+    def __str__(self) -> str:
+        chosen = ", ".join(f"{count} {datatype}" for datatype, count in self.datatypes.items())
+        memory = "" if self.peak_memory_mib is None else f", {self.peak_memory_mib / 1024:.1f} GiB at most"
+        return (
+            f"{self.target} {self.version} for {self.gpu or 'any supported GPU'}, batches "
+            f"{'/'.join(map(str, self.batches))}, built in {self.build_seconds:.1f} s{memory}\n"
+            f"{self.precision} asked; {self.layer_count} layers by datatype ({self.source}): {chosen}"
+        )
+
     @property
     def file_name(self) -> str:
         """``TARGET-VERSION-SM-PRECISION.engine``; the version is cut to three numbers."""

@@ -58,12 +58,15 @@ def function_body(channels: int, height: int, width: int, kh: int, kw: int) -> o
     )
 
 
-def _spread(kh: int, kw: int) -> NDArray[np.int8]:
-    """(kh * kw, ph * pw * th * tw) zeros and ones: where each kernel weight stands in the banded matrix."""
+def _spread(kh: int, kw: int) -> NDArray[np.bool_]:
+    """(kh * kw, ph * pw * th * tw): where each kernel weight stands in the banded matrix.
+
+    Booleans keep the file small; TensorRT takes an int8 constant for a quantised one and refuses it.
+    """
     (th, tw), ph, pw = TILE, TILE[0] + kh - 1, TILE[1] + kw - 1
-    ones = np.zeros((kh, kw, ph, pw, th, tw), dtype=np.int8)
+    ones = np.zeros((kh, kw, ph, pw, th, tw), dtype=np.bool_)
     for u, v, a, b in np.ndindex(kh, kw, th, tw):
-        ones[u, v, a + u, b + v, a, b] = 1
+        ones[u, v, a + u, b + v, a, b] = True
     return ones.reshape(kh * kw, -1)
 
 

@@ -132,14 +132,13 @@ def test_grouping_and_the_mean_over_bones():
     assert isinstance(network, DITN)
     transfer = network.transfer.eval()
     joints, bones = torch.randn(2, 14, 16, 16), torch.randn(2, 13, 16, 16)
-    torch.testing.assert_close(transfer(joints, bones), joints)  # the attention's BN starts at zero
-    torch.nn.init.ones_(transfer.attention.bn.weight)
     assert not torch.allclose(transfer(joints, bones), joints)
+    torch.nn.init.zeros_(transfer.attention.bn.weight)
+    torch.testing.assert_close(transfer(joints, bones), joints)
 
 
 def test_samples_of_a_batch_do_not_mix():
     network = build_model("ditn_lite", skeleton="lsp14").eval()
-    torch.nn.init.ones_(network.transfer.attention.bn.weight)
     images = torch.randn(3, 3, 64, 64)
     with torch.inference_mode():
         together = network(images)

@@ -67,7 +67,7 @@ def test_the_loss_falls_on_a_batch_seen_again(lsp, tmp_path):
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
 
 
-def test_a_folder_of_another_recipe_is_refused(lsp, tmp_path):
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
     Run(get_recipe("ditn_lite_lsp", SMALL), tmp_path / "run", "cpu", steps=1)
     with pytest.raises(UsageError, match="begun with another recipe"):
         Run(get_recipe("ditn_lite_lsp", {**SMALL, "lr": "0.1"}), tmp_path / "run", "cpu", steps=1)

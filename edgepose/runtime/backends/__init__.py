@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...bundle import Bundle
+from ...engines import TARGETS
 from ...errors import UsageError, missing_extra
 from ..session import Session
 
@@ -18,7 +19,8 @@ _NEEDS = {
     "torch": ("torch", "train"),
 }
 BACKENDS = tuple(_NEEDS)
-ENGINE_BACKENDS = ("tensorrt", "tensorrt-rtx")
+#: The backends that run an engine file instead of a graph.
+ENGINE_BACKENDS = TARGETS
 
 
 def unavailable(backend: str) -> str | None:

@@ -39,8 +39,8 @@ class TorchSession:
         height, width = manifest.input_size
         joints = len(bundle.skeleton.joints)
         float32 = np.dtype(np.float32)
-        self.inputs = (TensorSpec("images", (None, height, width, 3), np.dtype(np.uint8)),)
-        self.outputs = (
+        self.inputs: tuple[TensorSpec, ...] = (TensorSpec("images", (None, height, width, 3), np.dtype(np.uint8)),)
+        self.outputs: tuple[TensorSpec, ...] = (
             TensorSpec("keypoints", (None, joints, 3), float32),
             TensorSpec("heatmaps", (None, joints, height // STRIDE, width // STRIDE), float32),
         )

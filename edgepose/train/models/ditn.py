@@ -125,8 +125,9 @@ class InformationTransfer(nn.Module):
     """Equations 2 and 3 up to the spatial attention: bone features steer a convolution over the joint features.
 
     Reading: K1 mixes the joints before grouping (only that form gives Table 8's 3.2 k); a joint gets the mean over the
-    bones it belongs to. K1 starts as the identity and the attention's BN at zero, so that the module starts by handing
-    the joint features through: the first kernels are noise, which that BN would blow up to the scale of the features.
+    bones it belongs to. K1 starts as the identity and the attention's BN at a tenth of the usual scale, so that the
+    module starts by handing the joint features through: the first kernels are noise, which that BN would blow up to the
+    scale of the features.
     """
 
     bone_ends: Tensor
@@ -141,7 +142,7 @@ class InformationTransfer(nn.Module):
         self.attention = ChannelAttention(bones) if cab else nn.Identity()
         nn.init.dirac_(self.mix.weight)
         if cab:
-            nn.init.zeros_(self.attention.bn.weight)
+            nn.init.constant_(self.attention.bn.weight, 0.1)
         ends = torch.tensor(skeleton.bones).flatten()
         membership = F.one_hot(ends, joints).T.float()
         self.register_buffer("bone_ends", ends, persistent=False)
