@@ -9,11 +9,9 @@ import pytest
 
 from edgepose.errors import UsageError
 from edgepose.runtime.detect import Detections
-from edgepose.runtime.draw import draw_poses
 from edgepose.runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
 from edgepose.runtime.pose import PoseEstimator
 from edgepose.runtime.session import Arrays
-from edgepose.skeletons import LSP14
 
 
 class FakeDetector:
@@ -106,21 +104,3 @@ def test_times_are_bounded_and_failures_are_not_counted() -> None:
         raise ZeroDivisionError
     assert "crop" not in times.summary()
     assert set(OWN_WORK) < set(STAGES)
-
-
-@pytest.mark.slow
-def test_own_work_of_a_720p_frame(estimator: PoseEstimator, shared) -> None:
-    """At most 6 ms around the networks; medians, as other work may run here."""
-    from edgepose.runtime.detect import open_detector
-    from edgepose.runtime.sources import open_source
-
-    pipeline = Pipeline(estimator, open_detector(shared / "data/models/yolox_nano/yolox_nano.onnx"))
-    with open_source(str(shared / "data/videos/juggle.mp4")) as source:
-        for frame, _ in zip(source, range(30), strict=False):
-            poses = pipeline.process(frame.image)
-            with pipeline.times.stage("draw"):
-                draw_poses(frame.image, poses, LSP14)
-    assert len(poses) == 1
-    summary = pipeline.times.summary()
-    own = {stage: summary[stage].p50 for stage in OWN_WORK}
-    assert sum(own.values()) < 6, own
