@@ -169,11 +169,13 @@ class DITN(nn.Module):
         super().__init__()
         joints, bones = len(skeleton.joints), len(skeleton.bones)
         self.backbone = HRNet(config, joints=None)
-        self.joint_decoder: nn.Module = nn.Conv2d(config.width, joints, 1)
-        self.bone_decoder: nn.Module | None = None
+        self.joint_decoder: nn.Module
+        self.bone_decoder: nn.Module | None
         if switches.mtl:
             self.joint_decoder = Decoder(config.width, joints, linear=not switches.ditm)
             self.bone_decoder = Decoder(config.width, bones, linear=True)
+        else:
+            self.joint_decoder, self.bone_decoder = nn.Conv2d(config.width, joints, 1), None
         self.transfer = InformationTransfer(skeleton, cab=switches.cab) if switches.ditm else None
         self.spatial = SpatialAttention(joints) if switches.sab else nn.Identity()
 
