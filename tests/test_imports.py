@@ -47,7 +47,7 @@ def test_folders_import_one_way(folder):
 )
 def test_heavy_modules_load_only_when_needed(module):
     code = (
-        f"import sys, {module}; heavy = {{'torch', 'onnx', 'openvino', 'tensorrt', 'tensorrt_rtx', 'cuda', 'scipy', "
+        f"import sys, edgepose{module}; heavy = {{'torch', 'onnx', 'openvino', 'tensorrt', 'tensorrt_rtx', 'cuda', 'scipy', "
         "'skimage', 'matplotlib', 'onnxruntime'}; print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -110,7 +110,8 @@ def _one_thread(_: int) -> None:
 def make_loader(dataset: PoseDataset, workers: int) -> tuple[DataLoader, EpochSampler]:
     """A loader of full batches and the sampler that names its epoch.
 
-    Workers are not forked from this process: OpenCV's threads, once used here, would leave their locks taken in a fork.
+    Workers are spawned: OpenCV's threads, once used in this process, would leave their locks taken in a fork, and the
+    children of a fork server would outlive a training run that is killed.
     """
     sampler = EpochSampler(len(dataset), dataset.recipe.seed)
     loader = DataLoader(
@@ -120,7 +121,7 @@ def make_loader(dataset: PoseDataset, workers: int) -> tuple[DataLoader, EpochSa
         num_workers=workers,
         drop_last=True,
         worker_init_fn=_one_thread,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="spawn" if workers else None,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
     )
