@@ -42,13 +42,22 @@ def test_folders_import_one_way(folder):
     assert wrong - EXCEPTIONS == set()
 
 
-@pytest.mark.parametrize(
-    "module", ["edgepose", "edgepose.runtime", "edgepose.cli", "edgepose.doctor", "edgepose.verify"]
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "cuda",
+    "scipy",
+    "skimage",
+    "matplotlib",
 )
+
+
+@pytest.mark.parametrize("module", ["edgepose", *(f"edgepose.{m}" for m in "runtime cli doctor verify bench".split())])
 def test_heavy_modules_load_only_when_needed(module):
-    code = (
-        f"import sys, edgepose{module}; heavy = {{'torch', 'onnx', 'openvino', 'tensorrt', 'tensorrt_rtx', 'cuda', 'scipy', "
-        "'skimage', 'matplotlib', 'onnxruntime'}; print(sorted(heavy & set(sys.modules)))"
-    )
+    code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
