@@ -1,0 +1,88 @@
+"""Does the exported graph give PyTorch's keypoints, on real crops, at every batch size?
+
+The bundle's checkpoint runs in PyTorch one crop at a time; the bundle's graph runs on the same crops in batches, the
+last of which is smaller. One file serves all batches and both engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from common import Outcome, run_benchmark
+from numpy.typing import NDArray
+
+from edgepose.bundle import CHECKPOINT, Bundle, Goldens, open_bundle
+from edgepose.errors import UsageError
+from edgepose.export.bundle import make_goldens
+from edgepose.geometry import crop_boxes
+from edgepose.images import read_image
+from edgepose.report import text_table
+from edgepose.runtime.backends import open_session
+from edgepose.runtime.session import Session
+from edgepose.train.checkpoint import ModelSpec, load_weights
+from edgepose.train.data.samples import load_samples
+from edgepose.train.models.contract import PoseGraph
+from edgepose.verify import Figures, compare, judge, limits_for
+
+ENGINES = ("onnxruntime", "openvino")
+BATCHES = (1, 3, 16)
+
+
+def read_crops(data: str, count: int, input_size: tuple[int, int], padding: float) -> NDArray[np.uint8]:
+    """The first ``count`` persons of the test split, (N, H, W, 3) uint8 RGB."""
+    samples = load_samples(data, "test")[:count]
+    if len(samples) < count:
+        raise UsageError(f"{data} has {len(samples)} persons in its test split, {count} were asked for (--crops)")
+    return np.concatenate([crop_boxes(read_image(s.image), s.box, input_size, padding)[0] for s in samples])
+
+
+def pytorch_results(bundle: Bundle, crops: NDArray[np.uint8]) -> Goldens:
+    manifest = bundle.manifest
+    network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
+    load_weights(network, bundle.path / CHECKPOINT)
+    return make_goldens(PoseGraph(network), crops)
+
+
+def replay(session: Session, goldens: Goldens, batch: int) -> Figures:
+    starts = range(0, len(goldens.images), batch)
+    parts = [session.run({"images": goldens.images[start : start + batch]}) for start in starts]
+    return compare(goldens, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    bundle, limits = open_bundle(options.bundle), limits_for("fp32")
+    manifest = bundle.manifest
+    goldens = pytorch_results(
+        bundle, read_crops(options.data, options.crops, manifest.input_size, manifest.crop_padding)
+    )
+    rows: list[list[str]] = []
+    figures, excess = [], []
+    for engine in ENGINES:
+        with closing(open_session(bundle, engine)) as session:
+            for batch in BATCHES:
+                found = replay(session, goldens, batch)
+                figures.append({"engine": engine, "batch": batch, **asdict(found)})
+                pixels = [f"{px:.3f}" for px in (found.p50, found.p99, found.largest)]
+                rows.append([engine, str(batch), *pixels, f"{found.heatmap_fraction:.1e}"])
+                problem = judge(found, limits)
+                excess += [f"{engine}, batch {batch}: {problem}"] if problem else []
+    head = ("engine", "batch", "p50 px", "p99 px", "max px", "heat-map error, of range")
+    known = {"bundle": manifest.name, "model": manifest.model, "trained": manifest.trained, "crops": options.crops}
+    known |= {"limits": asdict(limits), "files": manifest.files}
+    return Outcome(text_table(head, rows), {**known, "rows": figures}, excess)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True, help="folder NAME.edgepose")
+    parser.add_argument("--data", required=True, help="KIND:ROOT; its test split is used, only boxes are read")
+    parser.add_argument("--crops", type=int, default=64, help="how many persons (default %(default)s)")
+    return run_benchmark(parser, measure)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
