@@ -140,12 +140,19 @@ def open_bundle(path: Path | str) -> Bundle:
         file = path / name
         if not file.is_file():
             raise UsageError(f"bundle {path} lacks {name}, which its manifest names: copy or export the bundle again")
-        if sha256(file) != expected:
+        if _hash(file) != expected:
             raise UsageError(
                 f"bundle {path}: {name} was changed after the manifest was written (sha256 differs): "
                 "copy or export the bundle again"
             )
     return bundle
+
+
+def _hash(file: Path) -> str:
+    try:
+        return sha256(file)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -157,15 +164,38 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         schema = int(values["schema"])
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
     if schema > SCHEMA:
         raise UsageError(f"{file} has schema {schema}, this edgepose reads up to {SCHEMA}: upgrade edgepose")
     try:
         manifest = Manifest(**{**values, "input_size": tuple(values["input_size"])})
-    except (TypeError, KeyError) as error:
-        raise UsageError(f"{file} does not hold a manifest of schema {schema} ({error})") from error
+        _check_values(manifest)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"{file} does not hold a manifest of schema {schema} ({error}): export the bundle again"
+        ) from error
     escaping = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
     if escaping:
         raise UsageError(f"{file} names files outside the bundle ({escaping[0]}): do not trust it")
     return manifest
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
+    texts = (manifest.name, manifest.model, manifest.skeleton, manifest.decode)
+    wanted = {
+        "name, model, skeleton and decode must be texts": all(isinstance(text, str) for text in texts),
+        "input_size must be two positive whole numbers": len(manifest.input_size) == 2
+        and all(isinstance(side, int) and side > 0 for side in manifest.input_size),
+        "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)
+        and manifest.crop_padding > 0,
+        "options must be an object": isinstance(manifest.options, dict),
+        "files must be an object of texts": isinstance(manifest.files, dict)
+        and all(isinstance(digest, str) for digest in manifest.files.values()),
+    }
+    wrong = [sentence for sentence, holds in wanted.items() if not holds]
+    if wrong:
+        raise ValueError(wrong[0])

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__
 from .errors import CheckError, UsageError
@@ -51,9 +52,9 @@ def _eval(a: argparse.Namespace) -> None:
     from .evaluate import evaluate
 
     accuracy = evaluate(a.target, a.data, flip=a.flip, backend=a.backend)
+    print(accuracy.table())  # first: a file that cannot be written loses no figures
     if a.json:
         accuracy.save(a.json)
-    print(accuracy.table())
 
 
 def _export(a: argparse.Namespace) -> None:
@@ -149,6 +150,13 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 1,8,32") from error
 
 
+def _profile(text: str) -> tuple[int, int, int]:
+    numbers = _numbers(text)
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN,TYPICAL,MAX, such as 1,8,32")
+    return numbers[0], numbers[1], numbers[2]
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
@@ -160,18 +168,28 @@ def _assignment(text: str) -> tuple[str, str]:
     return key, value
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is a ``--help`` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
+    parser = _Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
     parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--debug", action="store_true", help=_DEBUG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_train, _add_eval, _add_export, _add_build, _add_verify, _add_bench, _add_run, _add_others):
         add(commands)
+    for command in commands.choices.values():  # accepted after the command as well; SUPPRESS keeps what came before
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG)
     return parser
 
 
 _Commands = argparse._SubParsersAction
 _BACKENDS = "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx"
+_DEBUG = "show the traceback of an error"
 _DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: lsp)"
 
 
@@ -202,13 +220,12 @@ def _add_export(commands: _Commands) -> None:
     p = commands.add_parser("export", help="checkpoint to bundle: portable graph, goldens, manifest")
     p.add_argument("model", nargs="?", metavar="MODEL", help="network name; may be left out if the checkpoint knows")
     p.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth (default: untrained, seed 0)")
-    p.add_argument("--skeleton", default="coco17", help="coco17, mpii16 or lsp14 (default: coco17)")
+    p.add_argument("--skeleton", help="coco17, mpii16 or lsp14 (default: the checkpoint's, or coco17)")
     p.add_argument(
         "--size",
         type=_size,
-        default=(256, 192),
         metavar="HxW",
-        help="crop height and width in pixels (default: 256x192)",
+        help="crop height and width in pixels (default: the checkpoint's, or 256x192)",
     )
     p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
     p.set_defaults(call=_export)
@@ -220,7 +237,7 @@ def _add_build(commands: _Commands) -> None:
     p.add_argument("--target", required=True, help="tensorrt or tensorrt-rtx")
     p.add_argument("--precision", default="fp32", help="fp32 (default; others follow)")
     p.add_argument(
-        "--batch", type=_numbers, default=(1, 8, 32), metavar="MIN,TYPICAL,MAX", help="crops a call (default: 1,8,32)"
+        "--batch", type=_profile, default=(1, 8, 32), metavar="MIN,TYPICAL,MAX", help="crops a call (default: 1,8,32)"
     )
     p.set_defaults(call=_build)
 
@@ -259,7 +276,7 @@ def _add_run(commands: _Commands) -> None:
     p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
     p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
     p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
-    p.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
+    p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
     p.set_defaults(call=_run)
 
 

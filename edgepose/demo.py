@@ -72,7 +72,7 @@ def _export(path: Path, say: Say) -> Bundle:
         try:
             shutil.copytree(SHIPPED, path, dirs_exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+            raise UsageError(f"cannot copy {SHIPPED} to {path}: {error.strerror or error}") from error
         return open_bundle(path)
     from .export.bundle import export
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +19,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it on success and removed on failure.
 
     Raises:
-        UsageError: the folder cannot be made or written to.
+        UsageError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder.
     """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix is kept: encoders choose their format by it.
@@ -31,8 +35,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder inside the folder ``path``, for files that are moved to ``path`` once all are made.
+
+    It is removed at the end; ``path`` is made if it is missing, and removed again if it was and nothing came into it.
+
+    Raises:
+        UsageError: the folder cannot be made or written to.
+    """
+    fresh = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
+    except OSError as error:
+        raise UsageError(f"cannot write to folder {path}: {error.strerror}") from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if fresh and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _umask() -> int:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..bundle import CHECKPOINT, GOLDENS, GRAPH, Bundle, Goldens, Manifest, write_manifest
+from ..bundle import CHECKPOINT, GOLDENS, GRAPH, MANIFEST, Bundle, Goldens, Manifest
 from ..errors import UsageError
-from ..files import atomic_path
+from ..files import staging_folder
 from ..geometry import crop_regions, region_affine, warp_crop
 from ..photos import PEOPLE, load_photo
 from ..train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
@@ -28,33 +28,30 @@ def export(
     output: Path,
     *,
     weights: Path | None = None,
-    skeleton: str = "coco17",
-    input_size: tuple[int, int] = (256, 192),
+    skeleton: str | None = None,
+    input_size: tuple[int, int] | None = None,
 ) -> Bundle:
     """Make a bundle from a network and its weights.
 
     Args:
         model: network name; may be None when ``weights`` is a checkpoint written by edgepose, which knows.
-        output: bundle folder; it must not exist, or be a bundle, whose parts are then replaced.
+        output: bundle folder; it must not exist, or be a bundle, whose parts are then replaced, all or none.
         weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0 and the
             manifest says untrained.
-        skeleton: skeleton id, unless the checkpoint knows.
-        input_size: (height, width) of the crops, unless the checkpoint knows.
+        skeleton: skeleton id; None for the checkpoint's, or ``coco17`` where it does not know.
+        input_size: (height, width) of the crops; None for the checkpoint's, or 256x192 where it does not know.
 
     Raises:
-        UsageError: unknown model, unreadable or foreign weights, or an output that is something else than a bundle.
+        UsageError: unknown model, unreadable or foreign weights, an argument that contradicts the checkpoint, or an
+            output that is something else than a bundle.
         CheckError: the simplified graph differs from the exported one.
     """
     spec = _decide_spec(model, weights, skeleton, input_size)
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
-    if output.exists() and not (output.is_dir() and ((output / "manifest.json").exists() or not any(output.iterdir()))):
+    if output.exists() and not (output.is_dir() and ((output / MANIFEST).exists() or not any(output.iterdir()))):
         raise UsageError(f"{output} exists and is not a bundle: give another -o")
-    save_checkpoint(output / CHECKPOINT, network, spec, half=_is_half(network))
-    export_graph(network, spec.input_size, output / GRAPH)
-    with atomic_path(output / GOLDENS) as temporary:
-        make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(temporary)
     manifest = Manifest(
         name=output.name.removesuffix(".edgepose"),
         model=spec.model,
@@ -64,20 +61,32 @@ def export(
         trained=weights is not None,
         made_with=_versions(),
     )
-    return write_manifest(output, manifest).with_files(*(output / name for name in (CHECKPOINT, GRAPH, GOLDENS)))
+    with staging_folder(output) as folder:
+        save_checkpoint(folder / CHECKPOINT, network, spec, half=_is_half(network))
+        export_graph(network, spec.input_size, folder / GRAPH)
+        make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
+        parts = [(folder / name).replace(output / name) for name in (CHECKPOINT, GRAPH, GOLDENS)]
+        return Bundle(output, manifest).with_files(*parts)
 
 
-def _decide_spec(model: str | None, weights: Path | None, skeleton: str, input_size: tuple[int, int]) -> ModelSpec:
+def _decide_spec(
+    model: str | None, weights: Path | None, skeleton: str | None, input_size: tuple[int, int] | None
+) -> ModelSpec:
     known = read_spec(weights) if weights is not None else None
     if known is not None:
         if model not in (None, known.model):
             raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
+        for what, asked, is_known in (
+            ("skeleton", skeleton, known.skeleton),
+            ("input size", input_size, known.input_size),
+        ):
+            if asked not in (None, is_known):
+                raise UsageError(f"{weights} is of {what} {is_known}, got {asked}: leave it out, or train for it")
         return known
     if model is None:
-        raise UsageError(
-            f"{weights} does not say which model it is of: name the model (edgepose export MODEL --weights)"
-        )
-    return ModelSpec(model, skeleton, input_size)
+        why = "no model was named" if weights is None else f"{weights} does not say which model it is of"
+        raise UsageError(f"{why}: expected edgepose export MODEL, such as ditn_lite")
+    return ModelSpec(model, skeleton or "coco17", input_size or (256, 192))
 
 
 def _is_half(network: torch.nn.Module) -> bool:

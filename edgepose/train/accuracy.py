@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import crop_boxes, transform_points
+from ..geometry import CROP_PADDING, crop_boxes, transform_points
 from ..heatmaps import decode, merge_flipped
 from ..images import read_image
 from ..metrics import pck, torso_size
@@ -25,6 +25,7 @@ def predict(
     input_size: tuple[int, int],
     *,
     flip: bool = False,
+    padding: float = CROP_PADDING,
     batch: int = 32,
 ) -> NDArray[np.float64]:
     """Keypoints (N, J, 3) of every sample: x, y in its image's pixels, and score.
@@ -35,11 +36,12 @@ def predict(
         skeleton: of the predictor.
         input_size: (height, width) of the crops.
         flip: average with the mirrored crops (the papers' test protocol).
+        padding: factor from the box to the crop.
         batch: crops per call.
     """
     results = []
     for start in range(0, len(samples), batch):
-        pairs = [crop_boxes(read_image(s.image), s.box, input_size) for s in samples[start : start + batch]]
+        pairs = [crop_boxes(read_image(s.image), s.box, input_size, padding) for s in samples[start : start + batch]]
         crops = np.concatenate([crops for crops, _ in pairs])
         back = np.concatenate([inverse for _, inverse in pairs])
         maps = predictor(crops)
@@ -58,9 +60,10 @@ def evaluate_pck(
     input_size: tuple[int, int],
     *,
     flip: bool = False,
+    padding: float = CROP_PADDING,
 ) -> NDArray[np.float64]:
     """PCK@0.2 of torso size per joint, in percent (LSP's metric)."""
-    predicted = predict(predictor, samples, skeleton, input_size, flip=flip)
+    predicted = predict(predictor, samples, skeleton, input_size, flip=flip, padding=padding)
     labelled = np.stack([s.joints for s in samples])
     visible = np.stack([s.visible for s in samples])
     return pck(predicted[..., :2], labelled, visible, torso_size(labelled, skeleton))

@@ -49,6 +49,8 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, *, half: bo
 
 def read_spec(path: Path) -> ModelSpec | None:
     """The spec in a safetensors file, or None for a file that has none (another tool's, or a ``.pth``)."""
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
     if path.suffix != ".safetensors":
         return None
     from safetensors import SafetensorError, safe_open
@@ -60,15 +62,20 @@ def read_spec(path: Path) -> ModelSpec | None:
         raise _unreadable(path, error) from error
     if "edgepose" not in metadata:
         return None
-    values: dict[str, Any] = json.loads(metadata["edgepose"])
-    return ModelSpec(**{**values, "input_size": tuple(values["input_size"])})
+    try:
+        values: dict[str, Any] = json.loads(metadata["edgepose"])
+        height, width = values["input_size"]
+        return ModelSpec(**{**values, "input_size": (int(height), int(width))})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} does not say rightly which model it is of ({error}): write it again") from error
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load every weight of ``network`` from a ``.safetensors`` file or a ``.pth`` (read with ``weights_only=True``).
 
     Raises:
-        UsageError: the file cannot be read, or its keys or shapes are not the network's; the first ones are named.
+        UsageError: the file cannot be read, its keys or shapes are not the network's (the first ones are named), or a
+            weight is not finite.
     """
     state = _read_state(path)
     wanted = network.state_dict()
@@ -91,12 +98,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
             if keys
         )
         raise UsageError(f"{path} holds the weights of another model: {found}")
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
     network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist")
+        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -106,7 +116,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # pickle, zip and safetensors raise many types for a damaged file
         raise _unreadable(path, error) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise UsageError(f"{path} does not hold a state dict (a mapping of names to tensors)")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

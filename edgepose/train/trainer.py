@@ -69,7 +69,10 @@ class Run:
         write_text(listing, self.recipe.to_json())
         if not (self.folder / "last.pt").exists():
             return
-        state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
+        except Exception as error:  # pickle and zip raise many types for a damaged file
+            raise UsageError(f"{self.folder / 'last.pt'} is damaged: remove it to begin the run again") from error
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -137,8 +140,9 @@ def train(
         Path of ``last.safetensors``, the weights after the last epoch.
 
     Raises:
-        UsageError: data cannot be read, or the folder belongs to another recipe.
+        UsageError: data cannot be read, the device cannot be used, or the folder belongs to another recipe.
     """
+    _check_device(device)
     training, test = load_samples(data, "train"), load_samples(data, "test")
     loader, sampler = make_loader(PoseDataset(training, recipe), workers)
     run = Run(recipe, folder, device, len(loader))
@@ -159,6 +163,13 @@ def train(
         run.log(row)
     save_checkpoint(folder / "last.safetensors", run.network, run.spec)
     return folder / "last.safetensors"
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use cpu") from error
 
 
 def _evaluate(run: Run, test: list[PoseSample]) -> float:

@@ -59,4 +59,9 @@ def build_model(
             switches = DitnSwitches(**options)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: {error}") from error
+        if switches.ditm and min(input_size) < 64:
+            raise UsageError(
+                f"input size {input_size[0]}x{input_size[1]}: {name} makes its kernels from the maps, which takes 64 "
+                "pixels or more on both sides"
+            )
         return DITN(_DITNS[name], bones, switches)
