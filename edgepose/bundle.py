@@ -163,7 +163,9 @@ def _read_manifest(path: Path) -> Manifest:
         raise UsageError(f"{path} is not a bundle: it has no {MANIFEST} (edgepose export makes one)")
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        schema = int(values["schema"])
+        schema = values["schema"]
+        if type(schema) is not int or schema < 1:
+            raise ValueError(schema)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
