@@ -1,0 +1,141 @@
+"""The demo: its clip, and the whole way with a bundle that takes no time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgepose import demo as demo_module
+from edgepose.bundle import open_bundle
+from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, demo, write_clip
+from edgepose.errors import UsageError
+from edgepose.photos import PEOPLE, load_photo
+
+pytest.importorskip("skimage")
+
+needs_shipped = pytest.mark.skipif(
+    not (SHIPPED / "manifest.json").is_file(), reason="this checkout has no shipped bundle in edgepose/assets yet"
+)
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (frame := capture.read())[0]:
+        frames.append(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB))
+    capture.release()
+    return frames
+
+
+def test_the_photos_are_rgb_and_hold_their_boxes() -> None:
+    for name, (left, top, right, bottom) in PEOPLE.items():
+        photo = load_photo(name)
+        assert photo.shape == (512, 512, 3) and photo.dtype == np.uint8
+        assert 0 <= left < right <= 512 and 0 <= top < bottom <= 512
+    red, _, blue = load_photo("astronaut")[300:, 150:250].reshape(-1, 3).mean(axis=0)
+    assert red > blue + 30  # the suit is orange, not blue
+
+
+def test_the_clip_moves_over_both_photos(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4")
+    frames = frames_of(tmp_path / "clip.mp4")
+    assert len(frames) == CLIP_FRAMES * len(PEOPLE) == 150
+    assert {frame.shape for frame in frames} == {(*CLIP_SIZE, 3)}
+    colour = [float(np.abs(f[..., 0].astype(int) - f[..., 2]).mean()) for f in frames]
+    assert max(colour[:CLIP_FRAMES]) < 4 and min(colour[CLIP_FRAMES:]) > 8  # the grey photo, then the coloured one
+    for first in (0, CLIP_FRAMES):  # from the whole photo, between black bars, towards the person
+        assert frames[first][:, :60].mean() < 3
+        assert frames[first][:, 200:440].mean() > 60
+        assert np.abs(frames[first].astype(int) - frames[first + CLIP_FRAMES - 1]).mean() > 5
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def run_demo(output: Path, source: str | None = None) -> str:
+    lines: list[str] = []
+    demo(output, source, say=lines.append)
+    return "\n".join(lines)
+
+
+def check_output(output: Path, frames: int) -> None:
+    rows = [json.loads(line) for line in (output / "poses.jsonl").read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(frames))
+    assert {len(row["people"]) for row in rows} == {1}
+    assert {len(row["people"][0]["keypoints"]) for row in rows} == {14}
+    overlay = frames_of(output / "overlay.mp4")
+    assert len(overlay) == frames
+    assert overlay[0].shape == (*CLIP_SIZE, 3)
+    assert (output / "ditn_lite.edgepose" / "reports" / "verify.html").stat().st_size > 1000
+    verdict = json.loads((output / "ditn_lite.edgepose" / "reports" / "verify.json").read_text())
+    assert verdict["passed"] is True
+
+
+@pytest.fixture
+def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without PyTorch and TensorRT-RTX, and a small bundle as the shipped one; returns that one."""
+    shipped = tmp_path / "installed" / "ditn_lite.edgepose"
+    shipped.parent.mkdir()
+    shipped.symlink_to(exported)
+    monkeypatch.setattr(demo_module, "SHIPPED", shipped)
+    monkeypatch.setattr(demo_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(demo_module, "CLIP_FRAMES", 4)
+    return shipped
+
+
+def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in sorted(without_extras.rglob("*"))}
+    said = run_demo(tmp_path / "out")
+    assert "PyTorch is not installed, so" in said
+    assert "TensorRT-RTX is not installed: pip install 'edgepose[rtx]'" in said
+    for name in ("ditn_lite.edgepose", "overlay.mp4", "poses.jsonl", "ditn_lite.edgepose/reports/verify.html"):
+        assert str(tmp_path / "out" / name) in said
+    check_output(tmp_path / "out", frames=8)
+    copy = open_bundle(tmp_path / "out" / "ditn_lite.edgepose")
+    assert copy.manifest == open_bundle(without_extras).manifest
+    # The installed one was read only.
+    assert {path: path.stat().st_mtime_ns for path in sorted(without_extras.rglob("*"))} == before
+    assert not (without_extras / "reports").exists()
+
+
+@pytest.mark.usefixtures("without_extras")
+def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_path: Path) -> None:
+    picture = tmp_path / "me.png"
+    cv2.imwrite(str(picture), cv2.resize(load_photo("astronaut"), CLIP_SIZE[::-1]))
+    for _ in range(2):
+        run_demo(tmp_path / "out", str(picture))
+        check_output(tmp_path / "out", frames=1)
+    assert not (tmp_path / "out" / "clip.mp4").exists()
+
+
+@pytest.mark.usefixtures("without_extras")
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"cannot (copy .* to|write) .*file/out"):
+        run_demo(tmp_path / "file" / "out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@needs_shipped
+def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxsim")
+    said = run_demo(tmp_path)
+    check_output(tmp_path, frames=CLIP_FRAMES * len(PEOPLE))
+    bundle = open_bundle(tmp_path / "ditn_lite.edgepose")
+    assert bundle.manifest.trained and bundle.manifest.skeleton == "lsp14"
+    try:
+        importlib.metadata.version("tensorrt-rtx-cu13")
+    except importlib.metadata.PackageNotFoundError:
+        assert "TensorRT-RTX is not installed" in said
+    else:
+        assert [path.suffix for path in bundle.engines()] == [".engine"]
+
+
+@needs_shipped
+def test_the_shipped_bundle_is_whole_and_small() -> None:
+    bundle = open_bundle(SHIPPED)
+    assert bundle.manifest.trained
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 20 * 2**20
