@@ -45,8 +45,8 @@ def region_affine(region: ArrayLike, size: Size, *, rotation: float = 0.0, mirro
         rotation: degrees; positive turns the picture's content counter-clockwise on screen, as HRNet's does.
         mirror: mirror the crop left to right; pixel centre x goes to ``width - 1 - x``.
 
-    >>> region_affine((50, 40, 96, 128), (256, 192)).round(3).tolist()
-    [[2.0, 0.0, -4.0], [0.0, 2.0, 48.0]]
+    >>> transform_points([[50, 40], [2, 40]], region_affine((50, 40, 96, 128), (256, 192))).tolist()
+    [[96.0, 128.0], [0.0, 128.0]]
     """
     cx, cy, width, _ = np.asarray(region, dtype=np.float64)
     height_out, width_out = size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,11 @@ from edgepose.bundle import open_bundle
 from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, demo, write_clip
 from edgepose.errors import UsageError
 from edgepose.photos import PEOPLE, load_photo
+from edgepose.runtime import backends
 
 pytest.importorskip("skimage")
+
+CPU = ("onnxruntime", "openvino")
 
 needs_shipped = pytest.mark.skipif(
     not (SHIPPED / "manifest.json").is_file(), reason="this checkout has no shipped bundle in edgepose/assets yet"
@@ -71,6 +75,7 @@ def check_output(output: Path, frames: int) -> None:
     assert (output / "ditn_lite.edgepose" / "reports" / "verify.html").stat().st_size > 1000
     verdict = json.loads((output / "ditn_lite.edgepose" / "reports" / "verify.json").read_text())
     assert verdict["passed"] is True
+    assert [c["batch"] for c in verdict["checks"] if c["backend"] == "onnxruntime"] == [1, 8]
 
 
 @pytest.fixture
@@ -80,7 +85,8 @@ def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shipped.parent.mkdir()
     shipped.symlink_to(exported)
     monkeypatch.setattr(demo_module, "SHIPPED", shipped)
-    monkeypatch.setattr(demo_module, "find_spec", lambda _: None)
+    for module in (demo_module, backends):
+        monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name in CPU else None)
     monkeypatch.setattr(demo_module, "CLIP_FRAMES", 4)
     return shipped
 
@@ -90,6 +96,7 @@ def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Pa
     said = run_demo(tmp_path / "out")
     assert "PyTorch is not installed, so" in said
     assert "TensorRT-RTX is not installed: pip install 'edgepose[rtx]'" in said
+    assert "skipped torch: the Python module 'torch' is needed here and not installed" in said
     for name in ("ditn_lite.edgepose", "overlay.mp4", "poses.jsonl", "ditn_lite.edgepose/reports/verify.html"):
         assert str(tmp_path / "out" / name) in said
     check_output(tmp_path / "out", frames=8)
