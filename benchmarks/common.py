@@ -12,7 +12,7 @@ from typing import Any
 
 from edgepose.errors import CheckError, UsageError
 from edgepose.files import write_text
-from edgepose.report import environment
+from edgepose.machine import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -42,12 +42,12 @@ def cost(model: str, skeleton: str, batches: str) -> dict[str, Any]:
         bundle = export(model, Path(folder) / f"{model}.edgepose", skeleton=skeleton, input_size=SIZE)
         record = build(bundle.path, batches)
         engine = open_bundle(bundle.path).engines()[0].stat().st_size
-    if record.peak_memory_mib is None:
+    if record.peak_memory_mb is None:
         raise UsageError("this system does not tell the memory of a process: run on Linux")
     return {
         "model": model,
         "seconds": round(record.build_seconds, 2),
-        "gigabytes": round(record.peak_memory_mib * 2**20 / 1e9, 2),
+        "gigabytes": round(record.peak_memory_mb / 1e3, 2),
         "engine_megabytes": round(engine / 1e6, 1),
         "layers": record.layer_count,
         "batches": record.batches,

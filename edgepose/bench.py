@@ -1,4 +1,4 @@
-"""Bench: how long each engine takes per batch, and where the time of a whole pipeline goes.
+"""Bench a network: how long each engine takes per batch.
 
 Each backend is measured in a fresh process. Otherwise the memory of one would count for the next, thread pools would
 compete, and a backend's load time would depend on which ran before it.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,15 +22,9 @@ import numpy as np
 from .bundle import Bundle
 from .errors import UsageError, missing_extra
 from .files import atomic_path, write_text
-from .report import environment, text_table
+from .machine import environment, peak_memory_mb
+from .report import text_table
 from .runtime.backends import open_session
-from .runtime.detect import open_detector
-from .runtime.draw import draw_poses
-from .runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
-from .runtime.pose import load
-from .runtime.run import DEFAULT_FPS
-from .runtime.sinks import Sink, VideoSink
-from .runtime.sources import Frame, open_source
 from .verify import choose_backends
 
 BATCHES = (1, 2, 4, 8)
@@ -222,17 +213,6 @@ def measure(bundle: Bundle, backend: str, batches: Sequence[int], budget: Budget
     return rows
 
 
-def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MB (10^6 bytes); None where there is no ``/proc``.
-
-    Not ``getrusage``: Linux lets its maximum start at what the parent process had.
-    """
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="ascii", errors="replace").splitlines() if status.is_file() else []
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]  # in KiB
-    return round(peaks[0] * 1024 / 1e6, 1) if peaks else None
-
-
 def _table_row(row: Row) -> tuple[str, ...]:
     latency = row.latency
     peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
@@ -267,123 +247,3 @@ def plot(report: BenchReport, path: Path) -> None:
     figure.suptitle(report.bundle.manifest.name)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
-
-
-#: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
-_WARM_UP_FRAMES = 3
-
-
-@dataclass(frozen=True)
-class PipelineReport:
-    """What :func:`bench_pipeline` measured, in milliseconds a frame; ``str(report)`` is the table.
-
-    Attributes:
-        bundle: the pose network.
-        source, detector, backend: what ran.
-        people: mean number of people in a frame.
-        stages: by stage, see :data:`edgepose.runtime.pipeline.STAGES`; ``encode`` writes an MPEG-4 video.
-        own_work: what the runtime does around the two networks, the sum of ``OWN_WORK`` in each frame.
-        total: the sum of all stages in each frame.
-    """
-
-    bundle: Bundle
-    source: str
-    detector: str
-    backend: str
-    people: float
-    stages: dict[str, Latency]
-    own_work: Latency
-    total: Latency
-
-    def __str__(self) -> str:
-        rows = {**self.stages, "around the networks": self.own_work, "total": self.total}
-        cells = [(name, *(f"{ms:.2f}" for ms in (x.p50, x.p95, x.p99)), str(x.count)) for name, x in rows.items()]
-        table = text_table(("stage", "p50 ms", "p95 ms", "p99 ms", "frames"), cells)
-        speed = 1e3 / self.total.p50 if self.total.p50 else float("inf")
-        return f"{table}\n{speed:.1f} frames/s at the median, {self.people:.1f} people a frame, {self.backend}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with the versions, hashes and machine that they hold for."""
-        return {
-            "bundle": self.bundle.manifest.name,
-            "source": self.source,
-            "detector": self.detector,
-            "backend": self.backend,
-            "people": round(self.people, 2),
-            "stages": {name: asdict(latency) for name, latency in self.stages.items()},
-            "own_work": asdict(self.own_work),
-            "total": asdict(self.total),
-            "files": self.bundle.manifest.files,
-            "environment": environment(),
-        }
-
-
-def bench_pipeline(
-    bundle: Bundle,
-    source: str,
-    detector: Path | str = "none",
-    backend: str = "auto",
-    frames: int = 100,
-    json_path: Path | None = None,
-) -> PipelineReport:
-    """Measure where the time of a frame goes, from reading it to writing it into a video, and write a JSON report.
-
-    A source that ends early starts again. Of a camera or stream, ``decode`` includes waiting for the next frame.
-
-    Args:
-        bundle: an opened bundle.
-        source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: ONNX file of a detector, or ``none`` to follow one person.
-        backend: of the pose network; the detector runs on onnxruntime.
-        frames: how many are measured, after three that are not.
-        json_path: None for ``reports/bench-pipeline.json`` in the bundle.
-
-    Raises:
-        UsageError: fewer than 1 frame, or a source, detector or backend that cannot be opened.
-    """
-    if frames < 1:
-        raise UsageError(f"cannot measure {frames} frames: expected at least 1")
-    with ExitStack() as stack:
-        estimator = stack.enter_context(load(bundle.path, backend))
-        found = None if str(detector) == "none" else stack.enter_context(closing(open_detector(detector)))
-        video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
-        sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
-        pictures = stack.enter_context(closing(_again_and_again(source)))
-        pipeline = Pipeline(estimator, found)
-        passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)][_WARM_UP_FRAMES:]
-    samples: defaultdict[str, list[float]] = defaultdict(list)
-    for stages, _ in passes:
-        for name, milliseconds in stages.items():
-            samples[name].append(milliseconds)
-    report = PipelineReport(
-        bundle,
-        source,
-        Path(detector).name,
-        estimator.backend,
-        people=float(np.mean([people for _, people in passes])),
-        stages={name: summarise(samples[name]) for name in STAGES if name in samples},
-        own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
-        total=summarise([sum(stages.values()) for stages, _ in passes]),
-    )
-    write_text(json_path or bundle.reports / "bench-pipeline.json", json.dumps(report.to_json(), indent=2) + "\n")
-    return report
-
-
-def _again_and_again(source: str) -> Generator[Frame, None, None]:
-    while True:
-        with open_source(source) as frames:
-            yield from frames
-
-
-def _time_frame(pictures: Iterator[Frame], pipeline: Pipeline, sink: Sink) -> tuple[dict[str, float], int]:
-    """Milliseconds of each stage for the next frame, and the number of people in it."""
-    # Fresh times for each frame: the sum over stages needs them frame by frame, not their percentiles.
-    times = pipeline.times = StageTimes()
-    with times.stage("decode"):
-        frame = next(pictures)
-    poses = pipeline.process(frame.image)
-    with times.stage("draw"):
-        drawn = replace(frame, image=draw_poses(frame.image, poses, pipeline.estimator.skeleton))
-    with times.stage("encode"):
-        sink.write(drawn, poses)
-    return {name: stage.mean for name, stage in times.summary().items()}, len(poses)

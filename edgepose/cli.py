@@ -83,7 +83,8 @@ def _verify(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
-    from .bench import bench, bench_pipeline
+    from .bench import bench
+    from .bench_pipeline import bench_pipeline
     from .bundle import open_bundle
 
     bundle = open_bundle(a.bundle)

@@ -93,7 +93,8 @@ class EngineRecord:
         plugin_hash: sha256 of the plugin library the engine needs, None for none.
         graph_sha256: of the ONNX file it was built from.
         build_seconds: parsing and building.
-        peak_memory_mib: most resident memory of the building process so far, None where the system does not tell.
+        peak_memory_mb: most resident memory of the building process so far (10^6 bytes); None where the system does not
+            tell.
         layers: every layer, in order.
     """
 
@@ -110,12 +111,12 @@ class EngineRecord:
     plugin_hash: str | None
     graph_sha256: str
     build_seconds: float
-    peak_memory_mib: float | None
+    peak_memory_mb: float | None
     layers: tuple[EngineLayer, ...]
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{count} {datatype}" for datatype, count in self.datatypes.items())
-        memory = "" if self.peak_memory_mib is None else f", {self.peak_memory_mib / 1024:.1f} GiB at most"
+        memory = "" if self.peak_memory_mb is None else f", {self.peak_memory_mb / 1000:.1f} GB at most"
         return (
             f"{self.target} {self.version} for {self.gpu or 'any supported GPU'}, batches "
             f"{'/'.join(map(str, self.batches))}, built in {self.build_seconds:.1f} s{memory}\n"

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import base64
-import os
-import platform
-import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .runtime.cuda import device_info, gpu_missing
+from .machine import environment
 from .skeletons import Skeleton
 
 if TYPE_CHECKING:
     from .verify import Check, VerifyReport
-
-_PACKAGES = (
-    *("edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch"),
-    *("tensorrt", "tensorrt-rtx-cu13"),
-)
 
 #: Columns of verify's table, in text and in HTML.
 HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
@@ -48,40 +37,6 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
     return "\n".join(lines)
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the versions and the command that a report was made with, as plain values."""
-    return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "cpu": cpu_name(),
-        "cpu_threads": usable_threads(),
-        "gpu": None if gpu_missing() else device_info().name,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-    }
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it, else the architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(named), platform.processor() or platform.machine())
-
-
-def usable_threads() -> int:
-    """Logical processors that this process may use; containers and ``taskset`` allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def draw_pair(

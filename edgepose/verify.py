@@ -18,7 +18,8 @@ from .errors import CheckError, UsageError
 from .files import write_text
 from .heatmaps import STRIDE
 from .locate import first_difference
-from .report import HEAD, environment, text_table, verify_page
+from .machine import environment
+from .report import HEAD, text_table, verify_page
 from .runtime.backends import BACKENDS, ENGINE_BACKENDS, open_session, unavailable
 from .runtime.session import Arrays, Session
 

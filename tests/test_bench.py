@@ -17,9 +17,7 @@ from edgepose.bench import (
     Latency,
     Row,
     bench,
-    bench_pipeline,
     measure,
-    peak_memory_mb,
     plot,
     summarise,
     time_calls,
@@ -143,12 +141,6 @@ def test_measure_runs_the_warm_up_and_the_calls(bundle: Bundle, monkeypatch: pyt
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system has no /proc")
-def test_peak_memory_grows_with_what_is_held() -> None:
-    before = peak_memory_mb() or 0
-    held = np.ones(400_000_000, np.uint8)
-    assert (peak_memory_mb() or 0) >= min(before, 400) and (peak_memory_mb() or 0) >= held.nbytes / 1e6
-
-
 def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     report = bench(bundle, ["onnxruntime"], (1,), QUICK)
@@ -164,48 +156,3 @@ def test_the_plot_has_a_line_per_backend(bundle: Bundle, tmp_path: Path) -> None
     few = cv2.imread(str(tmp_path / "plot.png"))
     assert few.std() > 5
     assert str(report).splitlines()[1].split() == ["one", "1", *("10.00", "11.00", "12.00", "100.0"), "1", "-", "5"]
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8))
-    return path
-
-
-def test_a_pipeline_is_split_into_its_stages(bundle: Bundle, photo: Path) -> None:
-    report = bench_pipeline(bundle, str(photo), backend="onnxruntime", frames=5)
-    assert list(report.stages) == ["decode", "crop", "infer", "keypoints", "draw", "encode"]
-    assert {latency.count for latency in (*report.stages.values(), report.own_work, report.total)} == {5}
-    assert report.people == 1 and report.detector == "none" and report.backend == "onnxruntime"
-    written = json.loads((bundle.reports / "bench-pipeline.json").read_text())
-    assert written["stages"]["infer"] == vars(report.stages["infer"]) and written["total"]["count"] == 5
-    assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime")
-
-
-def test_own_work_and_total_are_sums_within_a_frame(
-    bundle: Bundle, photo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stages' p99 add up to 6 ms of own work, but no frame has both the slow crop and the slow drawing."""
-    warm_up = [{"crop": 100.0}] * 3
-    frames = [
-        {"decode": 1.0, "crop": 3.0, "infer": 2.0, "draw": 1.0},
-        {"decode": 1.0, "crop": 1.0, "infer": 2.0, "draw": 3.0},
-    ]
-    passes = iter([*warm_up, *frames])
-    monkeypatch.setattr(bench_module, "_time_frame", lambda *_: (next(passes), 2))
-    report = bench_pipeline(bundle, str(photo), backend="onnxruntime", frames=2)
-    assert report.own_work == Latency(4.0, 4.0, 4.0, 2)
-    assert report.total == Latency(7.0, 7.0, 7.0, 2)
-    assert report.stages["crop"] == Latency(2.0, 2.9, 2.98, 2)
-    assert report.people == 2
-
-
-def test_bad_pipelines_are_refused(bundle: Bundle, photo: Path) -> None:
-    with pytest.raises(UsageError, match="cannot measure 0 frames"):
-        bench_pipeline(bundle, str(photo), frames=0)
-    with pytest.raises(UsageError, match="does not exist"):
-        bench_pipeline(bundle, "nothing.mp4", backend="onnxruntime", frames=1)
-    with pytest.raises(UsageError, match="unknown backend"):
-        bench_pipeline(bundle, str(photo), backend="tensorflow", frames=1)
-    assert not bundle.reports.exists()

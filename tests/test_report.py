@@ -6,11 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 from test_verify import CPU, change_goldens, make_bundle
 
-from edgepose import report
-from edgepose.report import draw_pair, environment, picture_tag, text_table, verify_page
+from edgepose.report import draw_pair, picture_tag, text_table, verify_page
 from edgepose.skeletons import LSP14
 from edgepose.verify import Check, VerifyReport, verify
 
@@ -110,19 +108,6 @@ def test_a_picture_survives_its_tag() -> None:
     tag = Page(picture_tag(picture, 'a "quoted" name')).pictures[0]
     assert tag["alt"] == 'a "quoted" name'
     assert np.abs(pixels(tag["src"] or "").astype(int) - picture).max() <= 3
-
-
-def test_environment_holds_what_a_number_depends_on() -> None:
-    found = environment()
-    assert found["cpu"] and found["cpu_threads"] >= 1
-    assert found["versions"]["numpy"] == np.__version__
-    assert found["time"].endswith("+00:00")
-    assert not any("/" in found["command"][0] for _ in "x")
-
-
-def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_PACKAGES", ("numpy", "no-such-package-of-edgepose"))
-    assert list(environment()["versions"]) == ["numpy"]
 
 
 def test_text_table_pads_to_the_widest_cell() -> None:

@@ -17,6 +17,7 @@ from ..engines import ANY_SM, EngineRecord, load_target, record_path, recording_
 from ..errors import CheckError, UsageError
 from ..files import atomic_path, sha256
 from ..heatmaps import STRIDE
+from ..machine import peak_memory_mb
 from ..runtime.cuda import device_info, gpu_missing
 from .engine_log import check_precision, count_datatypes, find_listing, read_layers
 
@@ -72,7 +73,7 @@ def build_engine(
         plugin_hash=None,
         graph_sha256=sha256(bundle.graph),
         build_seconds=round(seconds, 3),
-        peak_memory_mib=_peak_memory_mib(),
+        peak_memory_mb=peak_memory_mb(),
         layers=layers,
     )
     _write(bundle, record, plan)
@@ -162,15 +163,6 @@ def _inspect(trt: Any, log: Any, plan: Any) -> str:
     if engine is None:
         raise CheckError(f"the engine that was just built cannot be loaded on this GPU: {log.reason()}")
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.ONELINE))
-
-
-def _peak_memory_mib() -> float | None:
-    """Linux only. ``getrusage`` would count the process that started this one too."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return round(int(fields["VmHWM"].split()[0]) / 1024, 1)
 
 
 def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:

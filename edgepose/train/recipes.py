@@ -64,7 +64,7 @@ RECIPES = {
     "ditn_lite_lsp": Recipe(
         model="ditn_lite",
         skeleton="lsp14",
-        epochs=34,
+        epochs=28,
         batch=8,
         lr=2e-3,
         weight_decay=1e-2,

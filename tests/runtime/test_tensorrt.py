@@ -31,7 +31,7 @@ RECORD = EngineRecord(
     plugin_hash=None,
     graph_sha256="0" * 64,
     build_seconds=1.5,
-    peak_memory_mib=None,
+    peak_memory_mb=None,
     layers=(EngineLayer("sum", "Reduce", ("uint8",), ("float32",)),),
 )
 BUILD = "edgepose build .*b.edgepose --target tensorrt"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ...plugins.torch_op import DynamicDepthwiseConv2d
 from ...skeletons import Skeleton
 from .heads import Heads
-from .hrnet import HRNet, HRNetConfig, conv_bn
+from .hrnet import HRNet, HRNetConfig, conv_bn, heatmap_head
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.expand = nn.Sequential(*conv_bn(channels, 2 * channels, 1))
         self.reduce = nn.Sequential(*conv_bn(2 * channels, channels, 3))
-        self.head = nn.Conv2d(channels, outputs, 1) if linear else nn.Sequential(*conv_bn(channels, outputs, 1))
+        self.head = heatmap_head(channels, outputs) if linear else nn.Sequential(*conv_bn(channels, outputs, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.head(self.reduce(self.expand(features)) + features)
@@ -104,14 +104,15 @@ class SpatialAttention(nn.Module):
     """Equation 5: (1 + sigmoid(DW9x9(1x1(g)))) * g with g = ReLU(BN(3x3(x))). 4.0 k parameters.
 
     Reading: BN and ReLU after the 1x1 and BN after the depthwise convolution (Table 8), but no ReLU between that BN and
-    the sigmoid, which would pin the map to [0.5, 1). The first BN starts at a tenth of the usual scale, so that
-    training starts from heat-maps near zero instead of near one.
+    the sigmoid, which would pin the map to [0.5, 1). The 3x3 starts as the identity and its BN at 0.02, so
+    that training starts from heat-maps near zero, each driven by its own joint's features.
     """
 
     def __init__(self, joints: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(*conv_bn(joints, joints, 3))
-        nn.init.constant_(self.residual[1].weight, 0.1)
+        nn.init.dirac_(self.residual[0].weight)
+        nn.init.constant_(self.residual[1].weight, 0.02)
         self.point = nn.Sequential(*conv_bn(joints, joints, 1))
         self.depth = nn.Conv2d(joints, joints, 9, padding=4, groups=joints, bias=False)
         self.bn = nn.BatchNorm2d(joints)
@@ -175,7 +176,7 @@ class DITN(nn.Module):
             self.joint_decoder = Decoder(config.width, joints, linear=not switches.ditm)
             self.bone_decoder = Decoder(config.width, bones, linear=True)
         else:
-            self.joint_decoder, self.bone_decoder = nn.Conv2d(config.width, joints, 1), None
+            self.joint_decoder, self.bone_decoder = heatmap_head(config.width, joints), None
         self.transfer = InformationTransfer(skeleton, cab=switches.cab) if switches.ditm else None
         self.spatial = SpatialAttention(joints) if switches.sab else nn.Identity()
 

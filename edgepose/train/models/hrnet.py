@@ -47,6 +47,17 @@ def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = T
     return layers + ([nn.ReLU(inplace=True)] if relu else [])
 
 
+def heatmap_head(cin: int, cout: int) -> nn.Conv2d:
+    """The 1x1 convolution that ends in heat-maps; it starts at Normal(0, 0.001) and no bias, as the official pose code.
+
+    PyTorch's own start makes heat-maps of order 1, and the features spend the first epochs unlearning them.
+    """
+    head = nn.Conv2d(cin, cout, 1)
+    nn.init.normal_(head.weight, std=0.001)
+    nn.init.zeros_(head.bias)
+    return head
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with an identity shortcut."""
 
@@ -165,7 +176,7 @@ class HRNet(nn.Module):
         self.stage3 = Stage(c[:3], config.modules[1], config.blocks)
         self.transition3 = self._new_branch(c, 3)
         self.stage4 = Stage(c, config.modules[2], config.blocks, high_only=True)
-        self.final_layer = nn.Identity() if joints is None else nn.Conv2d(c[0], joints, 1)
+        self.final_layer = nn.Identity() if joints is None else heatmap_head(c[0], joints)
 
     @staticmethod
     def _new_branch(channels: list[int], index: int) -> nn.ModuleList:
