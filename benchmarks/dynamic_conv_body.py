@@ -17,7 +17,6 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -30,7 +29,7 @@ from edgepose.bench import Budget, summarise, time_calls
 from edgepose.engines import load_target, recording_logger
 from edgepose.errors import CheckError, UsageError
 from edgepose.export.engine_log import find_listing, read_layers
-from edgepose.plugins import onnx_function
+from edgepose.plugins.onnx_function import OPSET, function_body
 from edgepose.plugins.spec import DOMAIN, OP_TYPE, VERSION
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
 from edgepose.report import text_table
@@ -70,7 +69,7 @@ class Graph:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
 
         inputs, output = [value("x", C, H, W), value("k", C, KH, KW)], value(self.nodes[-1].output[0], C, H, W)
-        opsets = [helper.make_opsetid("", onnx_function.OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
         return helper.make_model(
             helper.make_graph(self.nodes, "body", inputs, [output]), opset_imports=opsets, ir_version=10
         )
@@ -81,8 +80,7 @@ def tiled(tile: tuple[int, int]) -> onnx.ModelProto:
     op = Graph()
     op(OP_TYPE, "x", "k", domain=DOMAIN)
     model = op.model()
-    with patch.object(onnx_function, "TILE", tile):
-        model.functions.append(onnx_function.function_body(C, H, W, KH, KW))
+    model.functions.append(function_body(C, H, W, KH, KW, tile=tile))
     return model
 
 

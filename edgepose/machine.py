@@ -13,7 +13,7 @@ from typing import Any
 from .runtime.cuda import device_info, gpu_missing
 
 _PACKAGES = (
-    *("edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch"),
+    *("python", "edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch"),
     *("tensorrt", "tensorrt-rtx-cu13"),
 )
 
@@ -27,8 +27,7 @@ def environment() -> dict[str, Any]:
         "cpu_threads": usable_threads(),
         "gpu": None if gpu_missing() else device_info().name,
         "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": versions(*_PACKAGES),
     }
 
 
@@ -45,11 +44,15 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed; ``python`` stands for the interpreter."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = platform.python_version() if name == "python" else version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def peak_memory_mb() -> float | None:

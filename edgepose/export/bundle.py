@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from ..bundle import CHECKPOINT, GOLDENS, GRAPH, MANIFEST, Bundle, Goldens, Mani
 from ..errors import UsageError
 from ..files import staging_folder
 from ..geometry import crop_regions, region_affine, warp_crop
+from ..machine import versions
 from ..photos import PEOPLE, load_photo
 from ..train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
 from ..train.models.contract import PoseGraph
@@ -59,10 +58,10 @@ def export(
         input_size=spec.input_size,
         options=spec.options,
         trained=weights is not None,
-        made_with=_versions(),
+        made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
     )
     with staging_folder(output) as folder:
-        save_checkpoint(folder / CHECKPOINT, network, spec, half=_is_half(network))
+        save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / GRAPH)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
         parts = [(folder / name).replace(output / name) for name in (CHECKPOINT, GRAPH, GOLDENS)]
@@ -89,11 +88,6 @@ def _decide_spec(
     return ModelSpec(model, skeleton or "coco17", input_size or (256, 192))
 
 
-def _is_half(network: torch.nn.Module) -> bool:
-    """Weights that FP16 holds exactly (they came from an FP16 checkpoint) are stored in FP16 again."""
-    return all(torch.equal(v, v.half().to(v.dtype)) for v in network.state_dict().values() if v.is_floating_point())
-
-
 def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 crops of the public-domain photos, in the views of :data:`GOLDEN_VIEWS`."""
     crops = []
@@ -114,14 +108,3 @@ def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]
     keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
     return Goldens(crops, keypoints, heatmaps)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("edgepose", "torch", "onnx", "onnxsim", "numpy")
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -7,8 +7,8 @@ per sample and channel::
 
 The map is cut into tiles of 8x8 outputs with their halo (ph = 8 + kh - 1, pw = 8 + kw - 1), and the kernel is spread
 into a doubly banded (Toeplitz) matrix, which all tiles share. The spreading is itself a product with a constant 0/1
-tensor. Tiles of 8x8 were the fastest of the forms that ``benchmarks/dynamic_conv_body.py`` measures: larger tiles
-multiply more zeros, smaller ones copy more halo.
+tensor. Larger tiles multiply more zeros, smaller ones copy more halo: ``benchmarks/dynamic_conv_body.py`` measures them
+beside other forms, of which only a Scan over a dynamic-weight Conv is faster, and TensorRT's parser refuses that.
 
 The body is specialised to static C, H, W, kh and kw; the batch stays dynamic, and the dtype is that of the inputs.
 """
@@ -30,11 +30,13 @@ TILE = (8, 8)
 OPSET = 18
 
 
-def function_body(channels: int, height: int, width: int, kh: int, kw: int) -> onnx.FunctionProto:
+def function_body(
+    channels: int, height: int, width: int, kh: int, kw: int, *, tile: tuple[int, int] = TILE
+) -> onnx.FunctionProto:
     """Body of ``edgepose::DynamicDepthwiseConv2d`` for x (N, C, H, W) and kernels (N, C, kh, kw), kh and kw odd."""
     from onnx import helper
 
-    (th, tw), body = TILE, _Body()
+    (th, tw), body = tile, _Body()
     rows, cols = -(-height // th), -(-width // tw)
     ph, pw = th + kh - 1, tw + kw - 1
     top, left = kh // 2, kw // 2
@@ -46,7 +48,7 @@ def function_body(channels: int, height: int, width: int, kh: int, kw: int) -> o
     patches = body.windows(bands, axis=4, count=cols, step=tw, size=pw, join=3)
     patches = body.reshape(patches, [0, channels, rows * cols, ph * pw])
 
-    spread = body.op("CastLike", body.constant(_spread(kh, kw)), "kernels")
+    spread = body.op("CastLike", body.constant(_spread(kh, kw, tile)), "kernels")
     banded = body.op("MatMul", body.reshape("kernels", [0, channels, kh * kw]), spread)
     banded = body.reshape(banded, [0, channels, ph * pw, th * tw])
 
@@ -58,12 +60,12 @@ def function_body(channels: int, height: int, width: int, kh: int, kw: int) -> o
     )
 
 
-def _spread(kh: int, kw: int) -> NDArray[np.bool_]:
+def _spread(kh: int, kw: int, tile: tuple[int, int]) -> NDArray[np.bool_]:
     """(kh * kw, ph * pw * th * tw): where each kernel weight stands in the banded matrix.
 
     Booleans keep the file small; TensorRT takes an int8 constant for a quantised one and refuses it.
     """
-    (th, tw), ph, pw = TILE, TILE[0] + kh - 1, TILE[1] + kw - 1
+    (th, tw), ph, pw = tile, tile[0] + kh - 1, tile[1] + kw - 1
     ones = np.zeros((kh, kw, ph, pw, th, tw), dtype=np.bool_)
     for u, v, a, b in np.ndindex(kh, kw, th, tw):
         ones[u, v, a + u, b + v, a, b] = True

@@ -28,21 +28,17 @@ class ModelSpec:
         return build_model(self.model, skeleton=self.skeleton, input_size=self.input_size, **self.options)
 
 
-def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec, *, half: bool = False) -> None:
+def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
     """Write weights and ``spec`` to a safetensors file, under a temporary name first.
 
     Args:
         path: the file to write.
         network: its state dict is saved.
         spec: stored in the file's metadata.
-        half: store floating-point weights in FP16 (they are read back as FP32).
     """
     from safetensors.torch import save_file
 
-    tensors = {
-        key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
-        for key, value in network.state_dict().items()
-    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"edgepose": json.dumps(asdict(spec))})
 

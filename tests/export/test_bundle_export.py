@@ -22,7 +22,7 @@ from edgepose.export import bundle as bundle_module  # noqa: E402
 from edgepose.export.bundle import GOLDEN_VIEWS, export, golden_crops  # noqa: E402
 from edgepose.files import sha256  # noqa: E402
 from edgepose.runtime.backends import open_session  # noqa: E402
-from edgepose.train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint  # noqa: E402
+from edgepose.train.checkpoint import ModelSpec, load_weights, read_spec  # noqa: E402
 from edgepose.train.models import build_model  # noqa: E402
 from edgepose.train.models.contract import PoseGraph  # noqa: E402
 
@@ -101,17 +101,6 @@ def test_without_weights_seed_0_is_exported_and_said_to_be_untrained(tmp_path: P
     for key, value in build_model("ditn_lite", skeleton="mpii16", input_size=(64, 96), seed=0).state_dict().items():
         assert torch.equal(value, stored[key]), key
     assert bundle_module._decide_spec("ditn_lite", None, None, None) == ModelSpec("ditn_lite", "coco17", (256, 192))
-
-
-@pytest.mark.usefixtures("quick_graph")
-@pytest.mark.parametrize("half", [False, True])
-def test_weights_are_stored_in_the_precision_they_came_in(tmp_path: Path, half: bool) -> None:
-    save_checkpoint(tmp_path / "x.safetensors", SPEC.build(), SPEC, half=half)
-    bundle = export(None, tmp_path / "x.edgepose", weights=tmp_path / "x.safetensors")
-    stored, given = load_file(bundle.path / CHECKPOINT), load_file(tmp_path / "x.safetensors")
-    kinds = {value.dtype for value in stored.values() if value.is_floating_point()}
-    assert kinds == {torch.float16 if half else torch.float32}
-    assert all(torch.equal(value, given[key]) for key, value in stored.items())
 
 
 @pytest.mark.usefixtures("quick_graph")
