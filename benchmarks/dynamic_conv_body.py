@@ -32,9 +32,9 @@ from edgepose.export.engine_log import find_listing, read_layers
 from edgepose.plugins.onnx_function import OPSET, function_body
 from edgepose.plugins.spec import DOMAIN, OP_TYPE, VERSION
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
-from edgepose.report import text_table
 from edgepose.runtime.backends import open_graph
 from edgepose.runtime.session import Arrays
+from edgepose.tables import text_table
 
 #: ``ditn_hrnet_w32`` for COCO at 256x192: two channels for each of 19 bones.
 C, H, W, KH, KW = 38, 64, 48, 7, 5

@@ -20,7 +20,7 @@ from edgepose.bundle import open_bundle
 from edgepose.engines import EngineRecord, read_record
 from edgepose.errors import UsageError
 from edgepose.export.bundle import export
-from edgepose.report import text_table
+from edgepose.tables import text_table
 
 MODELS = (("ditn_hrnet_w32", "coco17"), ("hrnet_w32", "coco17"), ("ditn_lite", "lsp14"))
 SIZE = (256, 192)

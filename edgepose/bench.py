@@ -23,9 +23,8 @@ from .bundle import Bundle
 from .errors import UsageError, missing_extra
 from .files import atomic_path, write_text
 from .machine import environment, peak_memory_mb
-from .report import text_table
-from .runtime.backends import open_session
-from .verify import choose_backends
+from .runtime.backends import choose_backends, open_session
+from .tables import text_table
 
 BATCHES = (1, 2, 4, 8)
 

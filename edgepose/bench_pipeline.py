@@ -18,7 +18,6 @@ from .bundle import Bundle
 from .errors import UsageError
 from .files import write_text
 from .machine import environment
-from .report import text_table
 from .runtime.detect import open_detector
 from .runtime.draw import draw_poses
 from .runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
@@ -26,6 +25,7 @@ from .runtime.pose import load
 from .runtime.run import DEFAULT_FPS
 from .runtime.sinks import Sink, VideoSink
 from .runtime.sources import Frame, open_source
+from .tables import text_table
 
 #: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
 _WARM_UP_FRAMES = 3

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
 from .runtime.cuda import device_info, gpu_missing
+from .tables import text_table
 
 OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
 
@@ -154,9 +155,6 @@ def _ffmpeg() -> Finding:
 
 
 def _table(findings: list[Finding]) -> str:
-    """Own columns rather than :func:`edgepose.report.text_table`: that module imports OpenCV, which may be broken."""
-    rows = [("item", "status", "detail"), *((f.item, f.status, f.detail) for f in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = [f"{item:<{widths[0]}}  {status:<{widths[1]}}  {detail}" for item, status, detail in rows]
+    table = text_table(("item", "status", "detail"), [(f.item, f.status, f.detail) for f in findings])
     mends = [f"  {f.item}: {f.install}" for f in findings if f.install]
-    return "\n".join([*lines, "", "to install what is missing:", *mends] if mends else lines) + "\n"
+    return "\n".join([table, "", "to install what is missing:", *mends] if mends else [table]) + "\n"

@@ -20,7 +20,7 @@ from .runtime.pose import PoseEstimator
 from .skeletons import get_skeleton
 from .train.accuracy import Predictor, evaluate_pck
 from .train.checkpoint import load_weights, read_spec
-from .train.data.samples import load_samples
+from .train.data import load_samples
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_verify import make_bundle
+from tiny_bundle import make_bundle
 
 from edgepose import bench as bench_module
 from edgepose.bench import (

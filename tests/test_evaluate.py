@@ -21,7 +21,7 @@ from edgepose.geometry import crop_regions, region_affine, transform_points  # n
 from edgepose.heatmaps import encode_joints  # noqa: E402
 from edgepose.runtime.session import Arrays, TensorSpec  # noqa: E402
 from edgepose.skeletons import LSP14  # noqa: E402
-from edgepose.train.data.samples import PoseSample, load_samples  # noqa: E402
+from edgepose.train.data import PoseSample, load_samples  # noqa: E402
 
 PERSONS, SIDE, SIZE = 16, 120, (64, 64)
 JOINTS = LSP14.joints

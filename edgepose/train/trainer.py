@@ -19,8 +19,8 @@ from ..metrics import mean_pck
 from ..skeletons import get_skeleton
 from .accuracy import Predictor, evaluate_pck
 from .checkpoint import ModelSpec, save_checkpoint
+from .data import PoseSample, load_samples
 from .data.loader import PoseDataset, make_loader
-from .data.samples import PoseSample, load_samples
 from .losses import ditn_loss
 from .models.contract import normalise
 from .recipes import Recipe

@@ -23,7 +23,7 @@ from edgepose.geometry import crop_boxes  # noqa: E402
 from edgepose.images import read_image  # noqa: E402
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d  # noqa: E402
 from edgepose.runtime.backends import open_graph  # noqa: E402
-from edgepose.train.data.samples import load_samples  # noqa: E402
+from edgepose.train.data import load_samples  # noqa: E402
 from edgepose.train.models import build_model  # noqa: E402
 from edgepose.train.models.contract import PoseGraph  # noqa: E402
 

@@ -13,8 +13,8 @@ scipy_io = pytest.importorskip("scipy.io")
 from edgepose.errors import UsageError  # noqa: E402
 from edgepose.heatmaps import decode  # noqa: E402
 from edgepose.skeletons import LSP14  # noqa: E402
+from edgepose.train.data import load_samples  # noqa: E402
 from edgepose.train.data.loader import Augmentation, EpochSampler, PoseDataset, make_loader  # noqa: E402
-from edgepose.train.data.samples import load_samples  # noqa: E402
 from edgepose.train.recipes import get_recipe  # noqa: E402
 
 PERSONS = 8

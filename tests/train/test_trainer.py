@@ -55,8 +55,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(lsp, tmp_path, monkeypat
 
 
 def test_the_loss_falls_on_a_batch_seen_again(lsp, tmp_path):
+    from edgepose.train.data import load_samples
     from edgepose.train.data.loader import Augmentation, PoseDataset
-    from edgepose.train.data.samples import load_samples
 
     recipe = get_recipe("ditn_lite_lsp", {**SMALL, "epochs": "1"})
     dataset = PoseDataset(load_samples(lsp, "train"), recipe)

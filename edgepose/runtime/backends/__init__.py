@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...bundle import Bundle
+from ...bundle import CHECKPOINT, Bundle
 from ...engines import TARGETS
 from ...errors import UsageError, missing_extra
 from ..session import Session
@@ -41,6 +42,49 @@ def unavailable(backend: str) -> str | None:
     return None
 
 
+def choose_backends(bundle: Bundle, asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Backends that can run a bundle here, and the reasons why the others cannot.
+
+    Args:
+        bundle: an opened bundle.
+        asked: backend names; None or ``["all"]`` for every one that can run.
+
+    Raises:
+        UsageError: a backend that was named is unknown or cannot run; never replaced by another one.
+    """
+    everything = asked is None or list(asked) == ["all"]
+    names = BACKENDS if everything else tuple(dict.fromkeys(asked or ()))
+    if not names:
+        raise UsageError(f"no backend was named: expected all, or some of {', '.join(BACKENDS)}")
+    reasons = {name: cannot_run(bundle, name) for name in names}
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    if skipped and not everything:
+        name, reason = next(iter(skipped.items()))
+        raise UsageError(f"backend {name} cannot run here: {reason}")
+    return tuple(name for name in names if name not in skipped), skipped
+
+
+def cannot_run(bundle: Bundle, backend: str) -> str | None:
+    """Why a bundle cannot run on a backend here, in one sentence, or None if it can.
+
+    Raises:
+        UsageError: no backend has that name.
+    """
+    reason = unavailable(backend)
+    if reason:
+        return reason
+    if backend == "torch" and not (bundle.path / CHECKPOINT).is_file():
+        return f"the bundle has no {CHECKPOINT}"
+    if backend in ENGINE_BACKENDS:
+        from .tensorrt import find_engine
+
+        try:
+            find_engine(bundle, backend)
+        except UsageError as error:
+            return str(error)
+    return None
+
+
 def open_session(bundle: Bundle, backend: str = "auto") -> Session:
     """Open a bundle's network on one backend; never on another one silently.
 
@@ -52,8 +96,11 @@ def open_session(bundle: Bundle, backend: str = "auto") -> Session:
         UsageError: the backend is unknown, not installed, or cannot run here; or the bundle has no engine for it.
     """
     if backend == "auto":
-        backend = next(name for name in BACKENDS if unavailable(name) is None and _has_file(bundle, name))
-    reason = unavailable(backend)
+        runnable, reasons = choose_backends(bundle, None)
+        if not runnable:
+            raise UsageError(f"no backend can run {bundle.path} here: {'; '.join(reasons.values())}")
+        backend = runnable[0]
+    reason = cannot_run(bundle, backend)
     if reason:
         raise UsageError(f"backend {backend} cannot run here: {reason}")
     if backend in ENGINE_BACKENDS:
@@ -82,10 +129,3 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
 
         return OpenVinoSession(graph)
     raise UsageError(f"backend {backend!r} cannot open an ONNX file: expected onnxruntime or openvino")
-
-
-def _has_file(bundle: Bundle, backend: str) -> bool:
-    """Engines must have been built for this backend; every bundle holds what the other backends need."""
-    if backend not in ENGINE_BACKENDS:
-        return True
-    return any(path.name.startswith(f"{backend}-") for path in bundle.engines())

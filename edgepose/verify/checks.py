@@ -1,27 +1,22 @@
-"""Verify: replay the goldens of a bundle on every engine, and say where a wrong one first departs from PyTorch."""
+"""What is checked: replays of the goldens, their errors, and the limits they are held to."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import CHECKPOINT, GOLDENS, Bundle, Goldens
-from .engines import read_record
-from .errors import CheckError, UsageError
-from .files import write_text
-from .heatmaps import STRIDE
-from .locate import first_difference
-from .machine import environment
-from .report import HEAD, text_table, verify_page
-from .runtime.backends import BACKENDS, ENGINE_BACKENDS, open_session, unavailable
-from .runtime.session import Arrays, Session
+from ..bundle import GOLDENS, Bundle, Goldens
+from ..engines import read_record
+from ..errors import UsageError
+from ..heatmaps import STRIDE
+from ..runtime.backends import ENGINE_BACKENDS, open_session
+from ..runtime.session import Arrays, Session
 
 
 @dataclass(frozen=True)
@@ -114,139 +109,6 @@ class Check:
         return (f"{f.heatmap:.2g}", f"{f.heatmap_fraction:.2g}", *(f"{px:.2f}" for px in (f.p50, f.p99, f.largest)))
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What :func:`verify` found; ``str(report)`` is the table.
-
-    Attributes:
-        bundle, goldens: what was replayed.
-        checks: one per backend and batch size.
-        skipped: backend to the reason why it was not checked.
-        differences: failed backend to the sentence of :func:`first_difference`.
-    """
-
-    bundle: Bundle
-    goldens: Goldens
-    checks: tuple[Check, ...]
-    skipped: dict[str, str]
-    differences: dict[str, str]
-
-    @property
-    def passed(self) -> bool:
-        """Whether at least one check ran and none failed."""
-        return bool(self.checks) and all(check.problem is None for check in self.checks)
-
-    def __str__(self) -> str:
-        rows = [
-            (c.backend, c.precision, str(c.batch), *c.cells, "FAILED" if c.problem else "passed") for c in self.checks
-        ]
-        lines = [text_table(HEAD, rows)]
-        lines += [f"{c.backend}, batch {c.batch}: {c.problem}" for c in self.checks if c.problem]
-        lines += [f"{backend}: {sentence}" for backend, sentence in self.differences.items()]
-        lines += [f"skipped {backend}: {reason}" for backend, reason in self.skipped.items()]
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain values."""
-        precisions = dict.fromkeys(check.precision for check in self.checks)
-        return {
-            "bundle": self.bundle.manifest.name,
-            "passed": self.passed,
-            "goldens": len(self.goldens.images),
-            "checks": [_check_json(check) for check in self.checks],
-            "skipped": self.skipped,
-            "first_differences": self.differences,
-            "limits": {precision: asdict(limits_for(precision)) for precision in precisions},
-            "files": self.bundle.manifest.files,
-            "environment": environment(),
-        }
-
-    def write(self) -> None:
-        """Write ``reports/verify.json`` and ``reports/verify.html`` into the bundle."""
-        write_text(self.bundle.reports / "verify.json", json.dumps(self.to_json(), indent=2) + "\n")
-        write_text(self.bundle.reports / "verify.html", verify_page(self))
-
-    def require_passed(self) -> None:
-        """Raise CheckError with the first reason unless every check passed."""
-        if not self.checks:
-            raise CheckError(f"verify: no backend could run: {'; '.join(self.skipped.values())}")
-        failed = [check for check in self.checks if check.problem]
-        if failed:
-            raise CheckError(
-                f"verify: {len(failed)} of {len(self.checks)} checks failed; "
-                f"{failed[0].backend}, batch {failed[0].batch}: {failed[0].problem}"
-            )
-
-
-def verify(bundle: Bundle, backends: Sequence[str] | None = None) -> VerifyReport:
-    """Replay a bundle's goldens one by one and all at once, compare with PyTorch, and write the reports.
-
-    Args:
-        bundle: an opened bundle.
-        backends: names of :data:`edgepose.runtime.backends.BACKENDS`; None or ``["all"]`` takes those that can run
-            here and names the others in ``skipped``.
-
-    Raises:
-        UsageError: the goldens are missing or damaged, or a backend that was named cannot run here.
-    """
-    goldens = read_goldens(bundle)
-    runnable, skipped = choose_backends(bundle, backends)
-    checks = tuple(check for backend in runnable for check in _check_backend(bundle, goldens, backend))
-    differences = {}
-    for check in checks:
-        if check.problem and check.outputs and check.backend not in differences:
-            crop = int(crop_errors(goldens, check.outputs)[1].argmax())
-            differences[check.backend] = _locate(bundle, check, goldens, crop)
-    report = VerifyReport(bundle, goldens, checks, skipped, differences)
-    report.write()
-    return report
-
-
-def _locate(bundle: Bundle, check: Check, goldens: Goldens, crop: int) -> str:
-    try:
-        return first_difference(bundle, check.backend, check.precision, goldens, crop)
-    except UsageError as error:  # the verdict stands without its cause, such as on a device without onnx
-        return f"the first difference was not searched for: {error}"
-
-
-def choose_backends(bundle: Bundle, asked: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Backends that can run a bundle here, and the reasons why the others cannot.
-
-    Args:
-        bundle: an opened bundle.
-        asked: backend names; None or ``["all"]`` for every one that can run.
-
-    Raises:
-        UsageError: a backend that was named is unknown or cannot run; never replaced by another one.
-    """
-    everything = asked is None or list(asked) == ["all"]
-    names = BACKENDS if everything else tuple(dict.fromkeys(asked or ()))
-    if not names:
-        raise UsageError(f"no backend was named: expected all, or some of {', '.join(BACKENDS)}")
-    reasons = {name: _cannot_run(bundle, name) for name in names}
-    skipped = {name: reason for name, reason in reasons.items() if reason}
-    if skipped and not everything:
-        name, reason = next(iter(skipped.items()))
-        raise UsageError(f"backend {name} cannot run here: {reason}")
-    return tuple(name for name in names if name not in skipped), skipped
-
-
-def _cannot_run(bundle: Bundle, backend: str) -> str | None:
-    reason = unavailable(backend)
-    if reason:
-        return reason
-    if backend == "torch" and not (bundle.path / CHECKPOINT).is_file():
-        return f"the bundle has no {CHECKPOINT}"
-    if backend in ENGINE_BACKENDS:
-        from .runtime.backends.tensorrt import find_engine
-
-        try:
-            find_engine(bundle, backend)
-        except UsageError as error:
-            return str(error)
-    return None
-
-
 def read_goldens(bundle: Bundle) -> Goldens:
     """The goldens of a bundle, checked against its manifest and each other.
 
@@ -278,7 +140,8 @@ def read_goldens(bundle: Bundle) -> Goldens:
     return goldens
 
 
-def _check_backend(bundle: Bundle, goldens: Goldens, backend: str) -> Iterator[Check]:
+def check_backend(bundle: Bundle, goldens: Goldens, backend: str) -> Iterator[Check]:
+    """Replay the goldens on one backend, one by one and all at once."""
     precision = _precision(bundle, backend)
     batches = sorted({1, len(goldens.images)})
     try:
@@ -297,7 +160,7 @@ def _precision(bundle: Bundle, backend: str) -> str:
     """Every backend but the engines runs the FP32 graph; an engine's record knows."""
     if backend not in ENGINE_BACKENDS:
         return "fp32"
-    from .runtime.backends.tensorrt import find_engine
+    from ..runtime.backends.tensorrt import find_engine
 
     return read_record(find_engine(bundle, backend)).precision
 
@@ -374,14 +237,3 @@ def judge(figures: Figures, limits: Limits) -> str | None:
         if limit is not None and got > limit
     ]
     return "; ".join(excess) or None
-
-
-def _check_json(check: Check) -> dict[str, Any]:
-    return {
-        "backend": check.backend,
-        "precision": check.precision,
-        "batch": check.batch,
-        "passed": check.problem is None,
-        "problem": check.problem,
-        "figures": asdict(check.figures) if check.figures else None,
-    }

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import CHECKPOINT, Bundle, Goldens
-from .errors import missing_extra
-from .runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
-from .runtime.session import Arrays
+from ..bundle import CHECKPOINT, Bundle, Goldens
+from ..errors import missing_extra
+from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
+from ..runtime.session import Arrays
 
 #: The graph contract's input, and the output where the network ends and the decoding begins.
 IMAGES, HEATMAPS = "images", "heatmaps"
-#: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``verify.LIMITS``).
+#: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``checks.LIMITS``).
 _SAME = 1e-4
 #: FP16's largest finite number.
 _FP16_MAX = 65504.0
@@ -207,8 +207,8 @@ def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[A
     """
     import torch
 
-    from .train.checkpoint import ModelSpec, load_weights
-    from .train.models.contract import normalise
+    from ..train.checkpoint import ModelSpec, load_weights
+    from ..train.models.contract import normalise
 
     manifest = bundle.manifest
     network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()

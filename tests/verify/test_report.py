@@ -6,11 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from test_verify import CPU, change_goldens, make_bundle
+from tiny_bundle import CPU, change_goldens, make_bundle
 
-from edgepose.report import draw_pair, picture_tag, text_table, verify_page
 from edgepose.skeletons import LSP14
-from edgepose.verify import Check, VerifyReport, verify
+from edgepose.tables import text_table
+from edgepose.verify import VerifyReport, verify
+from edgepose.verify.checks import Check
+from edgepose.verify.report import draw_pair, picture_tag, verify_page
 
 _VOID = {"meta", "img", "br", "link"}
 

@@ -1,23 +1,27 @@
-"""What reports share: plain-text tables, the machine and versions they were made with, and the HTML page of verify."""
+"""What verify found, as a table, as JSON, and as one HTML page with pictures of the crops and both skeletons."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .machine import environment
-from .skeletons import Skeleton
+from ..bundle import Bundle, Goldens
+from ..errors import CheckError
+from ..files import write_text
+from ..machine import environment
+from ..skeletons import Skeleton
+from ..tables import text_table
+from .checks import Check, crop_errors, limits_for
 
-if TYPE_CHECKING:
-    from .verify import Check, VerifyReport
-
-#: Columns of verify's table, in text and in HTML.
+#: Columns of the table, in text and in HTML.
 HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
 
 #: RGB, also used in the page's legend: PyTorch's skeleton lies wide below, the backend's thin above.
@@ -27,16 +31,79 @@ _BACKEND = (255, 90, 0)
 _PICTURE = 384
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns of text, two spaces apart.
+@dataclass(frozen=True)
+class VerifyReport:
+    """What :func:`edgepose.verify.verify` found; ``str(report)`` is the table.
 
-    >>> print(text_table(("a", "long"), [("xyz", "1")]))
-    a    long
-    xyz  1
+    Attributes:
+        bundle, goldens: what was replayed.
+        checks: one per backend and batch size.
+        skipped: backend to the reason why it was not checked.
+        differences: failed backend to the sentence of :func:`edgepose.verify.locate.first_difference`.
     """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
-    return "\n".join(lines)
+
+    bundle: Bundle
+    goldens: Goldens
+    checks: tuple[Check, ...]
+    skipped: dict[str, str]
+    differences: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one check ran and none failed."""
+        return bool(self.checks) and all(check.problem is None for check in self.checks)
+
+    def __str__(self) -> str:
+        rows = [
+            (c.backend, c.precision, str(c.batch), *c.cells, "FAILED" if c.problem else "passed") for c in self.checks
+        ]
+        lines = [text_table(HEAD, rows)]
+        lines += [f"{c.backend}, batch {c.batch}: {c.problem}" for c in self.checks if c.problem]
+        lines += [f"{backend}: {sentence}" for backend, sentence in self.differences.items()]
+        lines += [f"skipped {backend}: {reason}" for backend, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain values."""
+        precisions = dict.fromkeys(check.precision for check in self.checks)
+        return {
+            "bundle": self.bundle.manifest.name,
+            "passed": self.passed,
+            "goldens": len(self.goldens.images),
+            "checks": [_check_json(check) for check in self.checks],
+            "skipped": self.skipped,
+            "first_differences": self.differences,
+            "limits": {precision: asdict(limits_for(precision)) for precision in precisions},
+            "files": self.bundle.manifest.files,
+            "environment": environment(),
+        }
+
+    def write(self) -> None:
+        """Write ``reports/verify.json`` and ``reports/verify.html`` into the bundle."""
+        write_text(self.bundle.reports / "verify.json", json.dumps(self.to_json(), indent=2) + "\n")
+        write_text(self.bundle.reports / "verify.html", verify_page(self))
+
+    def require_passed(self) -> None:
+        """Raise CheckError with the first reason unless every check passed."""
+        if not self.checks:
+            raise CheckError(f"verify: no backend could run: {'; '.join(self.skipped.values())}")
+        failed = [check for check in self.checks if check.problem]
+        if failed:
+            raise CheckError(
+                f"verify: {len(failed)} of {len(self.checks)} checks failed; "
+                f"{failed[0].backend}, batch {failed[0].batch}: {failed[0].problem}"
+            )
+
+
+def _check_json(check: Check) -> dict[str, Any]:
+    return {
+        "backend": check.backend,
+        "precision": check.precision,
+        "batch": check.batch,
+        "passed": check.problem is None,
+        "problem": check.problem,
+        "figures": asdict(check.figures) if check.figures else None,
+    }
 
 
 def draw_pair(
@@ -134,8 +201,6 @@ def _figures_html(report: VerifyReport) -> str:
 
 
 def _limits_html(report: VerifyReport) -> str:
-    from .verify import limits_for
-
     precisions = dict.fromkeys(check.precision for check in report.checks)
     rows = [
         (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
@@ -148,8 +213,6 @@ def _backend_html(report: VerifyReport, check: Check) -> str:
     title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
     if check.outputs is None:
         return f"{title}<p>No keypoints to draw.</p>"
-    from .verify import crop_errors
-
     distances, maps = crop_errors(report.goldens, check.outputs)
     figures = []
     for i, crop in enumerate(report.goldens.images):
