@@ -1,4 +1,4 @@
-"""Reading and writing pictures: RGB uint8 arrays, damaged files refused."""
+"""Reading pictures: RGB uint8 arrays, damaged files refused."""
 
 from __future__ import annotations
 
