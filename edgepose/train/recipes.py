@@ -25,6 +25,7 @@ class Recipe:
         bone_weight: lambda of equation 10, the weight of the bone loss.
         rotation: the crop turns by up to this many degrees either way.
         scale_low, scale_high: range of the factor on the size of the person in the crop.
+        half_body: share of the samples that show the body from the hips up, as a close camera does.
         colour: largest relative change of brightness, contrast and each channel's gain.
         seed: of weights, order and augmentation.
     """
@@ -42,6 +43,7 @@ class Recipe:
     rotation: float = 30.0
     scale_low: float = 0.65
     scale_high: float = 1.35
+    half_body: float = 0.0
     colour: float = 0.2
     seed: int = 0
 
@@ -70,6 +72,7 @@ RECIPES = {
         weight_decay=1e-2,
         scale_low=0.75,
         scale_high=1.25,
+        half_body=0.3,
     ),
     "ditn_lsp": Recipe(model="ditn_hrnet_w32", skeleton="lsp14"),
 }

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 scipy_io = pytest.importorskip("scipy.io")
 
 from edgepose.errors import UsageError  # noqa: E402
+from edgepose.geometry import crop_regions, keypoint_box, region_affine, transform_points  # noqa: E402
 from edgepose.heatmaps import decode  # noqa: E402
 from edgepose.skeletons import LSP14  # noqa: E402
 from edgepose.train.data import load_samples  # noqa: E402
@@ -77,6 +78,7 @@ AUGMENTATIONS = [
     Augmentation(mirror=True),
     Augmentation(rotation=30),
     Augmentation(rotation=-25, scale=0.7, mirror=True),
+    Augmentation(half_body=True, mirror=True),
 ]
 
 
@@ -109,6 +111,19 @@ def test_mirroring_exchanges_left_and_right(lsp):
     # Bones are not rounded; the mirror of pixel centres moves them by a quarter of a heat-map pixel each way.
     difference = mirrored["bones"][:, :, :] - plain["bones"][bones].flip(2)
     assert float(difference.abs().max()) < 0.3
+
+
+def test_half_body_crops_around_the_hips_and_up(lsp):
+    dataset = PoseDataset(load_samples(lsp, "train"), RECIPE)
+    upper = [j for j, name in enumerate(LSP14.joints) if not name.endswith(("knee", "ankle"))]
+    joints = np.full((14, 2), [60.0, 115.0])
+    joints[upper] = np.random.default_rng(1).uniform(20, 60, (len(upper), 2))
+    sample = replace(dataset.samples[0], joints=joints, visible=np.ones(14, bool))
+    item = dataset.make(sample, Augmentation(half_body=True))
+    matrix = region_affine(crop_regions(keypoint_box(joints[upper]), RECIPE.input_size)[0], RECIPE.input_size)
+    wanted = transform_points(joints[upper], matrix)
+    assert np.abs(decode(item["joints"][None].numpy())[0, upper, :2] - wanted).max() <= 2  # rounded to map pixels
+    assert not item["weights"][LSP14.joints.index("left_ankle")]  # outside the crop
 
 
 def test_colour_changes_the_crop_not_the_targets(lsp):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ...geometry import crop_regions, region_affine, transform_points, warp_crop
+from ...geometry import crop_regions, keypoint_box, region_affine, transform_points, warp_crop
 from ...heatmaps import STRIDE, encode_bones, encode_joints
 from ...images import read_image
 from ...skeletons import get_skeleton
@@ -26,6 +26,7 @@ class Augmentation:
     rotation: float = 0.0
     scale: float = 1.0
     mirror: bool = False
+    half_body: bool = False
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     shift: float = 0.0
 
@@ -38,6 +39,7 @@ class Augmentation:
             rotation=rng.uniform(-recipe.rotation, recipe.rotation),
             scale=rng.uniform(recipe.scale_low, recipe.scale_high),
             mirror=bool(rng.random() < 0.5),
+            half_body=bool(rng.random() < recipe.half_body),
             gain=tuple(contrast * channel),
             shift=255 * rng.uniform(-recipe.colour, recipe.colour) / 2,
         )
@@ -54,6 +56,7 @@ class PoseDataset(Dataset):
         self.samples = samples
         self.recipe = recipe
         self.skeleton = get_skeleton(recipe.skeleton)
+        self._upper = np.array([not name.endswith(("knee", "ankle")) for name in self.skeleton.joints])
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -66,7 +69,7 @@ class PoseDataset(Dataset):
     def make(self, sample: PoseSample, augmentation: Augmentation) -> dict[str, torch.Tensor]:
         """``crop`` uint8 (H, W, 3), ``joints`` (J, h, w), ``weights`` (J,) and ``bones`` (B, h, w) float32."""
         size = self.recipe.input_size
-        region = crop_regions(sample.box, size)[0]
+        region = crop_regions(self._upper_box(sample) if augmentation.half_body else sample.box, size)[0]
         region[2:] /= augmentation.scale
         matrix = region_affine(region, size, rotation=augmentation.rotation, mirror=augmentation.mirror)
         crop = _recolour(warp_crop(read_image(sample.image), matrix, size), augmentation)
@@ -79,6 +82,11 @@ class PoseDataset(Dataset):
         bones = encode_bones(points, visible, self.skeleton.bones, shape)
         arrays = {"crop": crop, "joints": joints, "weights": weights, "bones": bones}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _upper_box(self, sample: PoseSample) -> NDArray[np.float64]:
+        """Box xyxy around the labelled joints from the hips up, or the whole person's where too few are labelled."""
+        seen = self._upper & sample.visible
+        return keypoint_box(sample.joints[seen]) if seen.sum() >= self._upper.sum() / 2 else sample.box
 
 
 def _recolour(crop: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:
