@@ -76,14 +76,15 @@ class VideoSink:
         self._writer.write(cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR))
 
     def _open(self, size: Size) -> None:
-        self._size = size
-        temporary = self._file.enter_context(atomic_path(self._path))
         # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        with stderr_silenced():
-            self._writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
-        if not self._writer.isOpened():
-            raise UsageError(f"OpenCV cannot encode {self._path} ({size[1]}x{size[0]}): name a folder for pictures")
+        with ExitStack() as stack:  # kept only if the encoder opens: otherwise an older video stays
+            temporary = stack.enter_context(atomic_path(self._path))
+            with stderr_silenced():
+                writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
+            if not writer.isOpened():
+                raise UsageError(f"OpenCV cannot encode {self._path} ({size[1]}x{size[0]}): name a folder for pictures")
+            self._writer, self._size, self._file = writer, size, stack.pop_all()
 
     def close(self) -> None:
         if self._writer is not None:

@@ -141,8 +141,10 @@ def test_wrong_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_sizes_that_cannot_be_encoded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out.mp4").write_text("older")
     sink = VideoSink(tmp_path / "out.mp4", 10)
     with pytest.raises(UsageError, match=r"cannot encode .* \(1x1\)"):
         sink.write(frame(0, size=(1, 1)), [])
     sink.close()
     assert capfd.readouterr().err == ""
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"out.mp4": "older"}
