@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,29 @@ from .files import write_text
 _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 TARGETS = tuple(_MODULES)
 
-#: In place of an SM: the engine holds code for every SM that TensorRT-RTX targets by default.
+#: In place of an SM: the engine holds code for the SMs that TensorRT-RTX targets by default.
 ANY_SM = "any"
+#: These SMs, of which the last stands for every later one too (NVIDIA's TensorRT-RTX documentation, "CPU-Only AOT and
+#: TensorRT-RTX Engines", Compute Capability). 7.5 must be asked for; 8.7 (Orin) and 9.0 (H100) are not among them.
+DEFAULT_SMS = (80, 86, 89, 120)
 
 
 def load_target(target: str) -> Any:
     """Import ``tensorrt`` or ``tensorrt_rtx``, whose Python APIs are the same as far as edgepose uses them.
 
     Raises:
-        UsageError: no target has that name, or its module is not installed.
+        UsageError: no target has that name, or its module is not installed or broken.
     """
     if target not in _MODULES:
         raise UsageError(f"unknown engine target {target!r}: expected one of {', '.join(TARGETS)}")
     module, extra = _MODULES[target]
+    if find_spec(module) is None:
+        raise missing_extra(module, extra)
     try:
         return import_module(module)
-    except ImportError as error:
-        raise missing_extra(module, extra) from error
+    except Exception as error:  # of a library it lacks, or a driver that does not fit: anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"import {module} fails: {reason}: see edgepose doctor") from error
 
 
 def recording_logger(trt: Any, threshold: str) -> Any:
@@ -88,13 +95,14 @@ class EngineRecord:
         batches: smallest, typical and largest batch of the optimisation profile.
         flags: names of the builder flags that were set.
         layer_count: layers of the engine.
-        datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen.
+        datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen; ``unknown``
+            where TensorRT does not tell.
         source: where the layers were read from, ``inspector`` or ``build log``.
         plugin_hash: sha256 of the plugin library the engine needs, None for none.
         graph_sha256: of the ONNX file it was built from.
         build_seconds: parsing and building.
-        peak_memory_mb: most resident memory of the building process so far (10^6 bytes); None where the system does not
-            tell.
+        peak_memory_mb: most resident memory of the building process since its start (10^6 bytes), which may have been
+            taken before the build, such as by an export; None where the system does not tell.
         layers: every layer, in order.
     """
 
@@ -116,7 +124,7 @@ class EngineRecord:
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{count} {datatype}" for datatype, count in self.datatypes.items())
-        memory = "" if self.peak_memory_mb is None else f", {self.peak_memory_mb / 1000:.1f} GB at most"
+        memory = "" if self.peak_memory_mb is None else f" (process peak {self.peak_memory_mb / 1000:.1f} GB)"
         return (
             f"{self.target} {self.version} for {self.gpu or 'any supported GPU'}, batches "
             f"{'/'.join(map(str, self.batches))}, built in {self.build_seconds:.1f} s{memory}\n"
@@ -133,9 +141,14 @@ class EngineRecord:
         """Why the engine cannot run on a target version and SM (None: not known), as half a sentence, or None."""
         if self.target != target or self.version != version:
             return f"was built with {self.target} {self.version}, this machine has {target} {version}"
-        if sm is not None and self.sm not in (sm, ANY_SM):
-            return f"was built for {self.sm} ({self.gpu}), this machine's GPU is {sm}"
-        return None
+        if sm is None or sm == self.sm:
+            return None
+        if self.sm != ANY_SM:
+            return f"was built for {self.sm} ({self.gpu}); this GPU is {sm}"
+        number = int(sm.removeprefix("sm"))
+        if number in DEFAULT_SMS or number > DEFAULT_SMS[-1]:
+            return None
+        return f"was built for {', '.join(f'sm{known}' for known in DEFAULT_SMS)} and later; this GPU is {sm}"
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""

@@ -8,17 +8,17 @@ graph, and no builder flag changes it.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..bundle import ENGINES, Bundle, open_bundle, write_manifest
-from ..engines import ANY_SM, EngineRecord, load_target, record_path, recording_logger
+from ..engines import ANY_SM, EngineLayer, EngineRecord, load_target, record_path, recording_logger
 from ..errors import CheckError, UsageError
 from ..files import atomic_path, sha256
 from ..heatmaps import STRIDE
 from ..machine import peak_memory_mb
-from ..runtime.cuda import device_info, gpu_missing
+from ..runtime.cuda import DeviceInfo, device_info, gpu_missing
 from .engine_log import check_precision, count_datatypes, find_listing, read_layers
 
 PRECISIONS = ("fp32",)
@@ -47,18 +47,9 @@ def build_engine(
         CheckError: TensorRT chose another precision than was asked for; nothing is written.
     """
     _check_options(precision, batches)
-    trt = load_target(target)
-    reason = gpu_missing()
-    if target == "tensorrt" and reason:
-        raise UsageError(f"tensorrt builds engines only on the GPU they will run on: {reason}")
-    gpu = None if reason else device_info()
-    log = recording_logger(trt, "VERBOSE")
-    start = time.perf_counter()
-    plan, flags = _build(trt, log, bundle, batches, for_this_gpu=gpu is not None)
-    seconds = time.perf_counter() - start
-    listing = _inspect(trt, log, plan) if gpu else find_listing(text for _, text in log.messages)
-    layers = read_layers(listing)
-    check_precision(layers, precision)
+    trt, gpu = _load(target)
+    built = _build(trt, bundle, batches, gpu)
+    check_precision(built.layers, precision)
     record = EngineRecord(
         target=target,
         version=trt.__version__,
@@ -66,17 +57,17 @@ def build_engine(
         sm=gpu.sm if gpu else ANY_SM,
         precision=precision,
         batches=batches,
-        flags=flags,
-        layer_count=len(layers),
-        datatypes=count_datatypes(layers),
-        source="inspector" if gpu else "build log",
+        flags=built.flags,
+        layer_count=len(built.layers),
+        datatypes=count_datatypes(built.layers),
+        source=built.source,
         plugin_hash=None,
         graph_sha256=sha256(bundle.graph),
-        build_seconds=round(seconds, 3),
+        build_seconds=round(built.seconds, 3),
         peak_memory_mb=peak_memory_mb(),
-        layers=layers,
+        layers=built.layers,
     )
-    _write(bundle, record, plan)
+    _write(bundle, record, built.plan)
     return record
 
 
@@ -88,8 +79,36 @@ def _check_options(precision: str, batches: tuple[int, int, int]) -> None:
         raise UsageError(f"batches must be 1 <= smallest <= typical <= largest, such as 1,8,32, got {batches}")
 
 
-def _build(
-    trt: Any, log: Any, bundle: Bundle, batches: tuple[int, int, int], *, for_this_gpu: bool
+def _load(target: str) -> tuple[Any, DeviceInfo | None]:
+    """The module of a target, and the GPU to build for: None for the default SMs of TensorRT-RTX."""
+    trt, reason = load_target(target), gpu_missing()
+    if target == "tensorrt" and reason:
+        raise UsageError(f"tensorrt builds engines only on the GPU they will run on: {reason}")
+    return trt, None if reason else device_info()
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A serialised engine, the names of the builder flags it was built with, its layers and where they were read."""
+
+    plan: Any
+    flags: tuple[str, ...]
+    layers: tuple[EngineLayer, ...]
+    source: str
+    seconds: float
+
+
+def _build(trt: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None) -> _Built:
+    log = recording_logger(trt, "VERBOSE")
+    start = time.perf_counter()
+    plan, flags = _compile(trt, log, bundle, batches, gpu)
+    seconds = time.perf_counter() - start
+    listing = _inspect(trt, log, plan) if gpu else find_listing(text for _, text in log.messages)
+    return _Built(plan, flags, read_layers(listing), "inspector" if gpu else "build log", seconds)
+
+
+def _compile(
+    trt: Any, log: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None
 ) -> tuple[Any, tuple[str, ...]]:
     """The serialised engine, and the names of the builder flags it was built with."""
     builder = trt.Builder(log)
@@ -100,9 +119,13 @@ def _build(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # On by default, and not visible in any layer's datatype: it would drop 13 of the 23 bits of a float32 mantissa.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if for_this_gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
+    if gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
         config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+        if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
+            raise UsageError(
+                f"{trt.__name__} {trt.__version__} cannot build for the SM of this GPU, {gpu.sm} ({gpu.name}): "
+                f"{log.reason()}"
+            )
     profile = builder.create_optimization_profile()
     images = network.get_input(0)
     profile.set_shape(images.name, *[(batch, *tuple(images.shape)[1:]) for batch in batches])
@@ -159,10 +182,18 @@ def _check_contract(network: Any, bundle: Bundle) -> None:
 
 def _inspect(trt: Any, log: Any, plan: Any) -> str:
     """The layer listing of an engine; it must be loaded for that, so this needs a GPU."""
-    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
-    if engine is None:
+    runtime = trt.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    context = engine.create_execution_context() if engine else None
+    if context is None:
         raise CheckError(f"the engine that was just built cannot be loaded on this GPU: {log.reason()}")
-    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.ONELINE))
+    _, typical, _ = engine.get_tensor_profile_shape("images", 0)
+    if not context.set_input_shape("images", typical):
+        raise CheckError(f"the engine that was just built refuses a batch of {typical[0]}: {log.reason()}")
+    inspector = engine.create_engine_inspector()
+    # Without shapes TensorRT 10.3 tells no datatypes. The inspector does not keep the context alive; this frame does.
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.ONELINE))
 
 
 def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:

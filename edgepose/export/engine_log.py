@@ -6,6 +6,8 @@ One line a layer, in two dialects; TensorRT before 10.14 or so joins format and 
         Outputs: [ { Name: y, ..., Datatype: Float, Format: ... }], TacticName: ..., StreamId: 0, Metadata: ...
     Name: conv1, LayerType: CaskConvolution, Inputs: [ { Name: x, ..., Format/Datatype: Row major linear FP32 }],
         Outputs: [ { ... } ], ParameterType: Convolution, ..., TacticName: ...
+
+Where a shape is not known yet, the second dialect says ``Format/Datatype: N/A due to dynamic shapes``.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ _LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: (?P
 _DATATYPE = re.compile(r"Datatype: ([^,}\]]+)")
 _WORD = re.compile(rf"\b({'|'.join(_DATATYPES)})\b", re.IGNORECASE)
 
+#: In place of a datatype that TensorRT does not tell.
+UNKNOWN = "unknown"
+
 #: What a layer of each precision may read and write beside the float type itself: pixels, indices and masks.
 _INDICES = frozenset({"uint8", "int32", "int64", "bool"})
 _FLOATS = {"fp32": "float32"}
@@ -67,16 +72,18 @@ def count_datatypes(layers: Iterable[EngineLayer]) -> dict[str, int]:
 def check_precision(layers: Iterable[EngineLayer], precision: str) -> None:
     """Refuse an engine whose layers are not in the precision that was asked for.
 
+    Layers of unknown datatypes pass: networks are strongly typed, and this check is only a second look.
+
     Raises:
         CheckError: no layer computes in it, or one reads or writes another float type; names the first such layer.
     """
     asked = _FLOATS[precision]
     layers = tuple(layers)
     for layer in layers:
-        others = sorted({*layer.reads, *layer.writes} - {asked} - _INDICES)
+        others = sorted({*layer.reads, *layer.writes} - {asked, UNKNOWN} - _INDICES)
         if others:
             raise CheckError(f"{precision} was asked for, but layer {layer.name} ({layer.kind}) is in {others[0]}")
-    if not any(asked in layer.writes for layer in layers):
+    if not any({asked, UNKNOWN} & {*layer.writes} for layer in layers):
         raise CheckError(f"{precision} was asked for, but none of the {len(layers)} layers listed computes in {asked}")
 
 
@@ -90,6 +97,8 @@ def _datatypes(ports: str) -> tuple[str, ...]:
 
 
 def _datatype(text: str) -> str:
-    """A datatype, or a format that names one, in NumPy's words; an unknown one stays as it is and passes no check."""
+    """A datatype, or a format that names one, in NumPy's words; another word stays as it is and passes no check."""
+    if text.startswith("N/A"):
+        return UNKNOWN
     match = _WORD.search(text)
     return _DATATYPES[match[1].lower()] if match else text

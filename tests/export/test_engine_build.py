@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import time
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +13,16 @@ import onnx
 import pytest
 from small_graph import HEIGHT, WIDTH, small_bundle, small_model
 
+from edgepose import engines as engines_module
 from edgepose.bundle import open_bundle
-from edgepose.engines import EngineLayer, EngineRecord, read_record, record_path, recording_logger
+from edgepose.engines import EngineLayer, EngineRecord, load_target, read_record, record_path, recording_logger
 from edgepose.errors import CheckError, UsageError
 from edgepose.export import engine as engine_module
 from edgepose.export.engine import build_engine
 from edgepose.files import sha256
 from edgepose.runtime.backends.onnxruntime import OnnxRuntimeSession
 from edgepose.runtime.backends.tensorrt import TensorRtSession, find_engine
-from edgepose.runtime.cuda import gpu_missing
+from edgepose.runtime.cuda import DeviceInfo, gpu_missing
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -54,8 +55,8 @@ def test_build_writes_an_engine_and_what_tensorrt_chose(tmp_path: Path) -> None:
     assert facts == (RTX, tensorrt_rtx.__version__, None, "any", "fp32", (1, 4, 6), "build log")
     assert record.graph_sha256 == sha256(bundle.graph)
     assert record.plugin_hash is None
-    assert 0 < record.build_seconds < 60
-    assert record.peak_memory_mb is None or 10 < record.peak_memory_mb < 6000
+    assert record.build_seconds > 0
+    assert record.peak_memory_mb is None or record.peak_memory_mb > 10
     assert record.layer_count == len(record.layers)
     assert "TF32" not in record.flags  # it is set by default, and would round float32 unseen
 
@@ -212,6 +213,23 @@ def test_tensorrt_needs_a_gpu_or_first_of_all_tensorrt(tmp_path: Path) -> None:
         build_engine(bundle, "tensorrt")
 
 
+def test_a_module_that_is_broken_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, line, reason in (
+        ("lacking", "import no_such_library_of_edgepose", "No module named 'no_such_library_of_edgepose'"),
+        ("throwing", "raise RuntimeError('libnvinfer.so.10:\\n no such file')", "libnvinfer.so.10: no such file"),
+        ("silent", "raise OSError", "OSError"),
+    ):
+        (tmp_path / f"{name}.py").write_text(line)
+        monkeypatch.setitem(engines_module._MODULES, name, (name, "extra"))
+        with pytest.raises(UsageError) as caught:
+            load_target(name)
+        assert str(caught.value) == f"import {name} fails: {reason}: see edgepose doctor"
+    monkeypatch.setitem(engines_module._MODULES, "absent", ("no_such_module_of_edgepose", "extra"))
+    with pytest.raises(UsageError, match=r"not installed: pip install 'edgepose\[extra\]'"):
+        load_target("absent")
+
+
 @pytest.mark.parametrize(
     ("members", "expected"),
     [({"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 2), ({"STRONGLY_TYPED": 3}, 8), ({"EXPLICIT_BATCH": 0}, 0)],
@@ -223,19 +241,60 @@ def test_strong_typing_is_asked_for_by_name(members: dict[str, int], expected: i
 
 
 def test_layers_come_from_the_inspector_where_a_gpu_can_load_the_engine() -> None:
-    class Runtime:
-        def __init__(self, log: object) -> None:
-            self.log = log
-
-        def deserialize_cuda_engine(self, plan: bytes) -> object:
-            inspector = SimpleNamespace(get_engine_information=lambda form: f"{form} listing of {plan.decode()}")
-            return SimpleNamespace(create_engine_inspector=lambda: inspector) if plan == b"good" else None
-
-    trt = SimpleNamespace(Runtime=Runtime, LayerInformationFormat=SimpleNamespace(ONELINE="one-line"))
+    trt = SimpleNamespace(
+        Runtime=lambda _: SimpleNamespace(deserialize_cuda_engine={b"good": InspectedEngine(4)}.get),
+        LayerInformationFormat=SimpleNamespace(ONELINE="one-line"),
+    )
     log = SimpleNamespace(reason=lambda: "bad magic")
-    assert engine_module._inspect(trt, log, b"good") == "one-line listing of good"
+    assert engine_module._inspect(trt, log, b"good") == "one-line listing for images (4, 16, 12, 3)"
     with pytest.raises(CheckError, match="cannot be loaded on this GPU: bad magic"):
         engine_module._inspect(trt, log, b"bad")
+    trt.Runtime = lambda _: SimpleNamespace(deserialize_cuda_engine=lambda _: InspectedEngine(9))
+    with pytest.raises(CheckError, match="refuses a batch of 9: bad magic"):
+        engine_module._inspect(trt, log, b"good")
+
+
+class InspectedEngine:
+    """An engine for up to 8 crops whose inspector, as TensorRT's, points at a context without keeping it alive."""
+
+    def __init__(self, typical: int) -> None:
+        self.typical = typical
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert (name, profile) == ("images", 0)
+        return [(batch, 16, 12, 3) for batch in (1, self.typical, 8)]
+
+    def create_execution_context(self) -> object:
+        class Context:
+            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                self.shape = f"{name} {shape}"
+                return shape[0] <= 8
+
+        return Context()
+
+    def create_engine_inspector(self) -> object:
+        class Inspector:
+            def __setattr__(self, name: str, value: object) -> None:
+                super().__setattr__(name, weakref.ref(value))
+
+            def get_engine_information(self, form: str) -> str:
+                return f"{form} listing for {self.execution_context().shape}"
+
+        return Inspector()
+
+
+@needs_rtx
+def test_an_sm_that_tensorrt_rtx_does_not_know_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a driver the SM of this GPU cannot be set, as on a GPU that TensorRT-RTX does not support."""
+    import tensorrt_rtx
+
+    monkeypatch.setattr(engine_module, "gpu_missing", lambda: None)
+    monkeypatch.setattr(engine_module, "device_info", lambda: DeviceInfo("H200", "sm90", 1 << 37))
+    monkeypatch.setattr(tensorrt_rtx.IBuilderConfig, "set_compute_capability", lambda *_: False)
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    with pytest.raises(UsageError, match=r"tensorrt_rtx [\d.]+ cannot build for the SM of this GPU, sm90 \(H200\): "):
+        build_engine(bundle, RTX)
+    assert open_bundle(bundle.path).engines() == []
 
 
 @needs_rtx
@@ -261,11 +320,9 @@ def test_an_engine_gives_the_graphs_numbers(tmp_path: Path) -> None:
     assert record.source == "inspector"
     bundle = open_bundle(bundle.path)
     session, reference = TensorRtSession(find_engine(bundle, RTX), RTX), OnnxRuntimeSession(bundle.graph)
-    start = time.perf_counter()
     for count in (0, 1, 2, 4, 5, 11):
         images = np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
         got, expected = session.run({"images": images}), reference.run({"images": images})
         for name, array in expected.items():
             np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-2, err_msg=f"{name}, batch {count}")
-    assert time.perf_counter() - start < 30
     session.close()

@@ -27,6 +27,15 @@ Bindings:
 data
 """  # noqa: E501
 
+#: TensorRT 10.3, from the inspector of an engine with a dynamic batch, without a context that knows its shapes.
+DYNAMIC = """Layers:
+Name: Reformatting CopyNode for Input Tensor 0 to stem, LayerType: Reformat, Inputs: [ { Name: images, Location: Device, Dimensions: [-1,16,12,3], Format/Datatype: N/A due to dynamic shapes }], Outputs: [ { Name: pixels, Location: Device, Dimensions: [-1,3,16,12], Format/Datatype: N/A due to dynamic shapes }], ParameterType: Reformat, Origin: CAST, TacticValue: 0x0, StreamId: 0, Metadata: [ONNX Layer: cast]
+Name: stem + relu, LayerType: CaskConvolution, Inputs: [ { Name: pixels, Location: Device, Dimensions: [-1,3,16,12], Format/Datatype: N/A due to dynamic shapes }], Outputs: [ { Name: y, Location: Device, Dimensions: [-1,4,8,6], Format/Datatype: N/A due to dynamic shapes }], ParameterType: Convolution, Kernel: [3,3], TacticName: sm80_xmma, TacticValue: 0x1, StreamId: 0, Metadata: [ONNX Layer: stem]
+
+Bindings:
+images
+"""  # noqa: E501
+
 
 def test_read_layers_of_a_build_log() -> None:
     assert read_layers(SPLIT) == (
@@ -41,6 +50,19 @@ def test_read_layers_of_tensorrt_10() -> None:
         EngineLayer("Reformatting CopyNode for Input Tensor 0 to conv [0] + relu", "Reformat", ("float32",), ("int8",)),
         EngineLayer("{ForeignNode[a.../b]}", "Myelin", (), ("float16",)),
     )
+
+
+def test_datatypes_that_tensorrt_does_not_tell_are_unknown_and_fail_nothing() -> None:
+    layers = read_layers(DYNAMIC)
+    assert layers == (
+        EngineLayer("Reformatting CopyNode for Input Tensor 0 to stem", "Reformat", ("unknown",), ("unknown",)),
+        EngineLayer("stem + relu", "CaskConvolution", ("unknown",), ("unknown",)),
+    )
+    assert count_datatypes(layers) == {"unknown": 2}
+    check_precision(layers, "fp32")
+    half = EngineLayer("head", "CaskConvolution", ("unknown",), ("float16",))
+    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer head \(CaskConvolution\) is in float16"):
+        check_precision((*layers, half), "fp32")
 
 
 def test_an_unknown_word_is_kept_and_passes_no_check() -> None:

@@ -100,14 +100,17 @@ def view(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 class SumEngine:
-    """``images`` uint8 (N, 2, 2, 3) to ``sums`` float32 (N, 3), the sum over the pixels of each channel."""
+    """``images`` uint8 (N, 2, 2, 3) to ``sums`` float32 (N, 3), the sum over the pixels of each channel.
+
+    The method named ``refuses`` returns False.
+    """
 
     shapes = {"images": (-1, 2, 2, 3), "sums": (-1, 3)}  # noqa: RUF012
     types = {"images": np.uint8, "sums": np.float32}  # noqa: RUF012
     num_io_tensors = 2
 
-    def __init__(self, cudart: HostCudart, batches: tuple[int, int, int], *, fails: bool = False) -> None:
-        self.cudart, self.batches, self.fails = cudart, batches, fails
+    def __init__(self, cudart: HostCudart, batches: tuple[int, int, int], *, refuses: str = "") -> None:
+        self.cudart, self.batches, self.refuses = cudart, batches, refuses
         self.ran: list[int] = []
 
     def get_tensor_name(self, index: int) -> str:
@@ -132,19 +135,19 @@ class SumEngine:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
-        return True
+        return self.refuses != "set_tensor_address"
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert self.batches[0] <= shape[0] <= self.batches[2]
         self.rows = shape[0]
-        return True
+        return self.refuses != "set_input_shape"
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.cudart.current_device == 0
         assert stream in self.cudart.streams
         self.ran.append(self.rows)
         self.cudart.queue.append(self._sum)
-        return not self.fails
+        return self.refuses != "execute_async_v3"
 
     def _sum(self) -> None:
         images = view(self.addresses["images"], (self.rows, 2, 2, 3), np.uint8)

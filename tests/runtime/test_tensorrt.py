@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_doubles import HostCudart, SumEngine, tensorrt_with
+from gpu_doubles import CudaErrorCode, HostCudart, SumEngine, tensorrt_with
 
 from edgepose.bundle import Bundle, Manifest, write_manifest
 from edgepose.engines import EngineLayer, EngineRecord, read_record, record_path
 from edgepose.errors import UsageError
+from edgepose.runtime import backends
+from edgepose.runtime.backends import choose_backends
 from edgepose.runtime.backends import tensorrt as backend_module
 from edgepose.runtime.backends.tensorrt import Executor, TensorRtSession, find_engine, select_engine
 from edgepose.runtime.cuda import CudaError, DeviceInfo, Stream
@@ -114,11 +116,31 @@ def test_a_strided_batch_is_copied_first() -> None:
     np.testing.assert_array_equal(executor.run({"images": feed})["sums"], feed.sum(axis=(1, 2)))
 
 
-def test_a_run_that_tensorrt_refuses_raises() -> None:
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        ("execute_async_v3", "could not run the engine: no reason was logged"),
+        ("set_input_shape", r"refused shape \(3, 2, 2, 3\) for images: no reason was logged"),
+        ("set_tensor_address", "refused a buffer for images: no reason was logged"),
+    ],
+)
+def test_what_tensorrt_refuses_raises(method: str, sentence: str) -> None:
     cudart = HostCudart()
-    executor = Executor(tensorrt_with(SumEngine(cudart, (1, 2, 4), fails=True)), Stream(cudart), b"plan")
-    with pytest.raises(CudaError, match="could not run the engine: no reason was logged"):
-        executor.run({"images": images(1)})
+    trt = tensorrt_with(SumEngine(cudart, (1, 2, 4), refuses=method))
+    with pytest.raises(CudaError, match=f"TensorRT {sentence}"):
+        Executor(trt, Stream(cudart), b"plan").run({"images": images(3)})
+
+
+def test_a_run_that_fails_is_one_sentence(tmp_path: Path, cudart: HostCudart, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_bundle(tmp_path, RECORD)
+    session = TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt")
+    lost = (CudaErrorCode.cudaErrorNoDevice,)
+    monkeypatch.setattr(cudart, "cudaStreamSynchronize", lambda _: lost)
+    with pytest.raises(UsageError) as caught:
+        session.run({"images": images(3)})
+    assert str(caught.value) == (
+        "backend tensorrt failed on a batch of 3: CUDA reported cudaErrorNoDevice: no such device"
+    )
 
 
 def test_session_on_an_engine_of_a_bundle(tmp_path: Path, cudart: HostCudart) -> None:
@@ -147,7 +169,7 @@ def test_an_engine_that_does_not_exist(tmp_path: Path) -> None:
     [
         ({"version": "10.13.3.9"}, "was built with tensorrt 10.13.3.9, this machine has tensorrt 10.3.0"),
         ({"target": "tensorrt-rtx"}, "was built with tensorrt-rtx 10.3.0, this machine has tensorrt 10.3.0"),
-        ({"sm": "sm89", "gpu": "RTX 4090"}, r"was built for sm89 \(RTX 4090\), this machine's GPU is sm87"),
+        ({"sm": "sm89", "gpu": "RTX 4090"}, r"was built for sm89 \(RTX 4090\); this GPU is sm87"),
     ],
 )
 @pytest.mark.usefixtures("cudart")
@@ -213,13 +235,37 @@ def test_a_record_that_is_missing_or_damaged(tmp_path: Path) -> None:
 def test_misfit() -> None:
     assert RECORD.misfit("tensorrt", "10.3.0", "sm87") is None
     assert RECORD.misfit("tensorrt", "10.3.0", None) is None
-    assert replace(RECORD, sm="any").misfit("tensorrt", "10.3.0", "sm90") is None
     assert RECORD.misfit("tensorrt", "10.3.1", None) == (
         "was built with tensorrt 10.3.0, this machine has tensorrt 10.3.1"
     )
-    assert RECORD.misfit("tensorrt", "10.3.0", "sm110") == (
-        "was built for sm87 (Test GPU), this machine's GPU is sm110"
+    assert RECORD.misfit("tensorrt", "10.3.0", "sm110") == ("was built for sm87 (Test GPU); this GPU is sm110")
+
+
+def test_an_engine_built_without_a_gpu_fits_the_default_sms_only() -> None:
+    record = replace(RECORD, sm="any", gpu=None)
+    for sm in ("sm80", "sm86", "sm89", "sm120", "sm121", None):
+        assert record.misfit("tensorrt", "10.3.0", sm) is None, sm
+    for sm in ("sm75", "sm87", "sm90", "sm100", "sm110"):
+        assert record.misfit("tensorrt", "10.3.0", sm) == (
+            f"was built for sm80, sm86, sm89, sm120 and later; this GPU is {sm}"
+        )
+
+
+@pytest.mark.usefixtures("cudart")
+def test_auto_passes_over_an_engine_for_other_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "unavailable", lambda name: "not here" if name == "torch" else None)
+    bundle = make_bundle(tmp_path, replace(RECORD, target="tensorrt-rtx", sm="any", gpu=None))
+    runnable, skipped = choose_backends(bundle, None)
+    assert runnable == ("onnxruntime", "openvino")
+    assert skipped["tensorrt-rtx"].endswith(
+        "no tensorrt-rtx engine that fits: tensorrt-rtx-10.3.0-any-fp32.engine was built for sm80, sm86, sm89, sm120 "
+        f"and later; this GPU is sm87: edgepose build {bundle.path} --target tensorrt-rtx"
     )
+
+
+def test_memory_is_said_to_be_the_process_s() -> None:
+    assert "built in 1.5 s (process peak 2.3 GB)\n" in str(replace(RECORD, peak_memory_mb=2345.6))
+    assert "built in 1.5 s\n" in str(RECORD)
 
 
 def test_select_engine_takes_the_one_that_fits(tmp_path: Path) -> None:

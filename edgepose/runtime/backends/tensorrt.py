@@ -51,7 +51,11 @@ class TensorRtSession:
 
     def run(self, feeds: Arrays) -> Arrays:
         check_feeds(self, feeds)
-        return self._executor.run(feeds)
+        try:
+            return self._executor.run(feeds)
+        except CudaError as error:
+            count = len(feeds[self.inputs[0].name])
+            raise UsageError(f"backend {self.backend} failed on a batch of {count}: {error}") from error
 
     def close(self) -> None:
         self._executor.close()
@@ -67,7 +71,7 @@ class Executor:
 
     Raises:
         UsageError: TensorRT cannot load the plan.
-        CudaError: the buffers do not fit into the GPU's memory.
+        CudaError: the buffers do not fit into the GPU's memory, or TensorRT refuses them; as every method.
     """
 
     def __init__(self, trt: Any, stream: Stream, plan: bytes) -> None:
@@ -108,13 +112,16 @@ class Executor:
     def _allocate(self, spec: TensorSpec) -> int:
         nbytes = self.largest * math.prod(_sample_shape(spec)) * spec.dtype.itemsize
         address = self._stream.allocate(nbytes)
-        self._context.set_tensor_address(spec.name, address)
+        if not self._context.set_tensor_address(spec.name, address):
+            raise CudaError(f"TensorRT refused a buffer for {spec.name}: {self._log.reason()}")
         return address
 
     def _run_part(self, feeds: Arrays, results: Arrays) -> None:
         for name, array in feeds.items():
             # Below the profile's smallest batch the rest of the buffer is computed as well, and not read back.
-            self._context.set_input_shape(name, (max(len(array), self.smallest), *array.shape[1:]))
+            shape = (max(len(array), self.smallest), *array.shape[1:])
+            if not self._context.set_input_shape(name, shape):
+                raise CudaError(f"TensorRT refused shape {shape} for {name}: {self._log.reason()}")
             self._stream.upload(self._addresses[name], array)
         if not self._context.execute_async_v3(self._stream.handle):
             raise CudaError(f"TensorRT could not run the engine: {self._log.reason()}")
