@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,3 +63,29 @@ def check_feeds(session: Session, feeds: Arrays) -> None:
         )
         if array.dtype != spec.dtype or not fits:
             raise UsageError(f"{session.backend}: input {name} is {array.dtype} {array.shape}, expected {spec}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line that an engine's error says, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def engine_errors(backend: str, feeds: Arrays, reason: Callable[[Exception], str] = first_line) -> Iterator[None]:
+    """Engines raise types of their own, without a shared base: whatever one raises in the body becomes a UsageError."""
+    try:
+        yield
+    except Exception as error:
+        count = next((len(array) for array in feeds.values() if array.ndim), 1)
+        raise UsageError(f"backend {backend} failed on a batch of {count}: {reason(error)}") from error
+
+
+def require_open(engine: object) -> None:
+    """Refuse to run a session that was closed: its ``engine`` is None.
+
+    Raises:
+        RuntimeError: a mistake in the calling code, not in what the user gave.
+    """
+    if engine is None:
+        raise RuntimeError("the session was closed: open another one to run the network again")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError, missing_extra
-from ..session import Arrays, TensorSpec, check_feeds
+from ..session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
 
 
 class OpenVinoSession:
@@ -37,10 +37,10 @@ class OpenVinoSession:
             # OpenVINO's importer knows no local functions, so their bodies are put in place of the calls first.
             model = onnx.inliner.inline_local_functions(onnx.load(graph))
             core = openvino.Core()
-            self._model = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints)
+            self._model: Any = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints)
         except (DecodeError, RuntimeError) as error:
             raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {_reason(error)}") from error
-        self._request = self._model.create_infer_request()
+        self._request: Any = self._model.create_infer_request()
         # A port has a name for every tensor folded into it; the graph's own names come in the same order.
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in weights]
@@ -49,12 +49,14 @@ class OpenVinoSession:
         self.outputs = tuple(map(_spec, outputs, self._model.outputs))
 
     def run(self, feeds: Arrays) -> Arrays:
+        require_open(self._request)
         check_feeds(self, feeds)
-        results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
-        return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
+        with engine_errors(self.backend, feeds, _reason):
+            results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
+            return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
 
     def close(self) -> None:
-        del self._request, self._model
+        self._request = self._model = None
 
 
 def _spec(name: str, port: Any) -> TensorSpec:

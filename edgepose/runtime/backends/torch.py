@@ -6,12 +6,14 @@ the network itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...bundle import CHECKPOINT, Bundle
 from ...errors import missing_extra
 from ...heatmaps import STRIDE
-from ..session import Arrays, TensorSpec, check_feeds
+from ..session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
 
 
 class TorchSession:
@@ -35,7 +37,7 @@ class TorchSession:
         network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
         load_weights(network, bundle.path / CHECKPOINT)
         self._torch = torch
-        self._graph = PoseGraph(network).eval()
+        self._graph: Any = PoseGraph(network).eval()
         height, width = manifest.input_size
         joints = len(bundle.skeleton.joints)
         float32 = np.dtype(np.float32)
@@ -46,10 +48,11 @@ class TorchSession:
         )
 
     def run(self, feeds: Arrays) -> Arrays:
+        require_open(self._graph)
         check_feeds(self, feeds)
-        with self._torch.inference_mode():
+        with engine_errors(self.backend, feeds), self._torch.inference_mode():
             results = self._graph(self._torch.from_numpy(feeds["images"]))
-        return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
+            return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
 
     def close(self) -> None:
-        del self._graph
+        self._graph = None
