@@ -16,8 +16,9 @@ def focal_l2(predicted: Tensor, target: Tensor, weights: Tensor, gamma: float = 
     """Focal L2 loss (DITN equations 6 and 7, after Improved-Body-Parts).
 
     Reading: the squared error is weighted by ``|1 - p|**gamma`` where the target is foreground and ``|p|**gamma``
-    elsewhere. Equation 7 as printed lost a "1 -" and would weight the easy background up, against the paper's text and
-    the method it cites. The gradient flows through the factor. The mean is over N, J, h and w.
+    elsewhere. As printed, equation 6 lost a "1 -" before FAC and equation 7 takes the target for the prediction; that
+    would weight the easy background up, against the paper's text and the method it cites. The gradient flows through
+    the factor. The mean is over N, J, h and w.
 
     Args:
         predicted: joint heat-maps.

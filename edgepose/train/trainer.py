@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import UsageError
@@ -41,8 +42,9 @@ def torch_predictor(network: nn.Module) -> Predictor:
 class Run:
     """One training run in one folder.
 
-    ``last.pt`` holds everything a later call needs to go on, ``best.safetensors`` and ``last.safetensors`` the weights,
-    ``metrics.csv`` a line per epoch, ``recipe.json`` the set-up.
+    ``last.pt`` holds everything a later call needs to go on, ``last.safetensors`` the weights, ``metrics.csv`` a line
+    per epoch, ``recipe.json`` the set-up. No epoch is kept for being the best on the test split: that would be training
+    on it.
 
     Args:
         recipe: the set-up; a folder that was begun with another one is refused.
@@ -59,7 +61,7 @@ class Run:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps, pct_start=0.15
         )
-        self.epoch, self.best = 0, 0.0
+        self.epoch = 0
         self._resume()
 
     def _resume(self) -> None:
@@ -76,16 +78,21 @@ class Run:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.best = state["epoch"], state["best"]
+        self.epoch = state["epoch"]
+
+    @property
+    def weights(self) -> Path:
+        """The checkpoint after the last epoch that was finished."""
+        return self.folder / "last.safetensors"
 
     def save(self) -> None:
-        """Write ``last.pt``: weights, optimiser, schedule, epoch."""
+        """Write ``last.safetensors``, then ``last.pt``: weights, optimiser, schedule, epoch."""
+        save_checkpoint(self.weights, self.network, self.spec)
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "epoch": self.epoch,
-            "best": self.best,
         }
         with atomic_path(self.folder / "last.pt") as temporary:
             torch.save(state, temporary)
@@ -137,7 +144,7 @@ def train(
         eval_every: epochs between evaluations on the test split (the last epoch is always evaluated).
 
     Returns:
-        Path of ``last.safetensors``, the weights after the last epoch.
+        Path of the weights after the last epoch.
 
     Raises:
         UsageError: data cannot be read, the device cannot be used, or the folder belongs to another recipe.
@@ -148,21 +155,26 @@ def train(
     run = Run(recipe, folder, device, len(loader))
     while run.epoch < recipe.epochs:
         sampler.epoch, start = run.epoch, time.perf_counter()
-        losses = []
-        with tqdm(loader, desc=f"epoch {run.epoch + 1}/{recipe.epochs}", unit="batch") as progress:
-            for batch in progress:
-                losses.append(run.step(batch))
-                if not np.isfinite(losses[-1]):
-                    raise UsageError(f"the loss became {losses[-1]} in epoch {run.epoch + 1}: lower lr")
-                progress.set_postfix(loss=f"{np.mean(losses[-50:]):.5f}")
-        run.epoch += 1
-        row = {"epoch": run.epoch, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - start}
+        loss = _train_epoch(run, loader)
+        row = {"epoch": run.epoch, "loss": loss, "seconds": time.perf_counter() - start}
         evaluated = run.epoch % eval_every == 0 or run.epoch == recipe.epochs
         row["pck"] = _evaluate(run, test) if evaluated else float("nan")
         run.save()
         run.log(row)
-    save_checkpoint(folder / "last.safetensors", run.network, run.spec)
-    return folder / "last.safetensors"
+    return run.weights
+
+
+def _train_epoch(run: Run, loader: DataLoader) -> float:
+    """One pass over the loader; returns the mean loss."""
+    losses: list[float] = []
+    with tqdm(loader, desc=f"epoch {run.epoch + 1}/{run.recipe.epochs}", unit="batch") as progress:
+        for batch in progress:
+            losses.append(run.step(batch))
+            if not np.isfinite(losses[-1]):
+                raise UsageError(f"the loss became {losses[-1]} in epoch {run.epoch + 1}: lower lr with --set lr=...")
+            progress.set_postfix(loss=f"{np.mean(losses[-50:]):.5f}")
+    run.epoch += 1
+    return float(np.mean(losses))
 
 
 def _check_device(device: str) -> None:
@@ -177,7 +189,4 @@ def _evaluate(run: Run, test: list[PoseSample]) -> float:
     per_joint = evaluate_pck(torch_predictor(run.network), test, skeleton, run.recipe.input_size)
     score = mean_pck(per_joint)
     tqdm.write(f"epoch {run.epoch}: PCK@0.2 {score:.1f} %")
-    if score > run.best:
-        run.best = score
-        save_checkpoint(run.folder / "best.safetensors", run.network, run.spec)
     return score

@@ -26,7 +26,7 @@ def test_focal_l2_and_its_gradient_equal_the_cited_code(shared):
     for stack in range(4):
         predicted = torch.from_numpy(golden["pred"][stack]).requires_grad_()
         loss = focal_l2(predicted, target, weights, 2.0) * target.numel()  # the cited code sums
-        total += float(loss)
+        total += float(loss.detach())
     assert total / 4 == pytest.approx(float(golden["focal_gamma2_parallel_plain_loss"]), rel=1e-5)
     predicted = torch.from_numpy(golden["pred"][0]).requires_grad_()
     (focal_l2(predicted, target, weights, 2.0) * target.numel() / 4).backward()

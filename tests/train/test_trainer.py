@@ -43,7 +43,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(lsp, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         train(recipe, lsp, tmp_path / "parts", workers=0)
     monkeypatch.undo()
-    assert not (tmp_path / "parts/last.safetensors").exists()
     parts = train(recipe, lsp, tmp_path / "parts", workers=0)
 
     first, second = ModelSpec("ditn_lite", "lsp14", (64, 64)).build(), ModelSpec("ditn_lite", "lsp14", (64, 64)).build()

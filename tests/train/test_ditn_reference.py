@@ -1,0 +1,144 @@
+"""DITN's modules against a plain NumPy twin, written from the equations with loops."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from edgepose.plugins.reference import dynamic_depthwise_conv2d  # noqa: E402
+from edgepose.skeletons import Skeleton  # noqa: E402
+from edgepose.train.models.ditn import (  # noqa: E402
+    ChannelAttention,
+    Decoder,
+    InformationTransfer,
+    ParameterAdapter,
+    SpatialAttention,
+)
+
+CHAIN = Skeleton("chain", ("a", "b", "c"), ((0, 1), (1, 2)), ())
+
+
+def conv(x, weight, bias=None, *, stride=1, padding=0, groups=1):
+    """A convolution of (N, C, H, W), one output value at a time."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    out_channels, group_in, kh, kw = weight.shape
+    height, width = (x.shape[2] - kh) // stride + 1, (x.shape[3] - kw) // stride + 1
+    y = np.zeros((len(x), out_channels, height, width))
+    for o in range(out_channels):
+        first = o // (out_channels // groups) * group_in
+        for i, j in np.ndindex(height, width):
+            patch = x[:, first : first + group_in, i * stride : i * stride + kh, j * stride : j * stride + kw]
+            y[:, o, i, j] = (patch * weight[o]).sum(axis=(1, 2, 3))
+    return y if bias is None else y + bias[None, :, None, None]
+
+
+def pool(x):
+    """2x2 max-pooling; an odd last row or column is dropped."""
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    return x[:, :, : 2 * h, : 2 * w].reshape(*x.shape[:2], h, 2, w, 2).max(axis=(3, 5))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+class Weights:
+    """The arrays of a module by name, and its batch norms as functions."""
+
+    def __init__(self, module):
+        self.arrays = {key: value.double().numpy() for key, value in module.state_dict().items()}
+
+    def __call__(self, name):
+        return self.arrays[name]
+
+    def bn(self, name, x):
+        mean, var, gain, shift = (
+            self(f"{name}.{key}")[:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / np.sqrt(var + 1e-5) * gain + shift
+
+
+def randomised(module):
+    """Every weight and statistic drawn at random, so that no part can hide behind a zero or a one."""
+    generator = torch.Generator().manual_seed(3)
+    for key, value in module.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator)
+            value.copy_(noise.abs() + 0.5 if key.endswith(("running_var", "bn.weight")) else 0.4 * noise)
+    return module.eval()
+
+
+def check(module, twin, *inputs):
+    with torch.inference_mode():
+        got = module(*(torch.from_numpy(x) for x in inputs)).numpy()
+    want = twin(Weights(module), *(x.astype(np.float64) for x in inputs))
+    assert got.shape == want.shape
+    assert np.ptp(want) > 0.1
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+def normal(*shape):
+    return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+
+
+def decoder(w, f, *, linear):
+    y = relu(w.bn("expand.1", conv(f, w("expand.0.weight"))))
+    y = relu(w.bn("reduce.1", conv(y, w("reduce.0.weight"), padding=1))) + f
+    if linear:
+        return conv(y, w("head.weight"), w("head.bias"))
+    return relu(w.bn("head.1", conv(y, w("head.0.weight"))))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_decoder(linear):
+    module = randomised(Decoder(4, 3, linear=linear))
+    check(module, lambda w, f: decoder(w, f, linear=linear), normal(2, 4, 6, 5))
+
+
+def adapter(w, bones, prefix=""):
+    groups = bones.shape[1] // 2
+    y = pool(conv(bones, w(f"{prefix}conv1.weight"), stride=2, groups=groups))
+    y = pool(conv(y, w(f"{prefix}conv2.weight"), padding=1, groups=groups))
+    y = conv(y, w(f"{prefix}conv3.weight"), padding=1, groups=groups)
+    return y[:, :, : y.shape[2] - (y.shape[2] + 1) % 2, : y.shape[3] - (y.shape[3] + 1) % 2]
+
+
+@pytest.mark.parametrize("maps", [(32, 24), (24, 40)])  # 24 gives an even side, which loses its last row
+def test_parameter_adapter(maps):
+    check(randomised(ParameterAdapter(2)), adapter, normal(2, 4, *maps))
+
+
+def channel_attention(w, x, prefix=""):
+    groups = x.shape[1] // 2
+    g = relu(w.bn(f"{prefix}bn", conv(x, w(f"{prefix}conv.weight"), padding=1, groups=groups)))
+    gate = conv(g.mean(axis=(2, 3), keepdims=True), w(f"{prefix}gate.weight"), w(f"{prefix}gate.bias"), groups=groups)
+    return (1 + sigmoid(gate)) * g
+
+
+def test_channel_attention():
+    check(randomised(ChannelAttention(3)), channel_attention, normal(2, 6, 7, 5))
+
+
+def spatial_attention(w, x):
+    g = relu(w.bn("residual.1", conv(x, w("residual.0.weight"), padding=1)))
+    y = relu(w.bn("point.1", conv(g, w("point.0.weight"))))
+    return (1 + sigmoid(w.bn("bn", conv(y, w("depth.weight"), padding=4, groups=x.shape[1])))) * g
+
+
+def test_spatial_attention():
+    check(randomised(SpatialAttention(3)), spatial_attention, normal(2, 3, 11, 10))
+
+
+def transfer(w, joints, bones):
+    grouped = conv(joints, w("mix.weight"))[:, [0, 1, 1, 2]]  # bone ab, bone bc
+    theta = adapter(w, bones[:, [0, 0, 1, 1]], "adapter.")
+    refined = grouped + channel_attention(w, dynamic_depthwise_conv2d(grouped, theta), "attention.")
+    return np.stack([refined[:, 0], (refined[:, 1] + refined[:, 2]) / 2, refined[:, 3]], axis=1)
+
+
+def test_information_transfer():
+    check(randomised(InformationTransfer(CHAIN, cab=True)), transfer, normal(2, 3, 32, 24), normal(2, 2, 32, 24))
