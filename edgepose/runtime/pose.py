@@ -110,7 +110,8 @@ def load(bundle: Path | str, backend: str = "auto") -> PoseEstimator:
 
     Args:
         bundle: folder ``NAME.edgepose``.
-        backend: one of :data:`edgepose.runtime.backends.BACKENDS`, or ``auto`` for the fastest that can run here.
+        backend: one of :data:`edgepose.runtime.backends.BACKENDS`, or ``auto`` for the first of tensorrt,
+            tensorrt-rtx, onnxruntime, openvino, torch that can run here.
 
     Raises:
         UsageError: not a bundle, a file in it that is missing or was changed, or a backend that cannot run here.

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_bundle import make_bundle
 
+from edgepose.bundle import Bundle
 from edgepose.errors import UsageError
-from edgepose.runtime.backends import open_graph
+from edgepose.runtime.backends import cannot_run, choose_backends, open_graph, open_session
+from edgepose.runtime.cuda import CudaError
 from edgepose.runtime.session import Session, TensorSpec
 
 ONNX_BACKENDS = ("onnxruntime", "openvino")
@@ -62,7 +65,7 @@ def test_what_an_engine_raises_becomes_one_sentence(pair: Path, backend: str, ca
 
 def test_what_pytorch_raises_becomes_one_sentence(torch_session: Session) -> None:
     assert torch_session.run({"images": np.zeros((2, 32, 24, 3), np.uint8)})["heatmaps"].shape == (2, 3, 8, 6)
-    with pytest.raises(UsageError, match="^backend torch failed on a batch of 3: out of memory$"):
+    with pytest.raises(UsageError, match=r"^backend torch failed on a batch of 3: out of memory$"):
         torch_session.run({"images": np.zeros((3, 32, 24, 3), np.uint8)})
 
 
@@ -105,3 +108,40 @@ def test_types_keep_their_names(tmp_path: Path) -> None:
         text = f"({kind}[N, 2] x) => ({kind}[N, 2] y) {{ y = Identity (x) }}"
         session = open_graph(write_graph(tmp_path / "t.onnx", text))
         assert session.inputs == (TensorSpec("x", (None, 2), np.dtype(dtype)),)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "tiny.edgepose", crops=1)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("libnvinfer.so.10: cannot open\nmore"), ImportError("libcudart.so.12"), UsageError("it is broken")]
+)
+def test_a_broken_tensorrt_leaves_the_others_alone(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr("edgepose.runtime.backends.unavailable", lambda _: None)
+    monkeypatch.setattr("edgepose.runtime.backends.tensorrt.load_target", broken)
+    runnable, skipped = choose_backends(bundle, None)
+    assert runnable == ("onnxruntime", "openvino")
+    assert str(error).splitlines()[0] in skipped["tensorrt"] and "\n" not in skipped["tensorrt"]
+    assert open_session(bundle).backend == "onnxruntime"
+    with pytest.raises(UsageError, match=f"backend tensorrt cannot run here: .*{str(error).splitlines()[0]}$"):
+        open_session(bundle, "tensorrt")
+
+
+def test_a_gpu_that_cannot_be_asked_is_a_reason(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise CudaError("CUDA reported cudaErrorUnknown: unknown error")
+
+    monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda _: True)
+    monkeypatch.setattr("edgepose.runtime.cuda.gpu_missing", fails)
+    assert cannot_run(bundle, "tensorrt") == (
+        "tensorrt is installed, but asking it fails with CudaError: CUDA reported cudaErrorUnknown: unknown error"
+    )
+    with pytest.raises(UsageError, match="unknown backend 'tpu'"):
+        cannot_run(bundle, "tpu")

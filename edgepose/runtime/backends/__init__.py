@@ -9,9 +9,10 @@ from pathlib import Path
 from ...bundle import CHECKPOINT, Bundle
 from ...engines import TARGETS
 from ...errors import UsageError, missing_extra
-from ..session import Session
+from ..session import Session, first_line
 
-#: Every backend, with the module it needs and the extra that installs it. ``auto`` tries them in this order.
+#: Every backend, with the module it needs and the extra that installs it. ``auto`` takes the first of this order that
+#: can run here: engines built for this GPU first, the reference last. The order is fixed; nothing is measured.
 _NEEDS = {
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt-rtx": ("tensorrt_rtx", "rtx"),
@@ -30,9 +31,7 @@ def unavailable(backend: str) -> str | None:
     Raises:
         UsageError: no backend has that name.
     """
-    if backend not in _NEEDS:
-        raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
-    module, extra = _NEEDS[backend]
+    module, extra = _needs(backend)
     if find_spec(module) is None:
         return str(missing_extra(module, extra))
     if backend in ENGINE_BACKENDS:
@@ -70,18 +69,33 @@ def cannot_run(bundle: Bundle, backend: str) -> str | None:
     Raises:
         UsageError: no backend has that name.
     """
-    reason = unavailable(backend)
-    if reason:
-        return reason
+    _needs(backend)  # an unknown name is the caller's mistake, not a reason
+    try:
+        return unavailable(backend) or _missing_file(bundle, backend)
+    except UsageError as error:
+        return str(error)
+    except Exception as error:  # a broken installation raises what it likes, and the other backends still can run
+        return f"{backend} is installed, but asking it fails with {type(error).__name__}: {first_line(error)}"
+
+
+def _needs(backend: str) -> tuple[str, str]:
+    if backend not in _NEEDS:
+        raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    return _NEEDS[backend]
+
+
+def _missing_file(bundle: Bundle, backend: str) -> str | None:
+    """What a bundle lacks for a backend, in one sentence, or None.
+
+    Raises:
+        UsageError: as a reason, too: no engine of the bundle fits, or the target's module cannot be imported.
+    """
     if backend == "torch" and not (bundle.path / CHECKPOINT).is_file():
         return f"the bundle has no {CHECKPOINT}"
     if backend in ENGINE_BACKENDS:
         from .tensorrt import find_engine
 
-        try:
-            find_engine(bundle, backend)
-        except UsageError as error:
-            return str(error)
+        find_engine(bundle, backend)
     return None
 
 
@@ -90,7 +104,8 @@ def open_session(bundle: Bundle, backend: str = "auto") -> Session:
 
     Args:
         bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and has a file in the bundle.
+        backend: one of :data:`BACKENDS`, or ``auto`` for the first of tensorrt, tensorrt-rtx, onnxruntime, openvino,
+            torch that can run here and has a file in the bundle.
 
     Raises:
         UsageError: the backend is unknown, not installed, or cannot run here; or the bundle has no engine for it.
