@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import CheckError, UsageError
 from ..geometry import Size
 from .backends import open_graph
 from .session import Arrays, Session, TensorSpec
@@ -46,7 +46,11 @@ class Detector(Protocol):
         ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        """Persons from what the network gave for a picture of size ``source`` (height, width)."""
+        """Persons from what the network gave for a picture of size ``source`` (height, width).
+
+        Raises:
+            CheckError: the network gave numbers that are not finite.
+        """
         ...
 
     def close(self) -> None:
@@ -84,6 +88,9 @@ class YoloxDetector:
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
         (raw,) = outputs.values()
+        if not np.isfinite(raw).all():  # no score above the threshold would read as an empty picture
+            backend = self._session.backend
+            raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its ONNX file")
         boxes, scores = decode_yolox(raw[0], self._cells, self._threshold)
         fitted = fitted_size(source, self.size)
         limit = np.array([source[1], source[0]] * 2, dtype=np.float64)

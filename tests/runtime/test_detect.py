@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepose.errors import UsageError
+from edgepose.errors import CheckError, UsageError
 from edgepose.images import read_image
 from edgepose.runtime.detect import (
     YoloxDetector,
@@ -125,6 +125,14 @@ def test_threshold_and_boxes_outside_the_picture() -> None:
     outside = YoloxDetector(FakeYolox(prediction((70, 20, 100, 60), 0.9, 0.9, 20)[None]))
     assert len(weak(picture).boxes) == 0
     assert len(outside(picture).boxes) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_not_an_empty_picture(wrong: float) -> None:
+    raw = np.zeros((1, CELLS, 85), np.float32)
+    raw[0, 7, 4] = wrong
+    with pytest.raises(CheckError, match="the detector gave NaN or infinity on backend fake"):
+        YoloxDetector(FakeYolox(raw))(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_nms_keeps_the_best_of_each_pile() -> None:
