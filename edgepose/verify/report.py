@@ -114,7 +114,7 @@ def draw_pair(
     Args:
         crop: (H, W, 3) uint8 RGB.
         pytorch: (J, 3) x, y in crop pixels and score; likewise ``backend``. Joints without a positive score, which
-            have no place, are left out.
+            have no place, and those that are not finite are left out.
         skeleton: the bones to draw.
 
     Returns:
@@ -125,7 +125,8 @@ def draw_pair(
     for keypoints, colour, width in ((pytorch, _PYTORCH, 6), (backend, _BACKEND, 2)):
         # To the centre of an enlarged pixel; an engine that fails may give points too far away for OpenCV.
         points = ((keypoints[:, :2] + 0.5) * factor).clip(-9999, 9999)
-        corners = {j: (round(float(x)), round(float(y))) for j, (x, y) in enumerate(points) if keypoints[j, 2] > 0}
+        drawn = (keypoints[:, 2] > 0) & np.isfinite(keypoints[:, :2]).all(axis=1)
+        corners = {j: (round(float(x)), round(float(y))) for j, (x, y) in enumerate(points) if drawn[j]}
         for a, b in skeleton.bones:
             if a in corners and b in corners:
                 cv2.line(picture, corners[a], corners[b], colour, width, cv2.LINE_AA)

@@ -100,6 +100,8 @@ def test_both_skeletons_are_drawn_where_they_are() -> None:
     assert picture[303, 183].tolist() == [255, 90, 0]
     pytorch[3] = 40, 5, 0
     assert draw_pair(crop, pytorch, backend, LSP14)[:60].max() == 0, "a joint without a score is not drawn"
+    pytorch[3] = np.nan, 5, 1
+    assert draw_pair(crop, pytorch, backend, LSP14)[:60].max() == 0, "a joint without a place is not drawn"
     overlaid = draw_pair(crop, pytorch, pytorch, LSP14)
     assert overlaid[123, 63].tolist() == [255, 90, 0] and overlaid[123, 68].tolist() == [0, 200, 255]
 
