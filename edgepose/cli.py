@@ -147,6 +147,12 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
@@ -206,7 +212,7 @@ def _add_train(commands: _Commands) -> None:
         "--set", type=_assignment, action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field"
     )
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    p.add_argument("--workers", type=int, default=1, help="processes that make batches (default: 1)")
+    p.add_argument("--workers", type=_count, default=1, help="processes that make batches (default: 1)")
     p.set_defaults(call=_train)
 
 
