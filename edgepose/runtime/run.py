@@ -77,7 +77,7 @@ def run(
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
         _refuse_inputs(outputs, frames.inputs)
-        sinks = _open_sinks(save_video, save_json, save_coco, frames.fps)
+        sinks = _open_sinks(save_video, save_json, save_coco, frames)
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(bundle, backend))
@@ -112,15 +112,15 @@ def _process(
 
 
 def _open_sinks(
-    video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None, fps: float | None
+    video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None, source: Source
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if video is not None:
-        sinks.append(open_picture_sink(Path(video), fps or DEFAULT_FPS))
+        sinks.append(open_picture_sink(Path(video), source.fps or DEFAULT_FPS, source.live))
     if json_lines is not None:
         sinks.append(JsonLinesSink(Path(json_lines)))
     if coco is not None:
-        sinks.append(CocoSink(Path(coco)))
+        sinks.append(CocoSink(Path(coco), source.inputs))
     return sinks
 
 

@@ -27,6 +27,9 @@ from .sources import Frame, silence_codecs, stderr_silenced
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 _PERSON = 1  # COCO's category id
+#: Seconds that a picture of a live source stays in the video while the next one is awaited: a stream that stood still
+#: for an hour does not fill the disk.
+LONGEST_HOLD = 5.0
 
 
 class Sink(Protocol):
@@ -41,14 +44,14 @@ class Sink(Protocol):
         ...
 
 
-def open_picture_sink(path: Path, fps: float) -> Sink:
-    """A video if ``path`` ends in one of :data:`VIDEO_SUFFIXES`, a folder of pictures if it has no suffix.
+def open_picture_sink(path: Path, fps: float, live: bool = False) -> Sink:
+    """A :class:`VideoSink` if ``path`` ends in one of :data:`VIDEO_SUFFIXES`, a folder of pictures if it has no suffix.
 
     Raises:
         UsageError: another suffix, or a place that cannot be written to.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSink(path, fps)
+        return VideoSink(path, fps, live)
     if path.suffix and not path.is_dir():
         raise UsageError(f"cannot write {path}: expected a video ({', '.join(VIDEO_SUFFIXES)}) or a folder")
     return ImageFolderSink(path)
@@ -60,20 +63,38 @@ class VideoSink:
     Args:
         path: file ending in one of :data:`VIDEO_SUFFIXES`.
         fps: frames per second.
+        live: the source drops frames: each picture stays until the time of the next one, for :data:`LONGEST_HOLD` at
+            most, so that the video's clock is the clock on the wall.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, live: bool = False) -> None:
         _check_file(path)
         silence_codecs()
-        self._path, self._fps = path, fps
+        self._path, self._fps, self._live = path, fps, live
         self._file = ExitStack()
         self._writer: Any = None
         self._size: Size = (0, 0)
+        self._held: Any = None  # the newest picture; the next one's time tells how long it stays
+        self._time = self._owed = 0.0
 
     def write(self, frame: Frame, poses: Sequence[Pose]) -> None:  # noqa: ARG002
         if self._writer is None:
             self._open(frame.image.shape[:2])
-        self._writer.write(cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR))
+        else:
+            self._write_held(self._places_until(frame.time) if self._live else 1)
+        self._held = cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR)
+        self._time = frame.time
+
+    def _places_until(self, time: float) -> int:
+        """How many of the video's frames lie between the held picture and a time; what rounding leaves is owed."""
+        self._owed += min(time - self._time, LONGEST_HOLD) * self._fps
+        places = round(self._owed)
+        self._owed -= places
+        return places
+
+    def _write_held(self, times: int) -> None:
+        for _ in range(times):
+            self._writer.write(self._held)
 
     def _open(self, size: Size) -> None:
         # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
@@ -88,7 +109,9 @@ class VideoSink:
 
     def close(self) -> None:
         if self._writer is not None:
+            self._write_held(1)
             self._writer.release()
+            self._writer = None
         self._file.close()
 
 
@@ -114,7 +137,7 @@ class ImageFolderSink:
 
 
 class JsonLinesSink:
-    """One JSON object a frame and line: frame, time in seconds, people; coordinates in source pixels."""
+    """One JSON object a frame and line: frame, name, time in seconds, people; coordinates in source pixels."""
 
     def __init__(self, path: Path) -> None:
         self._file = _TextFile(path)
@@ -124,7 +147,8 @@ class JsonLinesSink:
             {"id": p.track_id, "box": _rounded(p.box), "score": round(p.score, 4), "keypoints": _rounded(p.keypoints)}
             for p in poses
         ]
-        self._file.append(json.dumps({"frame": frame.index, "time": round(frame.time, 6), "people": people}) + "\n")
+        line = {"frame": frame.index, "name": frame.name, "time": round(frame.time, 6), "people": people}
+        self._file.append(json.dumps(line) + "\n")
 
     def close(self) -> None:
         self._file.close()
@@ -133,17 +157,22 @@ class JsonLinesSink:
 class CocoSink:
     """COCO keypoint results: a JSON list of one object a person.
 
-    ``image_id`` is the number that the image file is named after, such as 139 for ``000000000139.jpg``; otherwise the
-    index of the frame.
+    ``image_id`` is the number that the image file is named after, such as 139 for ``000000000139.jpg``, if every input
+    has a number of its own for a name; otherwise the index of the frame, for all of them.
+
+    Args:
+        path: the file.
+        inputs: the files of the source.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inputs: Sequence[Path]) -> None:
         self._file = _TextFile(path, header="[", footer="\n]\n")
+        self._numbered = _numbered(inputs)
         self._separator = "\n"
 
     def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
         stem = Path(frame.name).stem
-        image_id = int(stem) if stem.isdecimal() else frame.index
+        image_id = int(stem) if self._numbered and stem.isdecimal() else frame.index
         self._file.append("")  # a frame without people counts too
         for pose in poses:
             x1, y1, x2, y2 = pose.box
@@ -192,6 +221,12 @@ def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     canvas = np.zeros((*size, 3), dtype=np.uint8)
     canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return canvas
+
+
+def _numbered(files: Sequence[Path]) -> bool:
+    """Whether every file is named by a number that no other has: then numbers and indices do not mix and collide."""
+    stems = [file.stem for file in files]
+    return all(map(str.isdecimal, stems)) and len(set(map(int, stems))) == len(stems)
 
 
 def _check_file(path: Path) -> None:

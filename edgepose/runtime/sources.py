@@ -34,7 +34,8 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        index: counts from 0; of a live source every captured frame counts, so gaps are frames that were dropped.
+        index: counts from 0. Of a folder every file counts, of a live source every captured frame: gaps are images
+            that were skipped and frames that were dropped.
         time: seconds; in a video since its start, of a live source since it was opened, when the frame was captured.
         image: (H, W, 3) uint8 RGB.
         name: file name of an image; ``STEM_INDEX`` otherwise, which never reads as a plain number.
@@ -124,8 +125,7 @@ class FolderSource(Source):
         self._spec = spec
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        for path in self.inputs:
+        for index, path in enumerate(self.inputs):
             try:
                 with stderr_silenced():
                     image = read_image(path)
@@ -134,8 +134,7 @@ class FolderSource(Source):
                 _logger.warning("skipped: %s", error)
                 continue
             yield Frame(index, 0.0, image, path.name)
-            index += 1
-        if index == 0:
+        if self.skipped == len(self.inputs):
             raise UsageError(f"none of the {self.skipped} files of {self._spec!r} is an image that can be decoded")
 
 

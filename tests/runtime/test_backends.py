@@ -116,7 +116,8 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("libnvinfer.so.10: cannot open\nmore"), ImportError("libcudart.so.12"), UsageError("it is broken")]
+    "error",
+    [OSError("libnvinfer.so.10: cannot open\nmore"), ImportError("libcudart.so.12"), UsageError("it is broken")],
 )
 def test_a_broken_tensorrt_leaves_the_others_alone(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -104,7 +104,28 @@ def test_damaged_pictures_are_counted_and_pictures_drawn(bundle: Path, tmp_path:
     summary = run(bundle, str(tmp_path / "in"), save_video=tmp_path / "out", save_coco=tmp_path / "o.json")
     assert (summary.frames, summary.skipped) == (2, 1)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["12.jpg", "13.jpg"]
+    assert [r["image_id"] for r in json.loads((tmp_path / "o.json").read_text())] == [0, 1]  # bad.png has no number
+    (tmp_path / "in" / "bad.png").rename(tmp_path / "in" / "11.png")
+    run(bundle, str(tmp_path / "in"), save_json=tmp_path / "o.jsonl", save_coco=tmp_path / "o.json")
     assert [r["image_id"] for r in json.loads((tmp_path / "o.json").read_text())] == [12, 13]
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["name"]) for line in lines] == [(1, "12.png"), (2, "13.png")]
+
+
+def test_overlay_of_a_live_source_plays_at_its_own_speed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Camera(Source):
+        fps, live = 20.0, True
+
+        def __iter__(self) -> Iterator[Frame]:
+            for index, seconds in ((0, 0.0), (3, 0.15), (13, 0.65)):
+                yield Frame(index, seconds, np.zeros((60, 40, 3), np.uint8), f"live_{index:06d}")
+
+    monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: Camera())
+    assert run(bundle, "0", save_video=tmp_path / "o.mp4").frames == 3
+    with open_source(str(tmp_path / "o.mp4")) as written:
+        assert sum(1 for _ in written) == 13 + 1  # the frames of 0.65 s, and the last one
 
 
 def test_what_was_read_of_a_cut_video_is_kept(bundle: Path, tmp_path: Path, make_video) -> None:

@@ -38,18 +38,28 @@ def test_json_lines(tmp_path: Path) -> None:
     first, second = (json.loads(line) for line in (tmp_path / "new" / "out.jsonl").read_text().splitlines())
     assert first == {
         "frame": 0,
+        "name": "a.png",
         "time": 0.0,
         "people": [{"id": 3, "box": [5, 6, 45, 66], "score": 0.8, "keypoints": [[10.123, 20, 0.9], [30, 40.5, 0.7]]}],
     }
-    assert second == {"frame": 1, "time": 0.1, "people": []}
+    assert second == {"frame": 1, "name": "a.png", "time": 0.1, "people": []}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.jsonl"]
 
 
 @pytest.mark.parametrize(
-    ("name", "image_id"), [("000000000139.jpg", 139), ("photo.jpg", 7), ("0001_000007", 7), ("live_000007", 7)]
+    ("inputs", "name", "image_id"),
+    [
+        (["000000000139.jpg", "7.jpg"], "000000000139.jpg", 139),
+        (["photo.jpg"], "photo.jpg", 7),
+        (["139.jpg", "photo.jpg"], "139.jpg", 7),  # the 140th file of the folder may be the one without a number
+        (["139.jpg", "0139.png"], "139.jpg", 7),
+        (["a/139.jpg", "b/139.jpg"], "139.jpg", 7),
+        (["0001.mp4"], "0001_000007", 7),
+        ([], "live_000007", 7),
+    ],
 )
-def test_coco_results(tmp_path: Path, name: str, image_id: int) -> None:
-    sink = CocoSink(tmp_path / "out.json")
+def test_coco_results(tmp_path: Path, inputs: list[str], name: str, image_id: int) -> None:
+    sink = CocoSink(tmp_path / "out.json", [Path(file) for file in inputs])
     sink.write(frame(7, name=name), [POSE, POSE])
     sink.close()
     results = json.loads((tmp_path / "out.json").read_text())
@@ -64,7 +74,7 @@ def test_coco_results(tmp_path: Path, name: str, image_id: int) -> None:
 
 
 def test_coco_results_of_nobody(tmp_path: Path) -> None:
-    sink = CocoSink(tmp_path / "out.json")
+    sink = CocoSink(tmp_path / "out.json", [])
     sink.write(frame(0), [])
     sink.close()
     assert json.loads((tmp_path / "out.json").read_text()) == []
@@ -85,6 +95,34 @@ def test_video_of_frames_of_several_sizes(tmp_path: Path) -> None:
     assert float(three[:, 18:46].mean()) == pytest.approx(200, abs=4)
     assert float(three[:, :12].mean()) == pytest.approx(0, abs=4)
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("live", "greys"),
+    [
+        # Ten frames a second: the first picture fills 0.0 to 0.3, the second 0.3 to 0.5. The third comes within the
+        # fourth's place and is left out; the fourth stands still for 5 seconds, the longest.
+        (True, [50] * 3 + [90] * 2 + [170] * 50 + [210]),
+        (False, [50, 90, 130, 170, 210]),
+    ],
+)
+def test_video_of_a_live_source_keeps_the_time(tmp_path: Path, live: bool, greys: list[int]) -> None:
+    sink = open_picture_sink(tmp_path / "out.mp4", 10, live)
+    for grey, seconds in ((50, 7.0), (90, 7.31), (130, 7.49), (170, 7.51), (210, 100.0)):
+        sink.write(Frame(0, seconds, np.full((48, 64, 3), grey, np.uint8), "a"), [])
+    sink.close()
+    with open_source(str(tmp_path / "out.mp4")) as source:
+        assert [float(f.image.mean()) for f in source] == pytest.approx(greys, abs=5)
+
+
+def test_a_clock_that_does_not_fit_the_frames_loses_nothing(tmp_path: Path) -> None:
+    """7.5 pictures a second in a video of 10: 30 pictures, the last for one place, are 29 / 7.5 s and 0.1 s."""
+    sink = VideoSink(tmp_path / "out.mp4", 10, live=True)
+    for i in range(30):
+        sink.write(Frame(i, i / 7.5, np.zeros((48, 64, 3), np.uint8), "a"), [])
+    sink.close()
+    with open_source(str(tmp_path / "out.mp4")) as source:
+        assert sum(1 for _ in source) == round(29 / 7.5 * 10) + 1
 
 
 def test_video_colours_are_rgb(tmp_path: Path) -> None:
@@ -119,14 +157,17 @@ def test_fit_centred() -> None:
 
 
 def test_without_a_frame_an_older_file_stays(tmp_path: Path) -> None:
-    for name, kind in (("a.jsonl", JsonLinesSink), ("b.json", CocoSink)):
+    for name in ("a.jsonl", "b.json"):
         (tmp_path / name).write_text("older")
-        kind(tmp_path / name).close()
+    JsonLinesSink(tmp_path / "a.jsonl").close()
+    CocoSink(tmp_path / "b.json", []).close()
     VideoSink(tmp_path / "c.mp4", 10).close()
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.jsonl": "older", "b.json": "older"}
 
 
-@pytest.mark.parametrize("make", [JsonLinesSink, CocoSink, lambda path: VideoSink(path, 10), ImageFolderSink])
+@pytest.mark.parametrize(
+    "make", [JsonLinesSink, lambda path: CocoSink(path, []), lambda path: VideoSink(path, 10), ImageFolderSink]
+)
 def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, make) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write to folder"):

@@ -61,7 +61,7 @@ def test_folder_and_globs_are_sorted_and_skip_damaged_images(
     assert [(f.index, f.name, int(f.image[0, 0, 0])) for f in frames] == [
         (0, "a.png", 1),
         (1, "b.png", 2),
-        (2, "d.png", 4),
+        (3, "d.png", 4),  # its place in the listing, where c.png is the third
     ]
     assert source.skipped == 1
     assert len(caplog.messages) == 1
