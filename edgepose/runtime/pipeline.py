@@ -66,7 +66,8 @@ class Pipeline:
 
     Args:
         estimator: the pose network.
-        detector: finds the persons; None follows one person from the last pose.
+        detector: finds the persons; None follows one person from the last pose, and finds nobody in a frame where
+            too few joints are seen.
     """
 
     def __init__(self, estimator: PoseEstimator, detector: Detector | None = None) -> None:
@@ -93,8 +94,8 @@ class Pipeline:
             keypoints = self.estimator.infer(crops)
         with self.times.stage("keypoints"):
             poses = poses_from_crops(keypoints, inverses, boxes, ids)
-            if self.detector is None:
-                self._region.update(poses[0])
+            if self.detector is None and not self._region.update(poses[0]):
+                return []
         return poses
 
     def _detect(self, image: NDArray[np.uint8], detector: Detector) -> tuple[NDArray[np.float64], list[int]]:

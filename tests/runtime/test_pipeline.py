@@ -70,13 +70,23 @@ def test_without_a_detector_one_person_is_followed(
         np.testing.assert_allclose(pose.keypoints[:, :2], joints, atol=1)
         poses.append(pose)
     assert poses[0].box.tolist() == [0, 0, 200, 240]
-    # The joints of the first frame span 100 x 160 pixels from (40, 30), plus a tenth of 160 around.
-    np.testing.assert_allclose(poses[1].box, [24, 14, 156, 206], atol=2)
-    np.testing.assert_allclose(poses[2].box, [28, 14, 160, 206], atol=2)
+    # The joints of the first frame span 100 x 160 pixels from (40, 30), plus a quarter of 160 around.
+    np.testing.assert_allclose(poses[1].box, [0, -10, 180, 230], atol=2)
+    np.testing.assert_allclose(poses[2].box, [4, -10, 184, 230], atol=2)
     assert [p.track_id for p in poses] == [1, 1, 1]
-    (lost,) = pipeline.process(np.zeros((240, 200, 3), np.uint8))
-    assert lost.score == 0
-    assert pipeline.process(np.zeros((240, 200, 3), np.uint8))[0].box.tolist() == [0, 0, 200, 240]
+
+
+def test_nobody_is_found_in_a_black_frame_and_the_next_look_is_everywhere(
+    estimator: PoseEstimator, paint: Callable, person: np.ndarray
+) -> None:
+    pipeline = Pipeline(estimator)
+    black, picture = np.zeros((2, 240, 200, 3), np.uint8)
+    paint(picture, np.add(person, (30, 20)))
+    found = [pipeline.process(image) for image in (black, picture, picture, black, picture)]
+    assert [len(poses) for poses in found] == [0, 1, 1, 0, 1]
+    assert found[1][0].box.tolist() == found[4][0].box.tolist() == [0, 0, 200, 240]
+    assert found[2][0].box.tolist() != [0, 0, 200, 240]
+    assert pipeline.times.summary()["keypoints"].frames == 5
 
 
 def test_what_is_not_a_picture_is_refused(estimator: PoseEstimator) -> None:

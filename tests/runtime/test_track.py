@@ -9,25 +9,38 @@ from edgepose.runtime.track import IdAssigner, RegionTracker
 
 
 def pose(confident: int, joints: int = 14) -> Pose:
-    """Joint j at (100 + 10 j, 50 + 20 j); the first ``confident`` of them score 0.5, the others 0.1."""
+    """Joint j at (100 + 10 j, 50 + 20 j); the first ``confident`` of them score 0.45, the others 0.35."""
     j = np.arange(joints)
-    scores = np.where(j < confident, 0.5, 0.1)
+    scores = np.where(j < confident, 0.45, 0.35)
     return Pose(np.stack([100 + 10 * j, 50 + 20 * j, scores], axis=1).astype(np.float32), 0.3, np.array([0, 0, 9, 9.0]))
 
 
 def test_region_starts_everywhere_then_follows_the_confident_joints() -> None:
     tracker = RegionTracker()
     assert tracker.boxes((480, 640)).tolist() == [[0, 0, 640, 480]]
-    tracker.update(pose(confident=6))
-    # Joints 0..5 span 100..150 by 50..150; a tenth of the longer side is added around.
-    np.testing.assert_allclose(tracker.boxes((480, 640)), [[90, 40, 160, 160]])
+    assert tracker.update(pose(confident=6))
+    # Joints 0..5 span 100..150 by 50..150; a quarter of the longer side is added around.
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[75, 25, 175, 175]])
+
+
+def test_region_does_not_shrink_onto_a_limb() -> None:
+    tracker = RegionTracker()
+    tracker.update(pose(confident=14))  # joints span 100..230 by 50..310, with a quarter of 260 around: 390 high
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[35, -15, 295, 375]])
+    tracker.update(pose(confident=6))  # 100 x 150 around (125, 100) grow by what 150 lacks of 0.8 x 390
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[75 - 81, 25 - 81, 175 + 81, 175 + 81]])
+    for _ in range(9):
+        tracker.update(pose(confident=6))
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[75, 25, 175, 175]])  # it comes there in the end
+    tracker.update(pose(confident=14))
+    np.testing.assert_allclose(tracker.boxes((480, 640)), [[35, -15, 295, 375]])  # growing is not slowed
 
 
 def test_region_is_everywhere_again_when_too_few_joints_are_seen() -> None:
     tracker = RegionTracker()
-    tracker.update(pose(confident=5))  # a third of 14 is 4.67
+    assert tracker.update(pose(confident=5))  # a third of 14 is 4.67
     assert tracker.boxes((480, 640)).tolist() != [[0, 0, 640, 480]]
-    tracker.update(pose(confident=4))
+    assert not tracker.update(pose(confident=4))
     assert tracker.boxes((480, 640)).tolist() == [[0, 0, 640, 480]]
 
 
