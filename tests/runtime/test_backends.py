@@ -146,3 +146,9 @@ def test_a_gpu_that_cannot_be_asked_is_a_reason(bundle: Bundle, monkeypatch: pyt
     )
     with pytest.raises(UsageError, match="unknown backend 'tpu'"):
         cannot_run(bundle, "tpu")
+
+
+def test_idle_threads_of_onnxruntime_leave_the_cores_to_others(pair: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options = open_graph(pair)._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
