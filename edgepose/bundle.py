@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class Manifest:
         options: further arguments of ``build_model``.
         trained: False for a bundle exported without weights.
         crop_padding: factor from the person's box to the crop.
-        decode: how keypoints are read from heat-maps; ``quarter`` is argmax with the quarter offset, in the graph.
+        decode: how keypoints are read from heat-maps: ``quarter``, argmax with the quarter offset, in the graph; any
+            other is refused.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
         schema: version of this layout.
@@ -128,6 +130,24 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
     return Bundle(path, manifest)
 
 
+def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
+    """Move files into a bundle, and write the manifest that names them.
+
+    Their names leave the manifest first: a bundle whose change was interrupted opens all the same, without them.
+
+    Args:
+        bundle: the folder, and the manifest to write.
+        staged: by path in the bundle, the file to move there; on the same file system.
+    """
+    others = {name: digest for name, digest in bundle.manifest.files.items() if name not in staged}
+    bundle = write_manifest(bundle.path, replace(bundle.manifest, files=others))
+    for name, file in staged.items():
+        target = bundle.path / name
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
+    return bundle.with_files(*(bundle.path / name for name in staged))
+
+
 def open_bundle(path: Path | str) -> Bundle:
     """Open a bundle and check every hash in its manifest.
 
@@ -187,9 +207,10 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _check_values(manifest: Manifest) -> None:
     """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
-    texts = (manifest.name, manifest.model, manifest.skeleton, manifest.decode)
+    texts = (manifest.name, manifest.model, manifest.skeleton)
     wanted = {
-        "name, model, skeleton and decode must be texts": all(isinstance(text, str) for text in texts),
+        "name, model and skeleton must be texts": all(isinstance(text, str) for text in texts),
+        f"decode must be 'quarter', got {manifest.decode!r}": manifest.decode == "quarter",
         "input_size must be two positive whole numbers": len(manifest.input_size) == 2
         and all(isinstance(side, int) and side > 0 for side in manifest.input_size),
         "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.bundle import GOLDENS, GRAPH, MANIFEST, SCHEMA, Bundle, Goldens, Manifest, open_bundle, write_manifest
+from edgepose.bundle import (
+    GOLDENS,
+    GRAPH,
+    MANIFEST,
+    SCHEMA,
+    Bundle,
+    Goldens,
+    Manifest,
+    open_bundle,
+    replace_files,
+    write_manifest,
+)
 from edgepose.errors import UsageError
 from edgepose.files import sha256
 from edgepose.skeletons import LSP14
@@ -74,6 +85,44 @@ def test_files_are_added_and_hashed_again(bundle: Bundle) -> None:
     assert bundle.manifest.files.keys() == {GRAPH, GOLDENS}  # the old object is as it was
 
 
+def stage(folder: Path, *names: str) -> dict[str, Path]:
+    """New files, by the name they will have in the bundle."""
+    folder.mkdir()
+    staged = {name: folder / name.replace("/", "-") for name in names}
+    for name, file in staged.items():
+        file.write_text(f"new {name}")
+    return staged
+
+
+def test_files_are_moved_in_and_named(bundle: Bundle, tmp_path: Path) -> None:
+    staged = stage(tmp_path / "staged", GRAPH, "engines/a.engine")
+    changed = replace_files(bundle, staged)
+    assert open_bundle(bundle.path) == changed
+    assert changed.graph.read_text() == "new pose.onnx"
+    assert changed.manifest.files == {name: sha256(bundle.path / name) for name in (GRAPH, GOLDENS, "engines/a.engine")}
+    assert list((tmp_path / "staged").iterdir()) == []
+
+
+@pytest.mark.parametrize(("moves", "left"), [(0, b"graph"), (1, b"new pose.onnx")])
+def test_a_change_that_is_killed_leaves_a_bundle_that_opens(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, left: bytes
+) -> None:
+    staged = stage(tmp_path / "staged", GRAPH, "engines/a.engine")
+    move = Path.replace
+
+    def killed(file: Path, target: Path) -> Path:
+        if file == [*staged.values()][moves]:
+            raise KeyboardInterrupt
+        return move(file, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_files(bundle, staged)
+    opened = open_bundle(bundle.path)
+    assert opened.manifest == replace(bundle.manifest, files={GOLDENS: bundle.manifest.files[GOLDENS]})
+    assert opened.graph.read_bytes() == left
+
+
 def test_files_beside_the_named_ones_do_no_harm(bundle: Bundle) -> None:
     bundle.reports.mkdir()
     (bundle.reports / "verify.json").write_text("{}")
@@ -130,6 +179,8 @@ def test_a_newer_schema_is_refused_whatever_else_it_holds(bundle: Bundle) -> Non
         ({"crop_padding": "1.25"}, "crop_padding must be a positive number"),
         ({"crop_padding": 0}, "crop_padding must be a positive number"),
         ({"skeleton": 14}, "must be texts"),
+        ({"decode": "dark"}, "decode must be 'quarter', got 'dark'"),
+        ({"decode": None}, "decode must be 'quarter', got None"),
     ],
 )
 def test_values_that_no_manifest_holds_are_refused(bundle: Bundle, changes: dict[str, Any], message: str) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..bundle import CHECKPOINT, GOLDENS, GRAPH, MANIFEST, Bundle, Goldens, Manifest
+from ..bundle import (
+    CHECKPOINT,
+    ENGINES,
+    GOLDENS,
+    GRAPH,
+    MANIFEST,
+    REPORTS,
+    Bundle,
+    Goldens,
+    Manifest,
+    replace_files,
+)
 from ..errors import UsageError
 from ..files import staging_folder
 from ..geometry import crop_regions, region_affine, warp_crop
@@ -17,6 +29,9 @@ from ..photos import PEOPLE, load_photo
 from ..train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
 from ..train.models.contract import PoseGraph
 from .graph import export_graph
+
+#: The files of a bundle that an export makes.
+PARTS = (CHECKPOINT, GRAPH, GOLDENS)
 
 #: How the golden crops vary each photo's person: rotation in degrees, factor on the crop, mirrored.
 GOLDEN_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (20.0, 1.2, False), (-15.0, 0.8, True))
@@ -34,7 +49,8 @@ def export(
 
     Args:
         model: network name; may be None when ``weights`` is a checkpoint written by edgepose, which knows.
-        output: bundle folder; it must not exist, or be a bundle, whose parts are then replaced, all or none.
+        output: bundle folder; it must not exist, or be a bundle. That one stays as it is if the export fails; after it
+            succeeded, the parts are replaced, and engines and reports, which belong to the old weights, removed.
         weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0 and the
             manifest says untrained.
         skeleton: skeleton id; None for the checkpoint's, or ``coco17`` where it does not know.
@@ -64,8 +80,16 @@ def export(
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / GRAPH)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
-        parts = [(folder / name).replace(output / name) for name in (CHECKPOINT, GRAPH, GOLDENS)]
-        return Bundle(output, manifest).with_files(*parts)
+        _remove_parts(output)
+        return replace_files(Bundle(output, manifest), {name: folder / name for name in PARTS})
+
+
+def _remove_parts(bundle: Path) -> None:
+    """Remove all but the manifest, which refuses to open until it is replaced: new and old parts never mix."""
+    for name in PARTS:
+        (bundle / name).unlink(missing_ok=True)
+    for name in (ENGINES, REPORTS):
+        shutil.rmtree(bundle / name, ignore_errors=True)
 
 
 def _decide_spec(

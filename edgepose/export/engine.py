@@ -8,14 +8,14 @@ graph, and no builder flag changes it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle import ENGINES, Bundle, open_bundle, write_manifest
+from ..bundle import ENGINES, Bundle, open_bundle, replace_files
 from ..engines import ANY_SM, EngineLayer, EngineRecord, load_target, record_path, recording_logger
 from ..errors import CheckError, UsageError
-from ..files import atomic_path, sha256
+from ..files import atomic_path, sha256, staging_folder
 from ..heatmaps import STRIDE
 from ..machine import peak_memory_mb
 from ..runtime.cuda import DeviceInfo, device_info, gpu_missing
@@ -197,15 +197,10 @@ def _inspect(trt: Any, log: Any, plan: Any) -> str:
 
 
 def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
-    engine = bundle.path / ENGINES / record.file_name
-    written = (engine, record_path(engine))
-    # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
-    manifest = open_bundle(bundle.path).manifest
-    # An engine that is replaced leaves the manifest first: a bundle whose rebuild was interrupted opens all the same.
-    names = {path.relative_to(bundle.path).as_posix() for path in written}
-    others = {name: digest for name, digest in manifest.files.items() if name not in names}
-    current = write_manifest(bundle.path, replace(manifest, files=others))
-    with atomic_path(engine) as temporary:
-        temporary.write_bytes(plan)
-    record.write(record_path(engine))
-    current.with_files(*written)
+    with staging_folder(bundle.path) as folder:
+        engine = folder / record.file_name
+        with atomic_path(engine) as temporary:
+            temporary.write_bytes(plan)
+        record.write(record_path(engine))
+        # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
+        replace_files(open_bundle(bundle.path), {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})

@@ -115,21 +115,45 @@ def test_a_pth_of_a_named_model_is_exported_as_it_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quick_graph")
-def test_exporting_again_replaces_the_parts_and_keeps_the_reports(tmp_path: Path) -> None:
+def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_weights(tmp_path: Path) -> None:
     path = tmp_path / "x.edgepose"
     first = export("ditn_lite", path, skeleton="lsp14", input_size=(64, 64))
     (path / "engines").mkdir()
     (path / "engines" / "old.engine").write_text("of the old graph")
     first.with_files(path / "engines" / "old.engine")
     (path / "reports").mkdir()
-    (path / "reports" / "note.txt").write_text("kept")
+    (path / "reports" / "verify.html").write_text("of the old weights")
     second = export("ditn_lite", path, skeleton="lsp14", input_size=(64, 96))
     assert open_bundle(path) == second
     assert second.engines() == []  # it was built from another graph
     assert second.manifest.input_size == (64, 96)
-    assert (path / "reports" / "note.txt").read_text() == "kept"
+    assert not (path / "engines").exists() and not (path / "reports").exists()
     assert second.goldens().images.shape == (8, 64, 96, 3)
     assert not [p.name for p in path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.usefixtures("quick_graph")
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_an_export_that_is_killed_never_mixes_old_and_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """The old parts are gone, those of the new that came are right, and the export can be repeated."""
+    path = tmp_path / "x.edgepose"
+    export("ditn_lite", path, skeleton="lsp14", input_size=(64, 64))
+    move = Path.replace
+
+    def killed(file: Path, target: Path) -> Path:
+        if target == path / bundle_module.PARTS[moves]:
+            raise KeyboardInterrupt
+        return move(file, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        export("ditn_lite", path, skeleton="lsp14", input_size=(64, 96))
+    opened = open_bundle(path)
+    assert (opened.manifest.input_size, opened.manifest.files) == ((64, 96), {})
+    assert sorted(p.name for p in path.iterdir()) == sorted([*bundle_module.PARTS[:moves], "manifest.json"])
+    assert export("ditn_lite", path, skeleton="lsp14", input_size=(64, 96)) == open_bundle(path)
 
 
 @pytest.mark.parametrize("failure", [CheckError("onnxsim changed"), KeyboardInterrupt()])

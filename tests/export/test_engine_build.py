@@ -103,9 +103,9 @@ def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
 
 
 @needs_rtx
-def test_an_interrupted_rebuild_leaves_a_bundle_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_that_fails_leaves_the_older_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    build_engine(bundle, RTX, batches=(1, 2, 2))
+    older = build_engine(bundle, RTX, batches=(1, 2, 2))
 
     def full_disk(record: EngineRecord, path: Path) -> None:
         raise OSError(f"no space left for {path.name} of {record.target}")
@@ -113,7 +113,9 @@ def test_an_interrupted_rebuild_leaves_a_bundle_that_opens(tmp_path: Path, monke
     monkeypatch.setattr(EngineRecord, "write", full_disk)
     with pytest.raises(OSError, match="no space left"):
         build_engine(open_bundle(bundle.path), RTX, batches=(1, 4, 4))
-    assert open_bundle(bundle.path).engines() == []
+    (engine,) = open_bundle(bundle.path).engines()
+    assert read_record(engine) == older
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["engines", "manifest.json", "pose.onnx"]
 
 
 def _without_body(model: onnx.ModelProto) -> None:
