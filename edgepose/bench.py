@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -136,22 +137,26 @@ class BenchReport:
             "environment": environment(),
         }
 
+    def write(self, path: Path) -> None:
+        """Write as JSON, with a plot (``.png``) beside it where matplotlib is installed."""
+        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
+        if "plot" not in self.skipped:
+            plot(self, path.with_suffix(".png"))
+
 
 def bench(
     bundle: Bundle,
     backends: Sequence[str] | None = None,
     batches: Sequence[int] = BATCHES,
     budget: Budget | None = None,
-    json_path: Path | None = None,
 ) -> BenchReport:
-    """Measure the network of a bundle, and write a JSON report with a plot (``.png``) beside it.
+    """Measure the network of a bundle; nothing is written.
 
     Args:
         bundle: an opened bundle.
         backends: names; None or ``["all"]`` takes those that can run here and names the others in ``skipped``.
         batches: crops per call.
         budget: how long each backend and batch is measured; None for the defaults of :class:`Budget`.
-        json_path: None for ``reports/bench.json`` in the bundle.
 
     Raises:
         UsageError: a batch below 1, or a backend that was named cannot run here or not at a batch size.
@@ -169,14 +174,9 @@ def bench(
             if named:
                 raise
             skipped[backend] = str(error)
-    report = BenchReport(bundle, tuple(rows), skipped, budget)
-    json_path = json_path or bundle.reports / "bench.json"
-    try:
-        plot(report, json_path.with_suffix(".png"))
-    except UsageError as error:  # a device without matplotlib still gets its numbers
-        skipped["plot"] = str(error)
-    write_text(json_path, json.dumps(report.to_json(), indent=2) + "\n")
-    return report
+    if find_spec("matplotlib") is None:  # a device without it still gets its numbers
+        skipped["plot"] = str(missing_extra("matplotlib", "export"))
+    return BenchReport(bundle, tuple(rows), skipped, budget)
 
 
 def _in_fresh_process(bundle: Bundle, backend: str, batches: Sequence[int], budget: Budget) -> list[Row]:

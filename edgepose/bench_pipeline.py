@@ -75,6 +75,10 @@ class PipelineReport:
             "environment": environment(),
         }
 
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
+
 
 def bench_pipeline(
     bundle: Bundle,
@@ -84,7 +88,7 @@ def bench_pipeline(
     frames: int = 100,
     json_path: Path | None = None,
 ) -> PipelineReport:
-    """Measure where the time of a frame goes, from reading it to writing it into a video, and write a JSON report.
+    """Measure where the time of a frame goes, from reading it to writing it into a video.
 
     A source that ends early starts again. Of a camera or stream, ``decode`` includes waiting for the next frame.
 
@@ -94,21 +98,14 @@ def bench_pipeline(
         detector: ONNX file of a detector, or ``none`` to follow one person.
         backend: of the pose network; the detector runs on onnxruntime.
         frames: how many are measured, after three that are not.
-        json_path: None for ``reports/bench-pipeline.json`` in the bundle.
+        json_path: a file for the report; None writes none.
 
     Raises:
         UsageError: fewer than 1 frame, or a source, detector or backend that cannot be opened.
     """
     if frames < 1:
         raise UsageError(f"cannot measure {frames} frames: expected at least 1")
-    with ExitStack() as stack:
-        estimator = stack.enter_context(load(bundle.path, backend))
-        found = None if str(detector) == "none" else stack.enter_context(closing(open_detector(detector)))
-        video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
-        sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
-        pictures = stack.enter_context(closing(_again_and_again(source)))
-        pipeline = Pipeline(estimator, found)
-        passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)][_WARM_UP_FRAMES:]
+    ran_on, passes = _measure(bundle, source, detector, backend, frames)
     samples: defaultdict[str, list[float]] = defaultdict(list)
     for stages, _ in passes:
         for name, milliseconds in stages.items():
@@ -117,14 +114,30 @@ def bench_pipeline(
         bundle,
         source,
         Path(detector).name,
-        estimator.backend,
+        ran_on,
         people=float(np.mean([people for _, people in passes])),
         stages={name: summarise(samples[name]) for name in STAGES if name in samples},
         own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
         total=summarise([sum(stages.values()) for stages, _ in passes]),
     )
-    write_text(json_path or bundle.reports / "bench-pipeline.json", json.dumps(report.to_json(), indent=2) + "\n")
+    if json_path:
+        report.write(json_path)
     return report
+
+
+def _measure(
+    bundle: Bundle, source: str, detector: Path | str, backend: str, frames: int
+) -> tuple[str, list[tuple[dict[str, float], int]]]:
+    """The backend that ran, and what :func:`_time_frame` gives for each frame after the warm-up."""
+    with ExitStack() as stack:
+        estimator = stack.enter_context(load(bundle.path, backend))
+        found = None if str(detector) == "none" else stack.enter_context(closing(open_detector(detector)))
+        video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
+        sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
+        pictures = stack.enter_context(closing(_again_and_again(source)))
+        pipeline = Pipeline(estimator, found)
+        passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)]
+    return estimator.backend, passes[_WARM_UP_FRAMES:]
 
 
 def _again_and_again(source: str) -> Generator[Frame, None, None]:

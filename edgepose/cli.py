@@ -42,7 +42,7 @@ def _say(error: Exception, code: int, debug: bool) -> int:
 
 
 def _train(a: argparse.Namespace) -> None:
-    _need_torch()
+    _need_torch("train", "tqdm")
     from .train.recipes import get_recipe
     from .train.trainer import train
 
@@ -51,7 +51,8 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _eval(a: argparse.Namespace) -> None:
-    _need_torch()
+    if a.target.is_file():  # a checkpoint; a bundle runs on any backend
+        _need_torch("train", "tqdm")
     from .evaluate import evaluate
 
     accuracy = evaluate(a.target, a.data, flip=a.flip, backend=a.backend)
@@ -61,7 +62,7 @@ def _eval(a: argparse.Namespace) -> None:
 
 
 def _export(a: argparse.Namespace) -> None:
-    _need_torch()
+    _need_torch("export")
     from .export.bundle import export
 
     bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
@@ -92,12 +93,16 @@ def _bench(a: argparse.Namespace) -> None:
 
     bundle = open_bundle(a.bundle)
     if a.source is None:
-        print(bench(bundle, a.backend, a.batch, json_path=a.json))
+        figures = bench(bundle, a.backend, a.batch)
+        print(figures)  # first: a place that cannot be written loses no figures
+        figures.write(a.json or bundle.reports / "bench.json")
         return
     if len(a.backend) > 1:
         raise UsageError(f"bench --source measures one backend, got {', '.join(a.backend)}")
     backend = "auto" if a.backend == ("all",) else a.backend[0]
-    print(bench_pipeline(bundle, a.source, a.detector, backend, a.frames, json_path=a.json))
+    frames = bench_pipeline(bundle, a.source, a.detector, backend, a.frames)
+    print(frames)
+    frames.write(a.json or bundle.reports / "bench-pipeline.json")
 
 
 def _run(a: argparse.Namespace) -> None:
@@ -128,15 +133,15 @@ def _doctor(_: argparse.Namespace) -> None:
     print(doctor())
 
 
-def _need_torch() -> None:
-    """The training stage imports torch at the top of its modules; say what is missing before that."""
+def _need_torch(extra: str, *others: str) -> None:
+    """The training stage imports torch and others at the top of its modules; say what is missing before that."""
     from importlib.util import find_spec
 
     from .errors import missing_extra
 
-    for module in ("torch", "safetensors"):
+    for module in ("torch", "safetensors", *others):
         if find_spec(module) is None:
-            raise missing_extra(module, "export")
+            raise missing_extra(module, extra)
 
 
 def _size(text: str) -> tuple[int, int]:

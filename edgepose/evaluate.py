@@ -19,7 +19,6 @@ from .runtime.backends import open_session
 from .runtime.pose import PoseEstimator
 from .skeletons import get_skeleton
 from .train.accuracy import Predictor, evaluate_pck
-from .train.checkpoint import load_weights, read_spec
 from .train.data import load_samples
 
 
@@ -62,7 +61,7 @@ def evaluate(target: Path, data: str, *, flip: bool = False, backend: str = "aut
 
     Args:
         target: bundle folder or checkpoint file.
-        data: KIND:ROOT, see :func:`edgepose.train.data.samples.load_samples`.
+        data: KIND:ROOT, see :func:`edgepose.train.data.load_samples`.
         flip: average with the mirrored crops (the papers' protocol).
         backend: for a bundle; a checkpoint runs in PyTorch.
 
@@ -109,6 +108,7 @@ def _open_bundle(target: Path, backend: str, stack: ExitStack) -> _Network:
 def _open_checkpoint(target: Path, backend: str) -> _Network:
     if backend not in ("auto", "torch"):
         raise UsageError(f"{target} is a checkpoint, which runs in PyTorch only: export it to run on {backend}")
+    from .train.checkpoint import load_weights, read_spec
     from .train.trainer import torch_predictor
 
     stored = read_spec(target)

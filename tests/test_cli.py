@@ -260,18 +260,25 @@ def test_backends_that_cannot_run_are_refused(
 
 
 @pytest.mark.parametrize(
-    "command", ["export ditn_lite -o x", "train ditn_lite_lsp --data lsp:x -o x", "eval x --data lsp:x"]
+    ("command", "extra", "modules"),
+    [
+        ("export ditn_lite -o x", "export", ("torch", "safetensors")),
+        ("train ditn_lite_lsp --data lsp:x -o x", "train", ("torch", "safetensors", "tqdm")),
+        ("eval x.safetensors --data lsp:x", "train", ("torch", "safetensors", "tqdm")),
+    ],
 )
 def test_without_pytorch_the_pip_line_is_shown(
-    refuse: Refuse, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refuse: Refuse, command: str, extra: str, modules: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    said = refuse(*command.split())
-    assert said == (
-        "edgepose: the Python module 'torch' is needed here and not installed: pip install 'edgepose[export]'\n"
-    )
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "x.safetensors").touch()
+    for missing in modules:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, missing=missing: None if name == missing else 1)
+        assert refuse(*command.split()) == (
+            f"edgepose: the Python module '{missing}' is needed here and not installed: "
+            f"pip install 'edgepose[{extra}]'\n"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 # --- sources and outputs --------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +144,17 @@ def test_a_bundle_and_its_checkpoint_have_the_same_accuracy(lsp: str, exported: 
     for backend, got in results.items():
         assert got.backend == backend
         assert (got.per_joint, got.mean, got.persons) == (want.per_joint, want.mean, PERSONS), backend
+
+
+def test_a_bundle_needs_no_pytorch(lsp: str, exported: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, safetensors=None, tqdm=None); from edgepose.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["eval", str(exported), "--data", lsp, "--backend", "onnxruntime"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == evaluate(exported, lsp, backend="onnxruntime").table() + "\n"
 
 
 def test_figures_are_printed_and_written(tmp_path: Path) -> None:
