@@ -203,7 +203,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _Commands = argparse._SubParsersAction
-_BACKENDS = "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx"
+_BACKENDS = "tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
+_BACKEND_HELP = f"default: the first of {_BACKENDS} that can run here"
 _DEBUG = "show the traceback of an error"
 _DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: lsp)"
 
@@ -226,7 +227,7 @@ def _add_eval(commands: _Commands) -> None:
     p.add_argument("target", type=Path, metavar="BUNDLE|CHECKPOINT")
     p.add_argument("--data", required=True, help=_DATA)
     p.add_argument("--flip", action="store_true", help="average with the mirrored crops")
-    p.add_argument("--backend", default="auto", help=f"{_BACKENDS} (default: the fastest that can run here)")
+    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
     p.set_defaults(call=_eval)
 
@@ -287,7 +288,7 @@ def _add_run(commands: _Commands) -> None:
     p.add_argument(
         "--detector", default="none", metavar="D", help="YOLOX ONNX file, or none: follow one person (default: none)"
     )
-    p.add_argument("--backend", default="auto", help=f"{_BACKENDS} (default: the fastest that can run here)")
+    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
     p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
     p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")

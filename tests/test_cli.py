@@ -22,6 +22,7 @@ from edgepose.bundle import GOLDENS, GRAPH, MANIFEST, open_bundle
 from edgepose.cli import main
 from edgepose.errors import CheckError, UsageError
 from edgepose.runtime import backends
+from edgepose.runtime.sources import silence_codecs
 
 COMMANDS = ("train", "eval", "export", "build", "verify", "bench", "run", "demo", "doctor")
 Refuse = Callable[..., str]
@@ -62,6 +63,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_video(path: Path, frames: int = 30) -> Path:
+    silence_codecs()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (120, 90))
     for i in range(frames):
         writer.write(np.random.default_rng(i).integers(0, 256, (90, 120, 3), dtype=np.uint8))
@@ -85,6 +87,14 @@ def test_help_of_every_command_explains_every_option(command: str, capsys: pytes
         assert action.help or action.metavar in ("BUNDLE", "BUNDLE|CHECKPOINT"), name
         if action.default not in (None, False, [], argparse.SUPPRESS):
             assert "default" in str(action.help), name  # it is not enough that it exists
+
+
+@pytest.mark.parametrize("command", ["run", "eval"])
+def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"default: the first of {', '.join(backends.BACKENDS)} that can run here" in said
 
 
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,7 +371,7 @@ def test_a_frame_without_a_person_is_an_empty_list(exported: Path, picture: Path
     outputs = ["--save-json", tmp_path / "p.jsonl", "--save-coco", tmp_path / "c.json"]
     arguments = ["run", exported, "--source", picture, "--detector", tmp_path / "blind.onnx", *outputs]
     assert main([str(argument) for argument in arguments]) == 0
-    assert json.loads((tmp_path / "p.jsonl").read_text()) == {"frame": 0, "time": 0.0, "people": []}
+    assert json.loads((tmp_path / "p.jsonl").read_text()) == {"frame": 0, "name": "a.png", "time": 0.0, "people": []}
     assert json.loads((tmp_path / "c.json").read_text()) == []
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from edgepose.runtime import backends
 
 pytest.importorskip("skimage")
 
-CPU = ("onnxruntime", "openvino")
+INSTALLED = ("onnxruntime", "openvino", "skimage")
 
 needs_shipped = pytest.mark.skipif(
     not (SHIPPED / "manifest.json").is_file(), reason="this checkout has no shipped bundle in edgepose/assets yet"
@@ -86,7 +87,7 @@ def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shipped.symlink_to(exported)
     monkeypatch.setattr(demo_module, "SHIPPED", shipped)
     for module in (demo_module, backends):
-        monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name in CPU else None)
+        monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name in INSTALLED else None)
     monkeypatch.setattr(demo_module, "CLIP_FRAMES", 4)
     return shipped
 
@@ -115,6 +116,31 @@ def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_pa
         run_demo(tmp_path / "out", str(picture))
         check_output(tmp_path / "out", frames=1)
     assert not (tmp_path / "out" / "clip.mp4").exists()
+
+
+@pytest.mark.usefixtures("without_extras")
+def test_an_engine_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise UsageError("tensorrt_rtx 1.7 cannot build for the SM of this GPU, sm90")
+
+    found = (*INSTALLED, "tensorrt_rtx")
+    monkeypatch.setattr(demo_module, "find_spec", lambda name: name in found or None)
+    monkeypatch.setattr("edgepose.export.engine.build_engine", refuse)
+    said = run_demo(tmp_path / "out").splitlines()
+    assert "build: left out: tensorrt_rtx 1.7 cannot build for the SM of this GPU, sm90" in said
+    check_output(tmp_path / "out", frames=8)
+
+
+@pytest.mark.usefixtures("without_extras")
+def test_without_photos_a_source_is_asked_for_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_module, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"scikit-image: pip install scikit-image, or give --source$"):
+        run_demo(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    cv2.imwrite(str(tmp_path / "me.png"), np.zeros((48, 64, 3), np.uint8))
+    assert "run: " in run_demo(tmp_path / "out", str(tmp_path / "me.png"))
 
 
 @pytest.mark.usefixtures("without_extras")

@@ -10,34 +10,67 @@ import pytest
 import edgepose
 
 PACKAGE = Path(edgepose.__file__).parent
-#: What each folder may import of the others; the plain modules at the top are open to all.
-ALLOWED = {
-    "plugins": set(),
-    "train": {"plugins"},
-    "export": {"plugins", "train", "runtime"},
-    "runtime": set(),
+#: Modules at the top that import only each other, and are open to all.
+PLAIN = {
+    *("bundle", "engines", "errors", "files", "geometry", "heatmaps", "images", "metrics", "photos", "skeletons"),
+    "tables",
 }
+#: What each folder may import beside the plain modules.
+ALLOWED = {
+    **{part: set() for part in PLAIN},
+    "plugins": set(),
+    "runtime": set(),
+    "train": {"plugins"},
+    "machine": {"runtime"},
+    "export": {"machine", "plugins", "runtime", "train"},
+}
+#: One command each, on top of all: these may import everything, and of the others nobody imports them.
+COMMANDS = {"bench", "bench_pipeline", "cli", "demo", "doctor", "evaluate", "verify"}
+PARTS = ALLOWED.keys() | COMMANDS
 #: The reference backend needs the network itself, when it is asked for.
 EXCEPTIONS = {("runtime/backends/torch.py", "train")}
 
 
-def imported_folders(path: Path) -> set[str]:
-    """Folders of the package that a file imports from, at any depth."""
+def files_of(part: str) -> list[Path]:
+    """A module at the top, or all of a folder."""
+    folder = PACKAGE / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Folders and top-level modules of the package that a file imports from, at any depth."""
     here = path.relative_to(PACKAGE).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = (*here[: len(here) - node.level + 1], *(node.module or "").split("."))
-            found.add(base[0])
-    return found & ALLOWED.keys()
+            base = (*here[: len(here) - node.level + 1], *filter(None, (node.module or "").split(".")))
+            found |= {base[0]} if base else {alias.name for alias in node.names}
+    return found & PARTS
 
 
-@pytest.mark.parametrize("folder", ALLOWED)
-def test_folders_import_one_way(folder):
+def test_every_part_is_listed():
+    there = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert there - {"__init__", "__main__"} == PARTS
+
+
+def test_imports_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    file = tmp_path / "runtime" / "backends" / "x.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "from ... import bundle\ndef f():\n    from ...train.data import y\nfrom ..cuda import z\nimport os"
+    )
+    assert imported_parts(file) == {"bundle", "train", "runtime"}
+    (tmp_path / "top.py").write_text("from . import demo, __version__\nfrom .export.graph import a")
+    assert imported_parts(tmp_path / "top.py") == {"demo", "export"}
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_parts_import_one_way(part):
     wrong = {
-        (str(path.relative_to(PACKAGE)), other)
-        for path in (PACKAGE / folder).rglob("*.py")
-        for other in imported_folders(path) - ALLOWED[folder] - {folder}
+        (path.relative_to(PACKAGE).as_posix(), other)
+        for path in files_of(part)
+        for other in imported_parts(path) - ALLOWED[part] - PLAIN - {part}
     }
     assert wrong - EXCEPTIONS == set()
 
@@ -56,7 +89,10 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("module", ["runtime", "cli", "doctor", "verify", "bench"])
+@pytest.mark.parametrize(
+    "module",
+    ["runtime", "cli", "doctor", "verify", "bench", "bench_pipeline", "evaluate", "demo", "engines", "machine"],
+)
 def test_heavy_modules_load_only_when_needed(module):
     code = f"import sys, edgepose.{module}; print(sorted({HEAVY} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
