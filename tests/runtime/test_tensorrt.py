@@ -153,7 +153,10 @@ def test_session_on_an_engine_of_a_bundle(tmp_path: Path, cudart: HostCudart) ->
     with pytest.raises(UsageError, match=r"tensorrt: input images is float32 \(7, 2, 2, 3\), expected images uint8"):
         session.run({"images": feed.astype(np.float32)})
     session.close()
+    session.close()
     assert cudart.blocks == {}
+    with pytest.raises(RuntimeError, match="the session was closed"):
+        session.run({"images": feed})
 
 
 # --- refusing --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ...bundle import Bundle
 from ...engines import ANY_SM, load_target, read_record, rebuild_command, recording_logger
 from ...errors import UsageError
 from ..cuda import CudaError, Stream, device_info, gpu_missing, open_stream
-from ..session import Arrays, TensorSpec, check_feeds
+from ..session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
 
 
 class TensorRtSession:
@@ -42,7 +42,7 @@ class TensorRtSession:
             raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
         self.backend = backend
         try:
-            self._executor = Executor(trt, open_stream(), engine.read_bytes())
+            self._executor: Any = Executor(trt, open_stream(), engine.read_bytes())
         except (CudaError, UsageError) as error:
             command = rebuild_command(engine.parent.parent, backend)
             raise UsageError(f"engine {engine} cannot be loaded ({error}): {command}") from error
@@ -50,15 +50,15 @@ class TensorRtSession:
         self.outputs = self._executor.outputs
 
     def run(self, feeds: Arrays) -> Arrays:
+        require_open(self._executor)
         check_feeds(self, feeds)
-        try:
+        with engine_errors(self.backend, feeds):
             return self._executor.run(feeds)
-        except CudaError as error:
-            count = len(feeds[self.inputs[0].name])
-            raise UsageError(f"backend {self.backend} failed on a batch of {count}: {error}") from error
 
     def close(self) -> None:
-        self._executor.close()
+        if self._executor is not None:
+            self._executor.close()
+        self._executor = None
 
 
 class Executor:
