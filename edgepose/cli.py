@@ -79,10 +79,13 @@ def _build(a: argparse.Namespace) -> None:
 
 def _verify(a: argparse.Namespace) -> None:
     from .bundle import open_bundle
-    from .verify import verify
+    from .verify import examine, write_report
 
-    report = verify(open_bundle(a.bundle), a.backend)
-    print(f"{report}\nreport: {report.bundle.reports / 'verify.html'}")
+    bundle = open_bundle(a.bundle)
+    report, folder = examine(bundle, a.backend), a.report or bundle.reports
+    print(report)  # first: a place that cannot be written loses no figures
+    write_report(report, folder)
+    print(f"report: {folder / 'verify.html'}")
     report.require_passed()
 
 
@@ -262,6 +265,7 @@ def _add_verify(commands: _Commands) -> None:
     p = commands.add_parser("verify", help="replay the goldens; exit 0 only if every check passed")
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
+    p.add_argument("--report", type=Path, metavar="DIR", help="folder for the report (default: BUNDLE/reports)")
     p.set_defaults(call=_verify)
 
 

@@ -17,7 +17,7 @@ from .files import atomic_path
 from .geometry import region_affine, warp_crop
 from .photos import PEOPLE, load_photo
 from .runtime.run import run
-from .verify import verify
+from .verify import examine, write_report
 
 #: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
 SHIPPED = Path(__file__).parent / "assets" / "ditn_lite.edgepose"
@@ -54,8 +54,9 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
-    report = verify(bundle)
+    report = examine(bundle)
     say(str(report))
+    write_report(report, bundle.reports)
     report.require_passed()
     if source is None:
         clip = output / "clip.mp4"

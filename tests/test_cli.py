@@ -207,6 +207,34 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
         main(["--debug", "verify", str(copy), "--backend", "onnxruntime"])
 
 
+def test_figures_are_printed_before_a_place_that_cannot_be_written(
+    copy: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Tests may run as root, for whom no bundle is read only; nobody can make a folder in place of a file."""
+    (copy / "reports").write_text("mine")
+    for options, figures in (
+        (["verify", "--backend", "onnxruntime"], r"onnxruntime +fp32 +1 .* passed"),
+        (["bench", "--backend", "onnxruntime", "--batch", "1"], r"onnxruntime +1 +\d"),
+        (["bench", "--backend", "onnxruntime", "--source", str(picture), "--frames", "1"], r"total +\d"),
+    ):
+        assert main([options[0], str(copy), *options[1:]]) == 2
+        said = capfd.readouterr()
+        assert re.search(figures, said.out), options
+        assert re.fullmatch(r"edgepose: cannot write .*/copy.edgepose/reports/[^\n]+\n", said.err), options
+
+
+def test_verify_writes_its_report_where_it_is_told(
+    exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(exported.rglob("*"))
+    folder = tmp_path / "a" / "reports"
+    assert main(["verify", str(exported), "--backend", "onnxruntime", "--report", str(folder)]) == 0
+    assert f"report: {folder / 'verify.html'}\n" in capfd.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["verify.html", "verify.json"]
+    assert json.loads((folder / "verify.json").read_text())["passed"] is True
+    assert sorted(exported.rglob("*")) == before
+
+
 def misfit(bundle: Path, kind: str) -> None:
     """Put a graph with one wrong part into a bundle, hashes and all."""
     onnx = pytest.importorskip("onnx")
