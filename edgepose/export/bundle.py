@@ -67,21 +67,25 @@ def export(
         load_weights(network, weights)
     if output.exists() and not (output.is_dir() and ((output / MANIFEST).exists() or not any(output.iterdir()))):
         raise UsageError(f"{output} exists and is not a bundle: give another -o")
-    manifest = Manifest(
-        name=output.name.removesuffix(".edgepose"),
-        model=spec.model,
-        skeleton=spec.skeleton,
-        input_size=spec.input_size,
-        options=spec.options,
-        trained=weights is not None,
-        made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
-    )
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / GRAPH)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
         _remove_parts(output)
-        return replace_files(Bundle(output, manifest), {name: folder / name for name in PARTS})
+        bundle = Bundle(output, _manifest(output.name, spec, trained=weights is not None))
+        return replace_files(bundle, {name: folder / name for name in PARTS})
+
+
+def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:
+    return Manifest(
+        name=folder.removesuffix(".edgepose"),
+        model=spec.model,
+        skeleton=spec.skeleton,
+        input_size=spec.input_size,
+        options=spec.options,
+        trained=trained,
+        made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
+    )
 
 
 def _remove_parts(bundle: Path) -> None:

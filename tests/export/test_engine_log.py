@@ -60,6 +60,8 @@ def test_datatypes_that_tensorrt_does_not_tell_are_unknown_and_fail_nothing() ->
     )
     assert count_datatypes(layers) == {"unknown": 2}
     check_precision(layers, "fp32")
+    with pytest.raises(CheckError, match="none of the 0 layers listed"):
+        check_precision(read_layers("no listing"), "fp32")
     half = EngineLayer("head", "CaskConvolution", ("unknown",), ("float16",))
     with pytest.raises(CheckError, match=r"fp32 was asked for, but layer head \(CaskConvolution\) is in float16"):
         check_precision((*layers, half), "fp32")
