@@ -86,7 +86,6 @@ def bench_pipeline(
     detector: Path | str = "none",
     backend: str = "auto",
     frames: int = 100,
-    json_path: Path | None = None,
 ) -> PipelineReport:
     """Measure where the time of a frame goes, from reading it to writing it into a video.
 
@@ -98,7 +97,6 @@ def bench_pipeline(
         detector: ONNX file of a detector, or ``none`` to follow one person.
         backend: of the pose network; the detector runs on onnxruntime.
         frames: how many are measured, after three that are not.
-        json_path: a file for the report; None writes none.
 
     Raises:
         UsageError: fewer than 1 frame, or a source, detector or backend that cannot be opened.
@@ -110,7 +108,7 @@ def bench_pipeline(
     for stages, _ in passes:
         for name, milliseconds in stages.items():
             samples[name].append(milliseconds)
-    report = PipelineReport(
+    return PipelineReport(
         bundle,
         source,
         Path(detector).name,
@@ -120,9 +118,6 @@ def bench_pipeline(
         own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
         total=summarise([sum(stages.values()) for stages, _ in passes]),
     )
-    if json_path:
-        report.write(json_path)
-    return report
 
 
 def _measure(

@@ -79,12 +79,12 @@ def _build(a: argparse.Namespace) -> None:
 
 def _verify(a: argparse.Namespace) -> None:
     from .bundle import open_bundle
-    from .verify import examine, write_report
+    from .verify import verify
 
     bundle = open_bundle(a.bundle)
-    report, folder = examine(bundle, a.backend), a.report or bundle.reports
+    report, folder = verify(bundle, a.backend), a.report or bundle.reports
     print(report)  # first: a place that cannot be written loses no figures
-    write_report(report, folder)
+    report.write(folder)
     print(f"report: {folder / 'verify.html'}")
     report.require_passed()
 

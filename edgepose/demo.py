@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from .bundle import CHECKPOINT, ENGINES, Bundle, open_bundle
 from .errors import UsageError
 from .files import atomic_path
-from .geometry import region_affine, warp_crop
+from .geometry import crop_regions, region_affine, warp_crop
 from .photos import PEOPLE, load_photo
 from .runtime.run import run
-from .verify import examine, write_report
+from .verify import verify
 
 #: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
 SHIPPED = Path(__file__).parent / "assets" / "ditn_lite.edgepose"
 
-CLIP_SIZE = (480, 640)
+CLIP_SIZE = (640, 480)
 CLIP_FPS = 25.0
 #: Frames the camera takes to move over one photo.
 CLIP_FRAMES = 75
@@ -54,9 +54,9 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
-    report = examine(bundle)
+    report = verify(bundle)
     say(str(report))
-    write_report(report, bundle.reports)
+    report.write(bundle.reports)
     report.require_passed()
     if source is None:
         clip = output / "clip.mp4"
@@ -117,13 +117,10 @@ def write_clip(path: Path) -> None:
 
 
 def _camera_moves() -> Iterator[NDArray[np.uint8]]:
-    """A slow zoom on each photo, from the whole of it towards the person, with a little roll."""
-    aspect = CLIP_SIZE[1] / CLIP_SIZE[0]
-    for name, (left, top, right, bottom) in PEOPLE.items():
-        photo = load_photo(name)
-        far = np.array([photo.shape[1] / 2, photo.shape[0] / 2, photo.shape[0] * aspect])
-        near = np.array([(left + right) / 2, (top + bottom) / 2, (bottom - top) * 1.05 * aspect])
+    """A slow zoom on the person of each photo, with a little roll and sway."""
+    for name, box in PEOPLE.items():
+        photo, region = load_photo(name), crop_regions(box, CLIP_SIZE, padding=1.0)[0]
         for t in np.linspace(0.0, 1.0, CLIP_FRAMES):
-            x, y, width = far + (near - far) * (0.5 - 0.5 * np.cos(np.pi * t))
-            region = (x, y, width, width / aspect)
-            yield warp_crop(photo, region_affine(region, CLIP_SIZE, rotation=4 * np.sin(2 * np.pi * t)), CLIP_SIZE)
+            sway, zoom = 0.04 * np.sin(2 * np.pi * t), 1.3 - 0.25 * t
+            view = (region[0] + sway * region[2], region[1], region[2] * zoom, region[3] * zoom)
+            yield warp_crop(photo, region_affine(view, CLIP_SIZE, rotation=4 * np.sin(2 * np.pi * t)), CLIP_SIZE)

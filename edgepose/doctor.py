@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from .errors import JETPACK_OR_PIP
 from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
 from .runtime.cuda import device_info, gpu_missing
 from .tables import text_table
@@ -24,7 +25,7 @@ _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _INSTALL = {
     "onnxruntime": "pip install edgepose",
     "openvino": "pip install 'edgepose[openvino]'",
-    "tensorrt": "pip install 'edgepose[tensorrt]'; on Jetson it is part of JetPack",
+    "tensorrt": JETPACK_OR_PIP,
     "tensorrt-rtx": "pip install 'edgepose[rtx]'",
     "torch": "pip install 'edgepose[train]'",
 }

@@ -1,5 +1,8 @@
 """The two ways in which edgepose says no. The command line turns each into its exit code."""
 
+#: No extra can install TensorRT for every machine.
+JETPACK_OR_PIP = "pip install tensorrt; on Jetson it is part of JetPack, for venvs made with --system-site-packages"
+
 
 class UsageError(Exception):
     """Wrong usage or input (exit code 2), in one sentence: what was got, what was expected, how to fix it."""
@@ -11,4 +14,5 @@ class CheckError(Exception):
 
 def missing_extra(module: str, extra: str) -> UsageError:
     """The error for an optional dependency that is not installed, with the line that installs it."""
-    return UsageError(f"the Python module {module!r} is needed here and not installed: pip install 'edgepose[{extra}]'")
+    install = JETPACK_OR_PIP if module == "tensorrt" else f"pip install 'edgepose[{extra}]'"
+    return UsageError(f"the Python module {module!r} is needed here and not installed: {install}")

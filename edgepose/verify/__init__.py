@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..bundle import Bundle, Goldens
 from ..errors import UsageError
-from ..files import write_text
 from ..runtime.backends import choose_backends
 from .checks import Check, check_backend, crop_errors, read_goldens
 from .locate import first_difference
-from .report import VerifyReport, verify_page
+from .report import VerifyReport
 
-__all__ = ["VerifyReport", "examine", "verify", "write_report"]
+__all__ = ["VerifyReport", "verify"]
 
 
 def verify(bundle: Bundle, backends: Sequence[str] | None = None) -> VerifyReport:
-    """:func:`examine` a bundle, and write the reports into it."""
-    report = examine(bundle, backends)
-    write_report(report, bundle.reports)
-    return report
-
-
-def write_report(report: VerifyReport, folder: Path) -> None:
-    """Write ``verify.json`` and ``verify.html``."""
-    write_text(folder / "verify.json", json.dumps(report.to_json(), indent=2) + "\n")
-    write_text(folder / "verify.html", verify_page(report))
-
-
-def examine(bundle: Bundle, backends: Sequence[str] | None = None) -> VerifyReport:
-    """Replay a bundle's goldens one by one and all at once, and compare with PyTorch; nothing is written.
+    """Replay a bundle's goldens one by one and all at once, and compare with PyTorch.
 
     Args:
         bundle: an opened bundle.

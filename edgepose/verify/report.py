@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -78,10 +79,10 @@ class VerifyReport:
             "environment": environment(),
         }
 
-    def write(self) -> None:
-        """Write ``reports/verify.json`` and ``reports/verify.html`` into the bundle."""
-        write_text(self.bundle.reports / "verify.json", json.dumps(self.to_json(), indent=2) + "\n")
-        write_text(self.bundle.reports / "verify.html", verify_page(self))
+    def write(self, folder: Path) -> None:
+        """Write ``verify.json`` and ``verify.html``."""
+        write_text(folder / "verify.json", json.dumps(self.to_json(), indent=2) + "\n")
+        write_text(folder / "verify.html", verify_page(self))
 
     def require_passed(self) -> None:
         """Raise CheckError with the first reason unless every check passed."""

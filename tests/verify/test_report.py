@@ -52,7 +52,7 @@ def pixels(source: str) -> np.ndarray:
 
 def test_the_page_shows_every_crop_of_every_backend(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose")
-    verify(bundle, CPU)
+    verify(bundle, CPU).write(bundle.reports)
     page = Page((bundle.reports / "verify.html").read_text(encoding="utf-8"))
     assert len(page.pictures) == 3 * len(CPU)
     assert "tiny: verification passed" in page.text and "FAILED" not in page.text

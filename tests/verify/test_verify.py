@@ -14,7 +14,7 @@ from edgepose.bundle import Bundle, open_bundle
 from edgepose.errors import CheckError, UsageError
 from edgepose.heatmaps import decode
 from edgepose.runtime.backends import choose_backends, open_graph
-from edgepose.verify import examine, locate, verify, write_report
+from edgepose.verify import locate, verify
 from edgepose.verify.checks import LIMITS, Figures, compare, judge, limits_for, read_goldens
 from edgepose.verify.locate import Node, first_beyond, first_unequal, first_unmatched
 
@@ -36,7 +36,7 @@ def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
 
 
 def test_the_json_says_what_was_checked_against_what(bundle: Bundle) -> None:
-    verify(bundle, ("onnxruntime",))
+    verify(bundle, ("onnxruntime",)).write(bundle.reports)
     written = json.loads((bundle.reports / "verify.json").read_text())
     assert written["passed"] is True and written["goldens"] == 3
     assert [check["batch"] for check in written["checks"]] == [1, 3]
@@ -45,11 +45,11 @@ def test_the_json_says_what_was_checked_against_what(bundle: Bundle) -> None:
     assert written["environment"]["versions"]["onnxruntime"]
 
 
-def test_examining_writes_nothing_and_the_report_goes_where_it_is_told(bundle: Bundle, tmp_path: Path) -> None:
+def test_verifying_writes_nothing_and_the_report_goes_where_it_is_told(bundle: Bundle, tmp_path: Path) -> None:
     before = sorted(bundle.path.rglob("*"))
-    report = examine(bundle, ("onnxruntime",))
+    report = verify(bundle, ("onnxruntime",))
     assert report.passed and sorted(bundle.path.rglob("*")) == before
-    write_report(report, tmp_path / "a" / "b")
+    report.write(tmp_path / "a" / "b")
     assert json.loads((tmp_path / "a" / "b" / "verify.json").read_text())["goldens"] == 3
     assert "tiny: verification" in (tmp_path / "a" / "b" / "verify.html").read_text()
     assert sorted(bundle.path.rglob("*")) == before
