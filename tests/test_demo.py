@@ -23,10 +23,6 @@ pytest.importorskip("skimage")
 
 INSTALLED = ("onnxruntime", "openvino", "skimage")
 
-needs_shipped = pytest.mark.skipif(
-    not (SHIPPED / "manifest.json").is_file(), reason="this checkout has no shipped bundle in edgepose/assets yet"
-)
-
 
 def frames_of(path: Path) -> list[np.ndarray]:
     capture, frames = cv2.VideoCapture(str(path)), []
@@ -52,9 +48,8 @@ def test_the_clip_moves_over_both_photos(tmp_path: Path) -> None:
     assert {frame.shape for frame in frames} == {(*CLIP_SIZE, 3)}
     colour = [float(np.abs(f[..., 0].astype(int) - f[..., 2]).mean()) for f in frames]
     assert max(colour[:CLIP_FRAMES]) < 4 and min(colour[CLIP_FRAMES:]) > 8  # the grey photo, then the coloured one
-    for first in (0, CLIP_FRAMES):  # from the whole photo, between black bars, towards the person
-        assert frames[first][:, :60].mean() < 3
-        assert frames[first][:, 200:440].mean() > 60
+    for first in (0, CLIP_FRAMES):  # the person fills the picture, and the camera moves
+        assert frames[first].mean() > 40
         assert np.abs(frames[first].astype(int) - frames[first + CLIP_FRAMES - 1]).mean() > 5
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -68,8 +63,7 @@ def run_demo(output: Path, source: str | None = None) -> str:
 def check_output(output: Path, frames: int) -> None:
     rows = [json.loads(line) for line in (output / "poses.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(frames))
-    assert {len(row["people"]) for row in rows} == {1}
-    assert {len(row["people"][0]["keypoints"]) for row in rows} == {14}
+    assert {len(person["keypoints"]) for row in rows for person in row["people"]} <= {14}
     overlay = frames_of(output / "overlay.mp4")
     assert len(overlay) == frames
     assert overlay[0].shape == (*CLIP_SIZE, 3)
@@ -151,12 +145,13 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@needs_shipped
 def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnxsim")
     said = run_demo(tmp_path)
     check_output(tmp_path, frames=CLIP_FRAMES * len(PEOPLE))
+    rows = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
+    assert sum(len(row["people"]) for row in rows) >= 0.9 * len(rows)
     bundle = open_bundle(tmp_path / "ditn_lite.edgepose")
     assert bundle.manifest.trained and bundle.manifest.skeleton == "lsp14"
     try:
@@ -167,7 +162,6 @@ def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
         assert [path.suffix for path in bundle.engines()] == [".engine"]
 
 
-@needs_shipped
 def test_the_shipped_bundle_is_whole_and_small() -> None:
     bundle = open_bundle(SHIPPED)
     assert bundle.manifest.trained
