@@ -303,7 +303,7 @@ def _add_run(commands: _Commands) -> None:
 def _add_others(commands: _Commands) -> None:
     p = commands.add_parser("demo", help="the main job with the shipped model")
     p.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
-    p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from two photos)")
+    p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from a photo)")
     p.set_defaults(call=_demo)
     p = commands.add_parser("doctor", help="what is installed, what can run, what to install")
     p.set_defaults(call=_doctor)
