@@ -125,6 +125,7 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
     assert "NaN or infinite values, the first in crop 0, joint 5" in (report.checks[0].problem or "")
     assert report.checks[0].figures is None
     assert report.differences == {"onnxruntime": "NaN or infinity first appears at Conv node 'head'"}
+    report.write(bundle.reports)
     json.loads((bundle.reports / "verify.json").read_text(), parse_constant=pytest.fail)
 
 
