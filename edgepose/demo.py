@@ -17,6 +17,7 @@ from .files import atomic_path
 from .geometry import crop_regions, region_affine, warp_crop
 from .photos import PEOPLE, load_photo
 from .runtime.run import run
+from .runtime.sources import open_source
 from .verify import verify
 
 #: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
@@ -40,8 +41,8 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
 
     Args:
         output: folder for the bundle, the overlay video and the JSON lines.
-        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
-            public-domain photos with people, which come with scikit-image.
+        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from a
+            public-domain photo of a person, which comes with scikit-image.
         say: called with each line of progress.
 
     Raises:
@@ -49,10 +50,7 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
             installed.
         CheckError: an engine does not give PyTorch's keypoints.
     """
-    if source is None and find_spec("skimage") is None:
-        raise UsageError(
-            "the demo's clip is made from photos of scikit-image: pip install scikit-image, or give --source"
-        )
+    _check_source(source)
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
@@ -75,6 +73,16 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
         ("poses, one JSON object a frame", poses),
     ):
         say(f"{what}: {path}")
+
+
+def _check_source(source: str | None) -> None:
+    """Refuse what could not be run in the end, before anything is made."""
+    if source is not None:
+        open_source(source).close()
+    elif find_spec("skimage") is None:
+        raise UsageError(
+            "the demo's clip is made from a photo of scikit-image: pip install scikit-image, or give --source"
+        )
 
 
 def _export(path: Path, say: Say) -> Bundle:

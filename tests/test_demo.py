@@ -124,9 +124,11 @@ def test_an_engine_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("without_extras")
-def test_without_photos_a_source_is_asked_for_before_anything_is_made(
+def test_a_source_that_cannot_be_run_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(UsageError, match=r"source '.*nobody.mp4' does not exist"):
+        run_demo(tmp_path / "out", str(tmp_path / "nobody.mp4"))
     monkeypatch.setattr(demo_module, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"scikit-image: pip install scikit-image, or give --source$"):
         run_demo(tmp_path / "out")
