@@ -76,7 +76,29 @@ def encode_bones(
     distance2 = (px - along * dx) ** 2 + (py - along * dy) ** 2
     seen = np.asarray(visible) > 0
     both = np.array([seen[a] and seen[b] for a, b in bones], dtype=np.float32)
-    return np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None]
+    return np.asarray(np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None], dtype=np.float32)
+
+
+def encode_segmentation(
+    joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], radius: float = 5.0
+) -> NDArray[np.float32]:
+    """Segmentation target of SG-HRNet (equation 2): 1 within ``radius`` of any labelled joint, else 0.
+
+    Reading: the exponent of equation 2 is the index of the 2-norm, and radius and map are in heat-map pixels.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        shape: (h, w) of the heat-map.
+        radius: in heat-map pixels.
+
+    Returns:
+        (h, w) float32, 0 or 1.
+    """
+    points = np.asarray(joints, dtype=np.float32)[np.asarray(visible) > 0] / STRIDE
+    dx2 = (np.arange(shape[1], dtype=np.float32) - points[:, :1]) ** 2
+    dy2 = (np.arange(shape[0], dtype=np.float32) - points[:, 1:]) ** 2
+    return (dy2[:, :, None] + dx2[:, None, :] <= radius**2).any(axis=0).astype(np.float32)
 
 
 def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +25,56 @@ def shared() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("needs the reference data beside the project (../shared)")
     return _SHARED
+
+
+class Reference:
+    """The reference numbers of public implementations, and what was compared with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        #: By file: the share of its limit that each comparison reached; above 1 is a mismatch.
+        self.compared: dict[str, list[float]] = defaultdict(list)
+
+    def load(self, name: str) -> Any:
+        """The arrays of an ``.npz`` or the content of a ``.json``."""
+        path = self.folder / name
+        return np.load(path) if path.suffix == ".npz" else json.loads(path.read_text())
+
+    def match(self, name: str, got: ArrayLike, want: ArrayLike, *, atol: float = 0.0, rtol: float = 0.0) -> None:
+        """Assert ``|got - want| <= atol + rtol |want|`` (both 0: equal) and note the result for the file ``name``."""
+        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+        assert got.shape == want.shape, f"{name}: shape {got.shape}, expected {want.shape}"
+        limit = np.maximum(atol + rtol * np.abs(want), np.finfo(np.float64).tiny)
+        share = float(np.max(np.abs(got - want) / limit, initial=0.0))
+        self.compared[name].append(share)
+        assert share <= 1, f"{name}: largest difference is {share:.3g} times its limit (atol {atol:g}, rtol {rtol:g})"
+
+
+_REFERENCE = Reference(_SHARED / "goldens")
+
+
+@pytest.fixture
+def reference(shared: Path) -> Reference:
+    """See :class:`Reference`; a test that takes it is marked ``goldens``."""
+    assert _REFERENCE.folder.parent == shared
+    return _REFERENCE
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "reference" in getattr(item, "fixturenames", ()):
+            item.add_marker("goldens")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """``pytest -m goldens`` prints one line per reference file."""
+    if config.option.markexpr != "goldens" or not _REFERENCE.folder.is_dir():
+        return
+    terminalreporter.section("reference files")
+    for path in sorted(_REFERENCE.folder.glob("*.[njm][psa]*")):
+        shares = _REFERENCE.compared[path.name]
+        result = f"{len(shares):4} comparisons, at most {max(shares):.2g} of the limit" if shares else "not compared"
+        terminalreporter.write_line(f"{path.name:<36}{'' if not shares or max(shares) <= 1 else 'MISMATCH '}{result}")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,42 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class PoseSample:
-    """One labelled person.
+    """One person: labelled, or found by a detector.
 
     Attributes:
         image: path of the image file.
         joints: (J, 2) float64 x, y in image pixels.
         visible: (J,) bool, True where labelled.
         box: (4,) float64 xyxy in image pixels.
+        image_id: number of the image in its data set.
+        score: of the box; 1 for a labelled one.
+        head_size: MPII's reference length in pixels (0.6 x the diagonal of the head box), NaN elsewhere.
     """
 
     image: Path
     joints: NDArray[np.float64]
     visible: NDArray[np.bool_]
     box: NDArray[np.float64]
+    image_id: int = 0
+    score: float = 1.0
+    head_size: float = float("nan")
+
+
+@dataclass(frozen=True)
+class PoseData:
+    """One split of a data set.
+
+    Attributes:
+        kind: ``coco``, ``crowdpose``, ``mpii`` or ``lsp``: decides the metric.
+        skeleton: id of the skeleton whose joints are labelled.
+        samples: the persons that can be used.
+        annotations: the file the labels came from (for COCO kinds, what pycocotools reads).
+        skipped: by reason, the names of what could not be used, such as
+            ``{"no labelled joint": ["000000001000.jpg: annotation 183020"]}``.
+    """
+
+    kind: str
+    skeleton: str
+    samples: list[PoseSample]
+    annotations: Path
+    skipped: dict[str, list[str]] = field(default_factory=dict)

@@ -13,7 +13,9 @@ class Heads(NamedTuple):
     Attributes:
         joints: joint heat-maps.
         bones: bone heat-maps (DITN), or None where the network has no bone branch.
+        segmentation: maps after the sigmoid, one per segmentation guided module (SG-HRNet), or None.
     """
 
     joints: Tensor
     bones: Tensor | None = None
+    segmentation: Tensor | None = None
