@@ -76,7 +76,7 @@ def encode_bones(
     distance2 = (px - along * dx) ** 2 + (py - along * dy) ** 2
     seen = np.asarray(visible) > 0
     both = np.array([seen[a] and seen[b] for a, b in bones], dtype=np.float32)
-    return np.asarray(np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None], dtype=np.float32)
+    return np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None]
 
 
 def encode_segmentation(
@@ -98,7 +98,8 @@ def encode_segmentation(
     points = np.asarray(joints, dtype=np.float32)[np.asarray(visible) > 0] / STRIDE
     dx2 = (np.arange(shape[1], dtype=np.float32) - points[:, :1]) ** 2
     dy2 = (np.arange(shape[0], dtype=np.float32) - points[:, 1:]) ** 2
-    return (dy2[:, :, None] + dx2[:, None, :] <= radius**2).any(axis=0).astype(np.float32)
+    near = dy2[:, :, None] + dx2[:, None, :] <= radius**2
+    return np.asarray(near.any(axis=0), dtype=np.float32)
 
 
 def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
