@@ -20,7 +20,7 @@ class Skeleton:
         joints: joint names, in output order; left and right are the person's own.
         bones: pairs of joint indices.
         flip_pairs: (left, right) joint indices that change places when the image is mirrored.
-        sigmas: OKS fall-off of each joint (COCO's definition), or empty where no value is published.
+        sigmas: OKS fall-off of each joint (COCO's definition); where they come from is said beside each skeleton.
     """
 
     name: str
@@ -74,6 +74,9 @@ COCO17 = Skeleton(
     ),
 )
 
+# MPII and LSP publish no sigmas. Theirs are COCO's by joint name, the ear's value for head top, the shoulder's for neck
+# and thorax, and the hip's for pelvis, so that OKS-based tools (NMS between persons, COCO export) have something stated
+# to work with.
 MPII16 = Skeleton(
     name="mpii16",
     joints=(
@@ -86,10 +89,12 @@ MPII16 = Skeleton(
         *((10, 11), (11, 12), (12, 7), (13, 7), (13, 14), (14, 15)),
     ),
     flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
+    sigmas=(
+        *(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.079),
+        *(0.079, 0.035, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062),
+    ),
 )
 
-# LSP publishes no sigmas. These are COCO's by joint name, the ear's value for head top and the shoulder's for neck, so
-# that OKS-based tools (NMS between persons, COCO export) have something stated to work with.
 LSP14 = Skeleton(
     name="lsp14",
     joints=(
@@ -105,7 +110,23 @@ LSP14 = Skeleton(
     sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.035),
 )
 
-SKELETONS = {s.name: s for s in (COCO17, MPII16, LSP14)}
+# The bones are LSP's. The sigmas are those of CrowdPose's evaluation code: COCO's, and the shoulder's value for head top
+# and neck.
+CROWDPOSE14 = Skeleton(
+    name="crowdpose14",
+    joints=(
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+        *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head_top", "neck"),
+    ),
+    bones=(
+        *((12, 13), (13, 1), (13, 0), (1, 3), (3, 5), (0, 2), (2, 4)),
+        *((13, 7), (13, 6), (7, 9), (9, 11), (6, 8), (8, 10)),
+    ),
+    flip_pairs=((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
+)
+
+SKELETONS = {s.name: s for s in (COCO17, MPII16, LSP14, CROWDPOSE14)}
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -6,53 +6,52 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UsageError, missing_extra
+from ...errors import UsageError
 from ...geometry import keypoint_box
-from .samples import PoseSample
+from .reading import Intake, read_mat
+from .samples import PoseData, PoseSample
 
 
-def load_lsp(root: Path, split: str) -> list[PoseSample]:
+def load_lsp(root: Path, split: str) -> PoseData:
     """Read ``joints.mat`` and ``images/im*.jpg``.
 
-    ``SPLIT.txt`` lists the 1-based image numbers of a split, one a line; without such files the first half of the
-    numbers is ``train`` and the rest ``test`` (LSP's own rule). The person's box is drawn around the labelled joints
-    (:func:`edgepose.geometry.keypoint_box`), because the data set has none.
+    ``train.txt`` and ``test.txt`` list the 1-based image numbers of the two splits, one a line; without them the first
+    half of the numbers is ``train`` and the rest ``val`` (LSP's own rule). The person's box is drawn around the
+    labelled joints (:func:`edgepose.geometry.keypoint_box`), because the data set has none.
 
     Args:
         root: folder of the data set.
-        split: ``train`` or ``test``.
+        split: ``train``, or ``val`` for LSP's test split.
 
     Raises:
-        UsageError: a file is missing or does not hold what LSP holds.
+        UsageError: a file is missing or does not hold what LSP holds, or no person can be used.
     """
-    joints, visible = _read_joints(root / "joints.mat")
-    samples = []
-    for number in _numbers(root, split, len(joints)):
-        image = _image_path(root / "images", number)
+    annotations = root / "joints.mat"
+    joints, visible = _read_joints(annotations)
+    listing = root / ("train.txt" if split == "train" else "test.txt")
+    intake = Intake("lsp", "lsp14", annotations, [root / "images"])
+    for number in _numbers(listing, len(joints)):
         if not 1 <= number <= len(joints):
-            raise UsageError(f"{root / (split + '.txt')}: image {number} has no column in joints.mat ({len(joints)})")
-        seen = visible[number - 1]
-        if seen.sum() < 2:
+            raise UsageError(f"{listing}: image {number} has no column in joints.mat ({len(joints)})")
+        points, seen = joints[number - 1], visible[number - 1]
+        names = [f"im{number:0{digits}d}{suffix}" for suffix in (".jpg", ".png") for digits in (5, 4)]
+        image = intake.picture(number, *names)
+        if image is None:
             continue
-        points = joints[number - 1]
-        samples.append(PoseSample(image, points, seen, keypoint_box(points[seen])))
-    if not samples:
-        raise UsageError(f"{root}: the split {split!r} has no labelled person")
-    return samples
+        if seen.sum() < 2:
+            intake.skip("fewer than two labelled joints", image.name)
+        elif not np.isfinite(points[seen]).all():
+            intake.skip("damaged annotation", image.name)
+        else:
+            intake.take(PoseSample(image, points, seen, keypoint_box(points[seen]), number))
+    return intake.finish()
 
 
 def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(N, 14, 2) joints and (N, 14) visibility; LSP stores (3, 14, N) with 0 = visible, the extension (14, 3, N)."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise missing_extra("scipy", "train") from error
     if not path.is_file():
         raise UsageError(f"{path} is missing: give the folder that holds joints.mat and images/")
-    try:
-        raw = loadmat(path)["joints"]
-    except Exception as error:  # scipy raises many types for a damaged file
-        raise UsageError(f"{path} is not a readable LSP annotation file: {error}") from error
+    raw = read_mat(path, "joints")
     if raw.ndim != 3 or 14 not in raw.shape[:2] or 3 not in raw.shape[:2]:
         raise UsageError(f"{path}: 'joints' has shape {raw.shape}, expected (14, 3, N) or (3, 14, N)")
     if raw.shape[0] == 3:
@@ -60,21 +59,11 @@ def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return raw[:, :2].transpose(2, 0, 1).astype(np.float64), raw[:, 2].T > 0
 
 
-def _numbers(root: Path, split: str, count: int) -> list[int]:
-    listing = root / f"{split}.txt"
+def _numbers(listing: Path, count: int) -> list[int]:
     if listing.exists():
         try:
             return [int(line) for line in listing.read_text().split()]
         except ValueError as error:
             raise UsageError(f"{listing}: expected one image number a line ({error})") from error
-    if split not in ("train", "test"):
-        raise UsageError(f"{listing} is missing: LSP without lists has the splits train and test")
     half = count // 2
-    return list(range(1, half + 1)) if split == "train" else list(range(half + 1, count + 1))
-
-
-def _image_path(folder: Path, number: int) -> Path:
-    for name in (f"im{number:05d}.jpg", f"im{number:04d}.jpg"):
-        if (folder / name).exists():
-            return folder / name
-    raise UsageError(f"{folder} has no image number {number} (im{number:05d}.jpg)")
+    return list(range(1, half + 1)) if listing.stem == "train" else list(range(half + 1, count + 1))

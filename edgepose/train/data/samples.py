@@ -43,6 +43,7 @@ class PoseData:
         annotations: the file the labels came from (for COCO kinds, what pycocotools reads).
         skipped: by reason, the names of what could not be used, such as
             ``{"no labelled joint": ["000000001000.jpg: annotation 183020"]}``.
+        pictures: by image number, every picture of the split that is there, also those without a usable person.
     """
 
     kind: str
@@ -50,3 +51,20 @@ class PoseData:
     samples: list[PoseSample]
     annotations: Path
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    pictures: dict[int, Path] = field(default_factory=dict)
+
+
+def describe_skipped(data: PoseData) -> str | None:
+    """One line on what could not be used: the count by reason, the first five names; None where all could be.
+
+    >>> describe_skipped(PoseData("lsp", "lsp14", [], Path("joints.mat"), {"picture missing": ["im00002.jpg"]}))
+    'skipped 1 (1 picture missing): im00002.jpg'
+    """
+    counts = [f"{len(names)} {reason}" for reason, names in data.skipped.items()]
+    names = [name for names in data.skipped.values() for name in names]
+    return f"skipped {len(names)} ({', '.join(counts)}): {first_five(names)}" if names else None
+
+
+def first_five(names: list[str]) -> str:
+    """Up to five names, and dots where there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

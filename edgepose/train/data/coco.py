@@ -1,0 +1,125 @@
+"""COCO keypoints, and data sets in its format: CrowdPose, and the boxes of a detector."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ...skeletons import get_skeleton
+from .reading import Intake, describe_kind, find_annotations, read_json
+from .samples import PoseData, PoseSample
+
+
+def load_coco(root: Path, split: str) -> PoseData:
+    """Read ``annotations/person_keypoints_{split}2017.json``, or the same without the year.
+
+    The pictures are in ``{split}2017``, ``images/{split}2017``, ``{split}``, ``images/{split}`` or ``images``.
+
+    Args:
+        root: folder of the data set.
+        split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: a file is missing or of another kind, or no person can be used.
+    """
+    names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
+    annotations = find_annotations([root / "annotations" / name for name in names])
+    folders = (f"{split}2017", f"images/{split}2017", split, f"images/{split}", "images")
+    return _read("coco", "coco17", annotations, [root / folder for folder in folders])
+
+
+def load_crowdpose(root: Path, split: str) -> PoseData:
+    """Read ``json/crowdpose_{split}.json`` or ``annotations/crowdpose_{split}.json``, and ``images``.
+
+    Arguments and errors are those of :func:`load_coco`.
+    """
+    annotations = find_annotations([root / f / f"crowdpose_{split}.json" for f in ("json", "annotations")])
+    return _read("crowdpose", "crowdpose14", annotations, [root / "images"])
+
+
+def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData:
+    content = read_json(path)
+    if not _is_keypoint_file(content):
+        raise UsageError(f"{path} is {describe_kind(content)}, expected COCO's images and annotations with keypoints")
+    persons: dict[str, list[dict[str, Any]]] = {}
+    for annotation in content["annotations"]:
+        persons.setdefault(str(annotation.get("image_id")), []).append(annotation)
+    intake = Intake(kind, skeleton, path, folders)
+    count = len(get_skeleton(skeleton).joints)
+    # Some tools repeat the entry of a picture for each of its persons.
+    for key, picture in {str(picture.get("id")): picture for picture in content["images"]}.items():
+        _read_picture(intake, picture, persons.pop(key, []), count)
+    for key, orphans in persons.items():
+        for annotation in orphans:
+            intake.skip("annotation of an unlisted picture", f"picture {key}: annotation {annotation.get('id')}")
+    return intake.finish()
+
+
+def _is_keypoint_file(content: Any) -> bool:
+    """Whether images and annotations are lists of objects, and some annotation has joints."""
+    if not isinstance(content, dict):
+        return False
+    lists = [content.get("images"), content.get("annotations")]
+    if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
+        return False
+    return not content["annotations"] or any("keypoints" in item for item in content["annotations"])
+
+
+def _read_picture(intake: Intake, picture: dict[str, Any], persons: list[dict[str, Any]], count: int) -> None:
+    try:
+        number, name = int(picture["id"]), str(picture["file_name"])
+        size = float(picture.get("width", math.inf)), float(picture.get("height", math.inf))
+    except (KeyError, TypeError, ValueError):
+        intake.skip("damaged picture entry", str(picture.get("file_name")))
+        return
+    path = intake.picture(number, name)
+    for annotation in persons if path else []:
+        person = _read_person(annotation, size, count)
+        if isinstance(person, str):
+            intake.skip(person, f"{name}: annotation {annotation.get('id')}")
+        elif path:
+            intake.take(PoseSample(path, *person, number))
+
+
+_Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
+
+
+def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: int) -> _Person | str:
+    """Joints (J, 2), visibility (J,) and box xyxy of an annotation, or why it cannot be used."""
+    try:
+        crowd, area = bool(annotation.get("iscrowd")), float(annotation.get("area", 1))
+        keypoints = np.asarray(annotation.get("keypoints", []), dtype=np.float64)
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+    except (KeyError, TypeError, ValueError):  # a field is missing, or not of its type
+        return "damaged annotation"
+    if crowd:
+        return "crowd"
+    if not keypoints.any():
+        return "no labelled joint"
+    if keypoints.shape != (3 * count,):
+        return f"wrong number of joints (expected {count})"
+    keypoints = keypoints.reshape(count, 3)
+    if not (keypoints[:, 2] > 0).any():
+        return "no labelled joint"
+    if not np.isfinite([*keypoints.ravel(), x, y, width, height]).all():
+        return "damaged annotation"
+    if min(width, height, area) <= 0:
+        return "no area"
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        return "box outside the picture"
+    return keypoints[:, :2], keypoints[:, 2] > 0, _clip((x, y, width, height), size)
+
+
+def _clip(box: tuple[float, float, float, float], size: tuple[float, float]) -> NDArray[np.float64]:
+    """Box xywh to the xyxy of its first and last pixel, as HRNet does: a corner outside is moved, the size stays.
+
+    ``size`` is the picture's (width, height).
+    """
+    x, y = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = x + max(0.0, box[2] - 1), y + max(0.0, box[3] - 1)
+    return np.array([x, y, min(size[0] - 1, right), min(size[1] - 1, bottom)])
