@@ -1,30 +1,51 @@
-"""Checkpoints: safetensors files that know which network they belong to."""
+"""Checkpoints: safetensors files that know which network they belong to, and weights of others to start from."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..files import atomic_path
-from .models import build_model
+from .models import HEATMAP_MODELS, MODELS, build_model
+
+_BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What :func:`build_model` needs to make the network again."""
+    """What :func:`build_model` needs to make a heat-map network again.
+
+    Attributes:
+        model: its name.
+        skeleton: skeleton id.
+        input_size: (height, width) of the crops.
+        options: further arguments, as JSON keeps them; :func:`build_model` checks them.
+    """
 
     model: str
     skeleton: str
     input_size: tuple[int, int]
-    options: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
+        """The network, with weights drawn from seed 0.
+
+        Raises:
+            UsageError: as :func:`build_model`, and for a network that gives no heat-maps.
+        """
+        if self.model in MODELS and self.model not in HEATMAP_MODELS:
+            raise UsageError(
+                f"{self.model} finds persons and gives no heat-maps, as is needed here: "
+                f"expected one of {', '.join(HEATMAP_MODELS)}"
+            )
         return build_model(self.model, skeleton=self.skeleton, input_size=self.input_size, **self.options)
 
 
@@ -61,6 +82,8 @@ def read_spec(path: Path) -> ModelSpec | None:
     try:
         values: dict[str, Any] = json.loads(metadata["edgepose"])
         height, width = values["input_size"]
+        if not isinstance(values.get("options", {}), dict):
+            raise TypeError(f"options are {values['options']!r}")
         return ModelSpec(**{**values, "input_size": (int(height), int(width))})
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} does not say rightly which model it is of ({error}): write it again") from error
@@ -94,13 +117,111 @@ def load_weights(network: nn.Module, path: Path) -> None:
             if keys
         )
         raise UsageError(f"{path} holds the weights of another model: {found}")
-    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
+    _check_finite(state, path)
     network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the weights; batch norms' counters, which nothing reads, are left out.
+
+    Attributes:
+        loaded: names of the network's weights that the file gave.
+        missing: names of the network's weights that keep their start values.
+        skipped: names of the file's weights that the network does not have, or has in another shape.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line, with the numbers of weights by module.
+
+        >>> str(LoadReport(("conv1.weight",), ("final_layer.weight", "final_layer.bias"), ("fc.bias",)))
+        'loaded 1 of 3 weights; not in the file: final_layer (2); left in the file: fc (1)'
+        """
+        line = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.missing)} weights"
+        for what, names in (("not in the file", self.missing), ("left in the file", self.skipped)):
+            if names:
+                line += f"; {what}: {_by_module(names)}"
+        return line
+
+
+def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
+    """Load every weight that ``network`` has by the same name and shape; the others keep their start values.
+
+    Takes official HRNet and SimpleBaseline pose checkpoints (another number of joints leaves the head out), ImageNet
+    checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this project's own. Where that fits
+    better, the file's weights go into the network's ``backbone``, or the file's ``backbone`` into the network.
+
+    Args:
+        network: changed in place.
+        path: ``.safetensors``, or ``.pth`` (read with ``weights_only=True``).
+
+    Raises:
+        UsageError: the file cannot be read, nothing in it fits, or a weight that fits is not finite.
+    """
+    state, wanted = _weights(_read_state(path)), _weights(network.state_dict())
+    names = max((_fitting(state, wanted, rename) for rename in (str, _into_backbone, _out_of_backbone)), key=len)
+    if not names:
+        raise UsageError(
+            f"nothing in {path} fits this network: it holds {_examples(state)}, expected such as {_examples(wanted)}"
+        )
+    chosen = {to: state[name] for name, to in names.items()}
+    _check_finite(chosen, path)
+    network.load_state_dict({to: value.to(wanted[to].dtype) for to, value in chosen.items()}, strict=False)
+    return LoadReport(
+        loaded=tuple(name for name in wanted if name in chosen),
+        missing=tuple(name for name in wanted if name not in chosen),
+        skipped=tuple(name for name in state if name not in names),
+    )
+
+
+def _fitting(state: dict[str, Tensor], wanted: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, str]:
+    """The network's name for every weight of the file that it can take."""
+    # DetNet calls the projections of its dilated layers so.
+    names = {name: rename(name).replace(".extra_conv.", ".downsample.") for name in state}
+    return {name: to for name, to in names.items() if to in wanted and wanted[to].shape == state[name].shape}
+
+
+def _into_backbone(name: str) -> str:
+    return f"{_BACKBONE}{name}"
+
+
+def _out_of_backbone(name: str) -> str:
+    return name.removeprefix(_BACKBONE)
+
+
+def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _by_module(names: Iterable[str]) -> str:
+    found = Counter(_BACKBONE * name.startswith(_BACKBONE) + _out_of_backbone(name).split(".")[0] for name in names)
+    return ", ".join(f"{module} ({count})" for module, count in found.items())
+
+
+def _examples(state: dict[str, Tensor]) -> str:
+    listed = [f"{name} {tuple(value.shape)}" for name, value in list(state.items())[:2]]
+    return ", ".join(listed) + ", ..." * (len(state) > 2) if listed else "no weights"
+
+
+def _check_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Refuse weights that are NaN or infinite, by the first one's name; ``path`` is where they come from."""
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a ``.safetensors`` file or of a ``.pth`` (read with ``weights_only=True``), by name.
+
+    What training scripts leave around them is taken off: a ``state_dict`` entry, a ``module.`` before each name.
+
+    Raises:
+        UsageError: the file is missing, damaged, or holds something else.
+    """
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
     try:
@@ -112,9 +233,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # pickle, zip and safetensors raise many types for a damaged file
         raise _unreadable(path, error) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
-    ):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UsageError(f"{path} does not hold a state dict (a mapping of names to tensors)")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

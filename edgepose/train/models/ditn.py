@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import UsageError
 from ...plugins.torch_op import DynamicDepthwiseConv2d
 from ...skeletons import Skeleton
 from .heads import Heads
-from .hrnet import HRNet, HRNetConfig, conv_bn, heatmap_head
+from .hrnet import HRNet
+from .layers import conv_bn, heatmap_head
+from .resnet import ResNetPose
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class DitnSwitches:
 
     def __post_init__(self) -> None:
         if self.ditm and not self.mtl:
-            raise ValueError("DitnSwitches: ditm=True needs mtl=True, the bone decoder it transfers from")
+            raise UsageError("DITN: ditm=True needs mtl=True, the bone decoder it transfers from")
         if (self.cab or self.sab) and not self.ditm:
-            raise ValueError("DitnSwitches: cab=True and sab=True need ditm=True, whose features they refine")
+            raise UsageError("DITN: cab=True and sab=True need ditm=True, whose features they refine")
 
 
 class Decoder(nn.Module):
@@ -158,25 +161,28 @@ class InformationTransfer(nn.Module):
 
 
 class DITN(nn.Module):
-    """DITN on an HRNet backbone.
+    """DITN on a backbone.
+
+    Reading (Table 6): the ResNet-50 of the loss ablation is SimpleBaseline's, deconvolutions included, without its
+    head. The paper names no channels for it; its decoders take the C = 256 of those deconvolutions.
 
     Args:
-        config: the backbone.
+        backbone: gives features (N, channels, H/4, W/4).
         skeleton: joints and bones.
         switches: ablation switches; without ``mtl`` this is the backbone with a 1x1 head.
     """
 
-    def __init__(self, config: HRNetConfig, skeleton: Skeleton, switches: DitnSwitches) -> None:
+    def __init__(self, backbone: HRNet | ResNetPose, skeleton: Skeleton, switches: DitnSwitches) -> None:
         super().__init__()
         joints, bones = len(skeleton.joints), len(skeleton.bones)
-        self.backbone = HRNet(config, joints=None)
+        self.backbone = backbone
         self.joint_decoder: nn.Module
         self.bone_decoder: nn.Module | None
         if switches.mtl:
-            self.joint_decoder = Decoder(config.width, joints, linear=not switches.ditm)
-            self.bone_decoder = Decoder(config.width, bones, linear=True)
+            self.joint_decoder = Decoder(backbone.channels, joints, linear=not switches.ditm)
+            self.bone_decoder = Decoder(backbone.channels, bones, linear=True)
         else:
-            self.joint_decoder, self.bone_decoder = heatmap_head(config.width, joints), None
+            self.joint_decoder, self.bone_decoder = heatmap_head(backbone.channels, joints), None
         self.transfer = InformationTransfer(skeleton, cab=switches.cab) if switches.ditm else None
         self.spatial = SpatialAttention(joints) if switches.sab else nn.Identity()
 

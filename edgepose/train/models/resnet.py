@@ -1,0 +1,111 @@
+"""ResNet with deconvolutions: SimpleBaseline (Xiao et al., ECCV 2018), HSRNet and HSR-MSNet.
+
+Parameter names are those of the official SimpleBaseline and of torchvision's ResNet, so that the checkpoints of both
+mean the same tensors here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from .heads import Heads
+from .layers import Bottleneck, conv_bn, heatmap_head
+from .msnet import MultiscaleBottleneck
+
+#: Channels of every deconvolution, and so of the features that the head takes.
+CHANNELS = 256
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Depth and kind of one ResNet.
+
+    Attributes:
+        blocks: bottlenecks of each layer. Four layers are a ResNet: stride 32, 2048 channels, three deconvolutions.
+            Five are an HSRNet: layers 4 and 5 dilated by 2 at stride 16 with 1024 channels, two deconvolutions.
+        multiscale: MSNet's modules in layers 1 to 3 (HSR-MSNet).
+    """
+
+    blocks: tuple[int, ...]
+    multiscale: bool = False
+
+
+RESNETS = {50: ResNetConfig((3, 4, 6, 3)), 101: ResNetConfig((3, 4, 23, 3)), 152: ResNetConfig((3, 8, 36, 3))}
+#: 59 = 1 + 3 * (3 + 4 + 6 + 3 + 3) + 1: the stem, the bottlenecks and the head; projections and deconvolutions are not
+#: counted.
+HSRNETS = {59: ResNetConfig((3, 4, 6, 3, 3)), 110: ResNetConfig((3, 4, 23, 3, 3)), 161: ResNetConfig((3, 8, 36, 3, 3))}
+
+
+def _layer(
+    block: type[Bottleneck | MultiscaleBottleneck], cin: int, planes: int, blocks: int, stride: int = 1
+) -> nn.Sequential:
+    """Bottlenecks in a row; the first has the stride and a projection on its shortcut."""
+    cout = planes * Bottleneck.expansion
+    return nn.Sequential(
+        block(cin, planes, stride=stride, project=True), *(block(cout, planes) for _ in range(blocks - 1))
+    )
+
+
+def _dilated_layer(channels: int, blocks: int) -> nn.Sequential:
+    """DetNet's: bottlenecks dilated by 2 that keep channels and size; the first has a projection all the same."""
+    planes = channels // Bottleneck.expansion
+    return nn.Sequential(*(Bottleneck(channels, planes, dilation=2, project=i == 0) for i in range(blocks)))
+
+
+def _deconvolution(cin: int, cout: int, kernel: int) -> list[nn.Module]:
+    """Twice the size: deconvolution of stride 2 without bias, batch norm, ReLU; it starts at Normal(0, 0.001)."""
+    padding, extra = (kernel - 1) // 2, kernel % 2
+    layer = nn.ConvTranspose2d(cin, cout, kernel, stride=2, padding=padding, output_padding=extra, bias=False)
+    nn.init.normal_(layer.weight, std=0.001)
+    return [layer, nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+
+
+class ResNetPose(nn.Module):
+    """ResNet or HSRNet with deconvolutions, as a heat-map network, or as a backbone when ``joints`` is None.
+
+    Reading (HSRNet): two stages of three bottlenecks each at stride 16 with 1024 channels, as in the DetNet code that
+    the paper links; its remark that HSRNet has more parameters than ResNet does not fit that code.
+
+    Args:
+        config: depth and kind.
+        joints: number of heat-maps, or None for a network without ``final_layer`` that returns features
+            (N, channels, H/4, W/4).
+        kernel: of the deconvolutions, 2, 3 or 4.
+
+    Attributes:
+        channels: of the features.
+    """
+
+    def __init__(self, config: ResNetConfig, joints: int | None, *, kernel: int = 4) -> None:
+        super().__init__()
+        self.channels = CHANNELS
+        self.conv1, self.bn1 = conv_bn(3, 64, 7, stride=2, relu=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        block = MultiscaleBottleneck if config.multiscale else Bottleneck
+        first, second, third, *top = config.blocks
+        self.layer1 = _layer(block, 64, 64, first)
+        self.layer2 = _layer(block, 256, 128, second, stride=2)
+        self.layer3 = _layer(block, 512, 256, third, stride=2)
+        if len(top) == 1:
+            self.layer4, self.layer5 = _layer(Bottleneck, 1024, 512, top[0], stride=2), nn.Sequential()
+            encoded, deconvolutions = 2048, 3
+        else:
+            self.layer4, self.layer5 = (_dilated_layer(1024, blocks) for blocks in top)
+            encoded, deconvolutions = 1024, 2
+        inputs = [encoded, *[CHANNELS] * (deconvolutions - 1)]
+        self.deconv_layers = nn.Sequential(*(part for cin in inputs for part in _deconvolution(cin, CHANNELS, kernel)))
+        self.final_layer = nn.Identity() if joints is None else heatmap_head(CHANNELS, joints)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images to (N, 2048, H/32, W/32), or (N, 1024, H/16, W/16) for an HSRNet."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer5(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+
+    def forward(self, images: Tensor) -> Tensor | Heads:
+        """Heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode; features for a backbone."""
+        y = self.final_layer(self.deconv_layers(self.encode(images)))
+        is_backbone = isinstance(self.final_layer, nn.Identity)
+        return Heads(joints=y) if self.training and not is_backbone else y
