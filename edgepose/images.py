@@ -1,7 +1,8 @@
-"""Reading pictures: RGB uint8 arrays, damaged files refused."""
+"""Picture files: RGB uint8 arrays in and out, damaged files refused."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
+from .files import atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -48,3 +50,33 @@ def _jpeg_ends(data: bytes) -> bool:
         filling = marker[0] != 0xFF or marker == b"\xff\xff"
         position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return b"\xff\xd9" in data[position:]
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB; the ending of ``path`` chooses the format.
+
+    Raises:
+        UsageError: the ending is of no format that OpenCV writes, or the file cannot be written.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise UsageError(f"cannot write picture {path}: OpenCV cannot encode {image.shape}; name a .png")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 0) -> NDArray[np.uint8]:
+    """Pictures of one size (h, w, 3) in rows of ``columns`` on white, ``gap`` pixels apart.
+
+    >>> contact_sheet([np.zeros((2, 3, 3), np.uint8)] * 5, columns=2, gap=1).shape
+    (8, 7, 3)
+    """
+    height, width = tiles[0].shape[:2]
+    rows, columns = -(-len(tiles) // columns), min(len(tiles), columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet

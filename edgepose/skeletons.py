@@ -110,8 +110,8 @@ LSP14 = Skeleton(
     sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.035),
 )
 
-# The bones are LSP's. The sigmas are those of CrowdPose's evaluation code: COCO's, and the shoulder's value for head top
-# and neck.
+# The bones are LSP's. The sigmas are those of CrowdPose's evaluation code: COCO's, and the shoulder's for head top and
+# neck.
 CROWDPOSE14 = Skeleton(
     name="crowdpose14",
     joints=(

@@ -154,7 +154,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(lsp):
 
 
 def test_every_epoch_has_its_own_order_of_all_samples():
-    sampler = EpochSampler(20, seed=0)
+    sampler = EpochSampler(20, seed=0, batch=4)
     first = list(sampler)
     sampler.epoch = 1
     second = list(sampler)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ...errors import UsageError
 from .coco import load_coco, load_crowdpose
+from .detections import detected_samples
 from .lsp import load_lsp
 from .mpii import load_mpii
 from .samples import PoseData, PoseSample, describe_skipped
 
-__all__ = ["PoseData", "PoseSample", "describe_skipped", "load_data", "load_samples"]
+__all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data", "load_samples"]
 
 _KINDS = {"coco": load_coco, "crowdpose": load_crowdpose, "lsp": load_lsp, "mpii": load_mpii}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,120 +12,153 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ...geometry import crop_regions, keypoint_box, region_affine, transform_points, warp_crop
-from ...heatmaps import STRIDE, encode_bones, encode_joints
+from ...errors import UsageError
+from ...geometry import warp_crop
+from ...heatmaps import STRIDE, encode_bones, encode_joints, encode_segmentation
 from ...images import read_image
 from ...skeletons import get_skeleton
 from ..recipes import Recipe
+from .augment import Augmentation
 from .samples import PoseSample
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to one sample: drawn once, applied to image and joints alike."""
-
-    rotation: float = 0.0
-    scale: float = 1.0
-    mirror: bool = False
-    half_body: bool = False
-    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    shift: float = 0.0
-
-    @staticmethod
-    def draw(recipe: Recipe, rng: np.random.Generator) -> Augmentation:
-        """Half of the samples are mirrored; rotation, scale and colour are uniform in the recipe's ranges."""
-        contrast = rng.uniform(1 - recipe.colour, 1 + recipe.colour)
-        channel = rng.uniform(1 - recipe.colour / 2, 1 + recipe.colour / 2, size=3)
-        return Augmentation(
-            rotation=rng.uniform(-recipe.rotation, recipe.rotation),
-            scale=rng.uniform(recipe.scale_low, recipe.scale_high),
-            mirror=bool(rng.random() < 0.5),
-            half_body=bool(rng.random() < recipe.half_body),
-            gain=tuple(contrast * channel),
-            shift=255 * rng.uniform(-recipe.colour, recipe.colour) / 2,
-        )
-
-
 class PoseDataset(Dataset):
-    """Augmented crops with joint and bone targets.
+    """Augmented crops with joint, bone and segmentation targets.
 
     The key is (epoch, index): the random state depends on the recipe's seed and that pair alone, so a sample does not
-    change with the number of workers, and a resumed run sees what an unbroken one would have seen.
+    change with the number of workers or processes, and a resumed run sees what an unbroken one would have seen.
+
+    Raises:
+        UsageError: the samples have another number of joints than the recipe's skeleton.
     """
 
     def __init__(self, samples: list[PoseSample], recipe: Recipe) -> None:
         self.samples = samples
         self.recipe = recipe
         self.skeleton = get_skeleton(recipe.skeleton)
-        self._upper = np.array([not name.endswith(("knee", "ankle")) for name in self.skeleton.joints])
+        labelled, wanted = len(samples[0].joints), len(self.skeleton.joints)
+        if labelled != wanted:
+            raise UsageError(
+                f"the data label {labelled} joints, the recipe's skeleton {recipe.skeleton} has {wanted}: "
+                "--set skeleton=... or give other data"
+            )
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """The tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
         epoch, index = key
-        rng = np.random.default_rng((self.recipe.seed, epoch, index))
-        return self.make(self.samples[index], Augmentation.draw(self.recipe, rng))
+        tensors = self.make(self.samples[index], self.augmentation(epoch, index))
+        return {**tensors, "index": torch.tensor(index)}
+
+    def augmentation(self, epoch: int, index: int) -> Augmentation:
+        """What is done to a sample in an epoch."""
+        return Augmentation.draw(self.recipe, np.random.default_rng((self.recipe.seed, epoch, index)))
 
     def make(self, sample: PoseSample, augmentation: Augmentation) -> dict[str, torch.Tensor]:
-        """``crop`` uint8 (H, W, 3), ``joints`` (J, h, w), ``weights`` (J,) and ``bones`` (B, h, w) float32."""
-        size = self.recipe.input_size
-        region = crop_regions(self._upper_box(sample) if augmentation.half_body else sample.box, size)[0]
-        region[2:] /= augmentation.scale
-        matrix = region_affine(region, size, rotation=augmentation.rotation, mirror=augmentation.mirror)
-        crop = _recolour(warp_crop(read_image(sample.image), matrix, size), augmentation)
-        points, visible = transform_points(sample.joints, matrix), sample.visible
-        if augmentation.mirror:
-            order = list(self.skeleton.flip_order)
-            points, visible = points[order], visible[order]
+        """One training example.
+
+        Returns:
+            ``crop`` uint8 (H, W, 3) RGB; float32: ``joints`` (J, h, w), ``weights`` (J,), ``bones`` (B, h, w) and
+            ``segmentation`` (h, w). A picture that cannot be read is a black crop without labels, and a warning.
+        """
+        recipe, size = self.recipe, self.recipe.input_size
+        matrix = augmentation.affine(sample, self.skeleton, size)
+        points, visible = augmentation.place(sample, self.skeleton, matrix)
+        picture = _read_or_warn(sample)
+        if picture is None:
+            crop, visible = np.zeros((*size, 3), np.uint8), np.zeros_like(visible)
+        else:
+            crop = augmentation.recolour(warp_crop(picture, matrix, size))
         shape = (size[0] // STRIDE, size[1] // STRIDE)
-        joints, weights = encode_joints(points, visible, shape)
-        bones = encode_bones(points, visible, self.skeleton.bones, shape)
-        arrays = {"crop": crop, "joints": joints, "weights": weights, "bones": bones}
+        joints, weights = encode_joints(points, visible, shape, recipe.sigma)
+        arrays = {
+            "crop": crop,
+            "joints": joints,
+            "weights": weights,
+            "bones": encode_bones(points, visible, self.skeleton.bones, shape, recipe.sigma),
+            "segmentation": encode_segmentation(points, visible, shape, recipe.segmentation_radius),
+        }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def _upper_box(self, sample: PoseSample) -> NDArray[np.float64]:
-        """Box xyxy around the labelled joints from the hips up, or the whole person's where too few are labelled."""
-        seen = self._upper & sample.visible
-        return keypoint_box(sample.joints[seen]) if seen.sum() >= self._upper.sum() / 2 else sample.box
 
-
-def _recolour(crop: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:
-    if augmentation.shift == 0 and augmentation.gain == (1.0, 1.0, 1.0):
-        return crop
-    levels = np.arange(256, dtype=np.float32)[:, None]
-    table = levels * np.array(augmentation.gain, np.float32) + np.float32(augmentation.shift)
-    return np.asarray(cv2.LUT(crop, np.clip(table, 0, 255).astype(np.uint8)[None]), dtype=np.uint8)
+def _read_or_warn(sample: PoseSample) -> NDArray[np.uint8] | None:
+    """The picture, or None with a warning: one damaged file does not end a run of days."""
+    try:
+        return read_image(sample.image)
+    except UsageError as error:
+        warnings.warn(f"a training picture is left out: {error}", stacklevel=2)
+        return None
 
 
 class EpochSampler(Sampler):
-    """Shuffled (epoch, index) keys; the order depends on seed and epoch alone. Set :attr:`epoch` before iterating."""
+    """The (epoch, index) keys of one process's share of every batch of an epoch; full batches only.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    The order of the samples depends on seed and epoch alone. Process ``rank`` of ``world`` gets the ``rank``-th part of
+    each global batch, so together the processes see the batches that one process alone would see.
+
+    Args:
+        count: samples of the data set.
+        seed: of the order.
+        batch: samples per step over all processes together, a multiple of ``world``.
+        rank, world: this process among all.
+
+    Attributes:
+        epoch: set it before iterating.
+        start: batches of the epoch to leave out because they are done; set it before iterating.
+    """
+
+    def __init__(self, count: int, seed: int, batch: int, *, rank: int = 0, world: int = 1) -> None:
+        self.count, self.seed, self.batch = count, seed, batch
+        self.rank, self.share = rank, batch // world
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return self.count
+        """Samples of this process in a whole epoch, whatever ``start`` is."""
+        return self.count // self.batch * self.share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return ((self.epoch, int(i)) for i in order)
+        for step in range(self.start, self.count // self.batch):
+            first = step * self.batch + self.rank * self.share
+            yield from ((self.epoch, int(index)) for index in order[first : first + self.share])
 
 
 def _one_thread(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def make_loader(dataset: PoseDataset, workers: int) -> tuple[DataLoader, EpochSampler]:
-    """A loader of full batches and the sampler that names its epoch.
+def make_loader(
+    dataset: PoseDataset, workers: int, *, rank: int = 0, world: int = 1
+) -> tuple[DataLoader, EpochSampler]:
+    """A loader of full batches and the sampler that names its epoch. Its length is that of a whole epoch.
 
     Workers are spawned: OpenCV's threads, once used in this process, would leave their locks taken in a fork, and the
     children of a fork server would outlive a training run that is killed.
+
+    Args:
+        dataset: of at least ``world`` samples; with fewer than the recipe's batch, all of them are one batch.
+        workers: processes that make batches; 0 makes them in this one. More than there are cores is warned about.
+        rank, world: this process among those that train together; each gets an equal share of every batch.
+
+    Raises:
+        UsageError: the processes cannot share the batch evenly.
     """
-    sampler = EpochSampler(len(dataset), dataset.recipe.seed)
+    recipe = dataset.recipe
+    batch = min(recipe.batch, len(dataset)) // world * world
+    if recipe.batch % world or not batch:
+        raise UsageError(
+            f"{world} processes cannot share batches of {min(recipe.batch, len(dataset))} evenly: "
+            f"set batch to a multiple of {world}, for at least as many samples"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        warnings.warn(f"{workers} workers share {cores} cores: --workers {cores} is enough", stacklevel=2)
+    sampler = EpochSampler(len(dataset), recipe.seed, batch, rank=rank, world=world)
     loader = DataLoader(
         dataset,
-        batch_size=min(dataset.recipe.batch, len(dataset)),
+        batch_size=sampler.share,
         sampler=sampler,
         num_workers=workers,
         drop_last=True,
