@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +19,14 @@ from .session import Arrays, Session, TensorSpec
 STRIDES = (8, 16, 32)
 _PAD = 114
 _PERSON = 0
+
+#: The detector that comes with the package: its name, and its graph.
+SHIPPED_NAME = "person_lite"
+SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NAME}.onnx"
+#: Least score of a person, unless another one is asked for.
+THRESHOLD = 0.4
+#: Of two boxes that overlap by more than this IoU, the more certain stays.
+NMS = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,40 +66,36 @@ class Detector(Protocol):
         ...
 
 
-class YoloxDetector:
-    """YOLOX: BGR 0..255 in float32, letterboxed to the top left, raw predictions out.
+class NetworkDetector:
+    """What the kinds of detectors share: letterbox, run, decode, bring the boxes back into the picture.
 
     Args:
-        session: with one input (1, 3, h, w) float32 and one output (1, cells, 5 + classes) float32, class 0 a person.
-        threshold: least objectness times person probability.
+        session: the network.
+        size: (height, width) of its input.
+        threshold: least score of a person.
         nms: of two boxes that overlap by more than this IoU, the more certain stays.
-
-    Raises:
-        UsageError: the network's inputs or outputs are not YOLOX's.
     """
 
-    def __init__(self, session: Session, threshold: float = 0.4, nms: float = 0.5) -> None:
-        self.size = _check_yolox(session)
+    def __init__(self, session: Session, size: Size, threshold: float, nms: float) -> None:
+        self.size = size
         self._session, self._threshold, self._nms = session, threshold, nms
-        self._cells = yolox_cells(self.size)
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Detect persons in a picture (H, W, 3) uint8 RGB."""
         return self.finish(self.infer(self.prepare(image)), image.shape[:2])
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
-        blob = cv2.dnn.blobFromImage(letterbox(image, self.size), swapRB=True)
-        return {self._session.inputs[0].name: np.asarray(blob, dtype=np.float32)}
+        return {self._session.inputs[0].name: self.blob(letterbox(image, self.size))}
 
     def infer(self, feeds: Arrays) -> Arrays:
         return self._session.run(feeds)
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        (raw,) = outputs.values()
-        if not np.isfinite(raw).all():  # no score above the threshold would read as an empty picture
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            # No score above the threshold would read as an empty picture.
             backend = self._session.backend
             raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its ONNX file")
-        boxes, scores = decode_yolox(raw[0], self._cells, self._threshold)
+        boxes, scores = self.decode(outputs)
         fitted = fitted_size(source, self.size)
         limit = np.array([source[1], source[0]] * 2, dtype=np.float64)
         boxes = np.clip(boxes * limit / [fitted[1], fitted[0], fitted[1], fitted[0]], 0, limit)
@@ -102,19 +106,84 @@ class YoloxDetector:
     def close(self) -> None:
         self._session.close()
 
+    def blob(self, canvas: NDArray[np.uint8]) -> NDArray[Any]:
+        """The network's input, from a letterboxed picture (h, w, 3) uint8 RGB."""
+        raise NotImplementedError
 
-def open_detector(path: Path | str, backend: str = "onnxruntime") -> YoloxDetector:
-    """Open a YOLOX detector from its ONNX file.
+    def decode(self, outputs: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Boxes (N, 4) xyxy in pixels of the network's input, and scores (N,), of the persons above the threshold."""
+        raise NotImplementedError
+
+
+class YoloxDetector(NetworkDetector):
+    """YOLOX: BGR 0..255 in float32, letterboxed to the top left, raw predictions out.
+
+    Args:
+        session: with one input (1, 3, h, w) float32 and one output (1, cells, 5 + classes) float32, class 0 a person.
+        threshold: least objectness times person probability.
+        nms: see :class:`NetworkDetector`.
 
     Raises:
-        UsageError: the file cannot be loaded on this backend, or is not YOLOX.
+        UsageError: the network's inputs or outputs are not YOLOX's.
     """
-    session = open_graph(Path(path), backend)
+
+    def __init__(self, session: Session, threshold: float = THRESHOLD, nms: float = NMS) -> None:
+        super().__init__(session, _check_yolox(session), threshold, nms)
+        self._cells = yolox_cells(self.size)
+
+    def blob(self, canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(cv2.dnn.blobFromImage(canvas, swapRB=True), dtype=np.float32)
+
+    def decode(self, outputs: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        (raw,) = outputs.values()
+        return decode_yolox(raw[0], self._cells, self._threshold)
+
+
+class PeakDetector(NetworkDetector):
+    """A network that decodes its boxes itself, such as ``person_lite``: uint8 RGB, letterboxed to the top left.
+
+    Args:
+        session: with one input (N, h, w, 3) uint8 and the outputs ``boxes`` (N, K, 4) float32, xyxy in pixels of the
+            input, and ``scores`` (N, K) float32.
+        threshold: least score.
+        nms: see :class:`NetworkDetector`; two peaks may say the same large person.
+
+    Raises:
+        UsageError: the network's inputs or outputs are others.
+    """
+
+    def __init__(self, session: Session, threshold: float = THRESHOLD, nms: float = NMS) -> None:
+        super().__init__(session, _check_peaks(session), threshold, nms)
+
+    def blob(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return canvas[None]
+
+    def decode(self, outputs: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        boxes, scores = outputs["boxes"][0].astype(np.float64), outputs["scores"][0]
+        chosen = scores >= self._threshold
+        return boxes[chosen], scores[chosen]
+
+
+def open_detector(
+    detector: Path | str, backend: str = "onnxruntime", *, threshold: float = THRESHOLD
+) -> NetworkDetector:
+    """Open a detector; its kind is seen from its inputs and outputs.
+
+    Args:
+        detector: an ONNX file, or ``person_lite`` for the one that comes with the package.
+        backend: ``onnxruntime`` or ``openvino``.
+        threshold: least score of a person.
+
+    Raises:
+        UsageError: the file cannot be loaded on this backend, or is of no known kind.
+    """
+    session = open_graph(SHIPPED if str(detector) == SHIPPED_NAME else Path(detector), backend)
+    decodes = {spec.name for spec in session.outputs} == {"boxes", "scores"}
     try:
-        return YoloxDetector(session)
+        return (PeakDetector if decodes else YoloxDetector)(session, threshold)
     except UsageError as error:
         session.close()
-        raise UsageError(f"detector {path}: {error}") from None
+        raise UsageError(f"detector {detector}: {error}") from None
 
 
 def fitted_size(source: Size, size: Size) -> Size:
@@ -192,20 +261,39 @@ def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: floa
 def _check_yolox(session: Session) -> Size:
     """The (height, width) of a YOLOX network's input."""
     expected = "expected YOLOX: input float32 (1, 3, h, w), output float32 (1, cells, 5 + classes), h and w fixed"
-    got = f"inputs {_listed(session.inputs)}, outputs {_listed(session.outputs)}"
     if len(session.inputs) != 1 or len(session.outputs) != 1:
-        raise UsageError(f"got {got}; {expected}")
+        raise _unknown(session, expected)
     taken, given = session.inputs[0], session.outputs[0]
     floats = taken.dtype == given.dtype == np.float32
     if not floats or len(taken.shape) != 4 or len(given.shape) != 3 or taken.shape[0] not in (1, None):
-        raise UsageError(f"got {got}; {expected}")
+        raise _unknown(session, expected)
     _, channels, height, width = taken.shape
     if channels != 3 or height is None or width is None or given.shape[2] is None or given.shape[2] < 6:
-        raise UsageError(f"got {got}; {expected}")
+        raise _unknown(session, expected)
     cells = len(yolox_cells((height, width)))
     if given.shape[1] not in (cells, None):
-        raise UsageError(f"got {got}; {expected}, where {height}x{width} pixels are {cells} cells")
+        raise _unknown(session, f"{expected}, where {height}x{width} pixels are {cells} cells")
     return height, width
+
+
+def _check_peaks(session: Session) -> Size:
+    """The (height, width) of the input of a network that decodes its boxes itself."""
+    expected = "expected input uint8 (N, h, w, 3), outputs float32 boxes (N, K, 4) and scores (N, K), h and w fixed"
+    outputs = {spec.name: spec for spec in session.outputs}
+    if len(session.inputs) != 1 or outputs.keys() != {"boxes", "scores"}:
+        raise _unknown(session, expected)
+    taken, boxes, scores = session.inputs[0], outputs["boxes"], outputs["scores"]
+    kinds = (taken.dtype, boxes.dtype, scores.dtype) == (np.uint8, np.float32, np.float32)
+    if not kinds or len(taken.shape) != 4 or len(boxes.shape) != 3 or len(scores.shape) != 2:
+        raise _unknown(session, expected)
+    _, height, width, channels = taken.shape
+    if channels != 3 or height is None or width is None or boxes.shape[1:] != (scores.shape[1], 4):
+        raise _unknown(session, expected)
+    return height, width
+
+
+def _unknown(session: Session, expected: str) -> UsageError:
+    return UsageError(f"got inputs {_listed(session.inputs)}, outputs {_listed(session.outputs)}; {expected}")
 
 
 def _listed(specs: tuple[TensorSpec, ...]) -> str:
