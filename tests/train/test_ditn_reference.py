@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+from plain_layers import check, conv, normal, pool, randomised, relu, sigmoid  # noqa: E402
 
 from edgepose.plugins.reference import dynamic_depthwise_conv2d  # noqa: E402
 from edgepose.skeletons import Skeleton  # noqa: E402
@@ -16,73 +18,6 @@ from edgepose.train.models.ditn import (  # noqa: E402
 )
 
 CHAIN = Skeleton("chain", ("a", "b", "c"), ((0, 1), (1, 2)), ())
-
-
-def conv(x, weight, bias=None, *, stride=1, padding=0, groups=1):
-    """A convolution of (N, C, H, W), one output value at a time."""
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    out_channels, group_in, kh, kw = weight.shape
-    height, width = (x.shape[2] - kh) // stride + 1, (x.shape[3] - kw) // stride + 1
-    y = np.zeros((len(x), out_channels, height, width))
-    for o in range(out_channels):
-        first = o // (out_channels // groups) * group_in
-        for i, j in np.ndindex(height, width):
-            patch = x[:, first : first + group_in, i * stride : i * stride + kh, j * stride : j * stride + kw]
-            y[:, o, i, j] = (patch * weight[o]).sum(axis=(1, 2, 3))
-    return y if bias is None else y + bias[None, :, None, None]
-
-
-def pool(x):
-    """2x2 max-pooling; an odd last row or column is dropped."""
-    h, w = x.shape[2] // 2, x.shape[3] // 2
-    return x[:, :, : 2 * h, : 2 * w].reshape(*x.shape[:2], h, 2, w, 2).max(axis=(3, 5))
-
-
-def relu(x):
-    return np.maximum(x, 0)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-class Weights:
-    """The arrays of a module by name, and its batch norms as functions."""
-
-    def __init__(self, module):
-        self.arrays = {key: value.double().numpy() for key, value in module.state_dict().items()}
-
-    def __call__(self, name):
-        return self.arrays[name]
-
-    def bn(self, name, x):
-        mean, var, gain, shift = (
-            self(f"{name}.{key}")[:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-        )
-        return (x - mean) / np.sqrt(var + 1e-5) * gain + shift
-
-
-def randomised(module):
-    """Every weight and statistic drawn at random, so that no part can hide behind a zero or a one."""
-    generator = torch.Generator().manual_seed(3)
-    for key, value in module.state_dict().items():
-        if value.is_floating_point():
-            noise = torch.randn(value.shape, generator=generator)
-            value.copy_(noise.abs() + 0.5 if key.endswith(("running_var", "bn.weight")) else 0.4 * noise)
-    return module.eval()
-
-
-def check(module, twin, *inputs):
-    with torch.inference_mode():
-        got = module(*(torch.from_numpy(x) for x in inputs)).numpy()
-    want = twin(Weights(module), *(x.astype(np.float64) for x in inputs))
-    assert got.shape == want.shape
-    assert np.ptp(want) > 0.1
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
-
-
-def normal(*shape):
-    return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 
 
 def decoder(w, f, *, linear):

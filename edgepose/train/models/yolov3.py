@@ -52,24 +52,24 @@ class Head(nn.Module):
     """One scale: five convolutions whose result goes on to the next scale, and two that predict.
 
     Args:
-        cin: input channels, the upsampled branch included.
-        channels: of the 1x1 convolutions.
-        outputs: of the last one, 3 * (5 + classes).
-        upward: channels that come from the scale below, halved by a 1x1 before they are upsampled; 0 at the lowest.
+        channels: of the 1x1 convolutions; the backbone's features and those of the scale below have twice as many.
+        outputs: of the last convolution, 3 * (5 + classes).
+        lifts: whether there is a scale below.
     """
 
-    def __init__(self, cin: int, channels: int, outputs: int, upward: int) -> None:
+    def __init__(self, channels: int, outputs: int, *, lifts: bool) -> None:
         super().__init__()
+        wide = 2 * channels
         # Definition order is the order of the weight file.
-        self.lift = _conv(upward, upward // 2, 1) if upward else None
-        inputs = (cin + upward // 2, 2 * channels, 2 * channels)
-        parts: list[nn.Module] = []
-        for i, entering in enumerate(inputs):
-            parts.append(_conv(entering, channels, 1))
-            if i < 2:
-                parts.append(_conv(channels, 2 * channels, 3))
-        self.body = nn.Sequential(*parts)
-        self.predict = nn.Sequential(_conv(channels, 2 * channels, 3), nn.Conv2d(2 * channels, outputs, 1))
+        self.lift = _conv(wide, channels, 1) if lifts else None
+        self.body = nn.Sequential(
+            _conv(wide + channels if lifts else wide, channels, 1),
+            _conv(channels, wide, 3),
+            _conv(wide, channels, 1),
+            _conv(channels, wide, 3),
+            _conv(wide, channels, 1),
+        )
+        self.predict = nn.Sequential(_conv(channels, wide, 3), nn.Conv2d(wide, outputs, 1))
 
     def forward(self, x: Tensor, below: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features for the next scale, and the raw predictions (N, 3 * (5 + classes), h, w)."""
@@ -84,31 +84,30 @@ class YOLOv3(nn.Module):
 
     Args:
         classes: how many; 80 in the public weights.
+        width: channels of the first convolution, which all others go by; 32 in the public weights.
     """
 
-    def __init__(self, classes: int = 80) -> None:
+    def __init__(self, classes: int = 80, width: int = 32) -> None:
         super().__init__()
-        self.classes = classes
-        stages = [[_conv(3, 32, 3)]]
+        stages = [[_conv(3, width, 3)]]
         for index, blocks in enumerate((1, 2, 8, 8, 4)):
-            channels = 64 * 2**index
+            channels = 2 * width * 2**index
             stages.append([_conv(channels // 2, channels, 3, stride=2), *(Residual(channels) for _ in range(blocks))])
         self.darknet = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
         outputs = len(ANCHORS[0]) * (5 + classes)
         self.heads = nn.ModuleList(
-            [Head(1024, 512, outputs, 0), Head(512, 256, outputs, 512), Head(256, 128, outputs, 256)]
+            Head(channels, outputs, lifts=level > 0)
+            for level, channels in enumerate((16 * width, 8 * width, 4 * width))
         )
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Raw predictions (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8."""
-        features = []
-        x = images
+        features = [images]
         for stage in self.darknet:
-            x = stage(x)
-            features.append(x)
+            features.append(stage(features[-1]))
         below, raw = None, []
-        for head, level in zip(self.heads, features[:-4:-1], strict=True):
-            below, prediction = head(level, below)
+        for head, x in zip(self.heads, features[:-4:-1], strict=True):
+            below, prediction = head(x, below)
             raw.append(prediction)
         return raw
 
@@ -224,8 +223,8 @@ def load_darknet(network: YOLOv3, path: Path) -> None:
     if len(data) != wanted:
         what = "truncated" if len(data) < wanted else "too long"
         raise UsageError(
-            f"weights {path}: {what}, {len(data):,} bytes where YOLOv3 with {network.classes} classes has {wanted:,}; "
-            "take the whole file of this network"
+            f"weights {path}: {what}, {len(data):,} bytes where this YOLOv3 has {wanted:,}; take the whole file of "
+            "this network"
         )
     values = torch.from_numpy(np.frombuffer(data, dtype="<f4", offset=header).astype(np.float32))
     if not bool(torch.isfinite(values).all()):
