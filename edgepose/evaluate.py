@@ -4,84 +4,204 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import open_bundle
 from .errors import UsageError
-from .files import write_text
-from .geometry import CROP_PADDING, Size
-from .metrics import mean_pck
+from .files import atomic_path, write_text
+from .geometry import CROP_PADDING, Size, crop_regions, region_affine, transform_points, warp_crop
+from .images import read_image
+from .machine import environment, versions
 from .runtime.backends import open_session
 from .runtime.pose import PoseEstimator
-from .skeletons import get_skeleton
-from .train.accuracy import Predictor, evaluate_pck
-from .train.data import load_samples
+from .skeletons import Skeleton, get_skeleton
+from .train.accuracy import Person, Predictor, Scores, score
+from .train.data import PoseData, describe_skipped, detected_samples, load_data
+from .verify.report import draw_pair
+
+#: The picture of the worst crops: crops in a row, and the height of a line of text in pixels.
+_COLUMNS, _LINE = 5, 34
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """PCK@0.2 of torso size on a test split.
+    """How well a network does on the test split of a data set.
 
     Attributes:
         target: the bundle or checkpoint.
         backend: what ran it.
         data: KIND:ROOT.
-        persons: number of labelled persons.
+        split: the labelled persons, and what of the data set could not be used.
+        boxes: ``gt``, or the file of detected boxes.
         flip: whether each crop's mirror image was averaged in.
-        per_joint: percent by joint name; None where no person has that joint labelled.
-        mean: percent, mean over the joints with a label.
+        decode: how keypoints were read from the heat-maps.
+        input_size: (height, width) of the crops.
+        crop_padding: factor from a box to its crop.
+        scores: the figures, in percent.
     """
 
     target: str
     backend: str
     data: str
-    persons: int
+    split: PoseData
+    boxes: str
     flip: bool
-    per_joint: dict[str, float | None]
-    mean: float
+    decode: str
+    input_size: Size
+    crop_padding: float
+    scores: Scores
 
     def table(self) -> str:
-        """One line per joint, then the mean."""
-        rows = [*self.per_joint.items(), ("mean", self.mean)]
-        cells = [(name, "not labelled" if value is None else f"{value:6.1f} %") for name, value in rows]
-        title = f"PCK@0.2 (torso), {self.persons} persons, {self.backend}{', flip test' if self.flip else ''}"
-        return "\n".join([title, *(f"  {name:<16}{cell}" for name, cell in cells)])
+        """The headline figure, how it was made, the other figures, and one line per joint."""
+        scores = self.scores
+        ways = [
+            f"{len(scores.persons)} persons in {len(self.split.pictures)} pictures",
+            self.backend,
+            "labelled boxes" if self.boxes == "gt" else f"boxes of {self.boxes}",
+            *(["flip test"] if self.flip else []),
+            *(["dark decoding"] if self.decode == "dark" else []),
+        ]
+        lines = [scores.headline, ", ".join(ways)]
+        lines += [f"  {name:<16}{_percent(value)}" for name, value in scores.figures.items()]
+        lines += [f"{scores.per_joint_name}:"]
+        lines += [f"  {name:<16}{_percent(value)}" for name, value in scores.per_joint.items()]
+        skipped = describe_skipped(self.split)
+        return "\n".join([*lines, skipped] if skipped else lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the keypoints, as plain values."""
+        scores = self.scores
+        return {
+            "target": self.target,
+            "backend": self.backend,
+            "data": self.data,
+            "annotations": str(self.split.annotations),
+            "settings": {
+                "boxes": self.boxes,
+                "flip": self.flip,
+                "decode": self.decode,
+                "input_size": list(self.input_size),
+                "crop_padding": self.crop_padding,
+            },
+            "metric": scores.name,
+            "value": scores.value,
+            "figures": scores.figures,
+            "per_joint_is": scores.per_joint_name,
+            "per_joint": scores.per_joint,
+            "persons": len(scores.persons),
+            "pictures": len(self.split.pictures),
+            "results": len(scores.results),
+            "skipped": self.split.skipped,
+            "environment": {**environment(), "pycocotools": versions("pycocotools").get("pycocotools")},
+        }
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        """Write :meth:`to_json`."""
+        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
+
+    def save_results(self, path: Path) -> None:
+        """Write what was found as COCO keypoint results; pycocotools gives the same figures for this file."""
+        write_text(path, json.dumps(self.scores.results) + "\n")
+
+    def draw_worst(self, path: Path, count: int = 25) -> None:
+        """Draw the persons with the lowest scores into one picture: their crops, both skeletons, score and file."""
+        worst = sorted(self.scores.persons, key=lambda person: person.score)[:count]
+        skeleton = get_skeleton(self.split.skeleton)
+        tiles = [draw_person(person, skeleton, self.input_size, self.crop_padding) for person in worst]
+        picture = cv2.cvtColor(_sheet(tiles), cv2.COLOR_RGB2BGR)
+        if not cv2.haveImageWriter(str(path)):
+            raise UsageError(f"cannot write {path}: expected the name of a picture, such as worst.jpg")
+        with atomic_path(path) as temporary:
+            cv2.imwrite(str(temporary), picture)
 
 
-def evaluate(target: Path, data: str, *, flip: bool = False, backend: str = "auto") -> Accuracy:
-    """Evaluate a bundle on one backend, or a checkpoint in PyTorch, on the test split of a data set.
+def _percent(value: float | None) -> str:
+    return "not labelled" if value is None else f"{value:6.1f} %"
+
+
+def draw_person(person: Person, skeleton: Skeleton, size: Size, padding: float) -> NDArray[np.uint8]:
+    """The crop of a person, enlarged, with both skeletons, and a caption with score and picture under it."""
+    matrix = region_affine(crop_regions(person.sample.box, size, padding)[0], size)
+    labelled = np.column_stack([person.sample.joints, person.sample.visible])
+    pair = [
+        np.column_stack([transform_points(points[:, :2], matrix), points[:, 2]])
+        for points in (labelled, person.keypoints)
+    ]
+    crop = draw_pair(warp_crop(read_image(person.sample.image), matrix, size), pair[0], pair[1], skeleton)
+    return np.concatenate([crop, _line(f"{person.score:.0f} %  {person.sample.image.name}", crop.shape[1])])
+
+
+def _sheet(tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Tiles of one size in rows of five, on white, under a line that says what is seen."""
+    height, width = tiles[0].shape[:2]
+    rows = -(-len(tiles) // _COLUMNS)
+    sheet = np.full((rows * height, min(len(tiles), _COLUMNS) * width, 3), 255, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // _COLUMNS * height, i % _COLUMNS * width
+        sheet[y : y + height, x : x + width] = tile
+    return np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet])
+
+
+def _line(text: str, width: int) -> NDArray[np.uint8]:
+    """Black text on white."""
+    line = np.full((_LINE, width, 3), 255, dtype=np.uint8)
+    cv2.putText(line, text, (6, _LINE - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    return line
+
+
+def evaluate(
+    target: Path,
+    data: str,
+    *,
+    boxes: str = "gt",
+    flip: bool = False,
+    decode: str = "quarter",
+    backend: str = "auto",
+) -> Accuracy:
+    """Evaluate a bundle on one backend, or a checkpoint in PyTorch, on the val split of a data set.
 
     Args:
         target: bundle folder or checkpoint file.
-        data: KIND:ROOT, see :func:`edgepose.train.data.load_samples`.
+        data: KIND:ROOT, see :func:`edgepose.train.data.load_data`.
+        boxes: ``gt`` for the labelled boxes, or a JSON file with a detector's results in COCO's format.
         flip: average with the mirrored crops (the papers' protocol).
+        decode: ``quarter`` or ``dark``, see :func:`edgepose.train.accuracy.score`.
         backend: for a bundle; a checkpoint runs in PyTorch.
 
     Raises:
-        UsageError: target or data cannot be read, the skeletons differ, or a graph does not keep the contract.
+        UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
     """
     with ExitStack() as stack:
         network = _open_checkpoint(target, backend) if target.is_file() else _open_bundle(target, backend, stack)
-        skeleton, samples = get_skeleton(network.skeleton), load_samples(data, "test")
-        if len(samples[0].joints) != len(skeleton.joints):
-            raise UsageError(
-                f"{target} predicts the {len(skeleton.joints)} joints of {skeleton.name}, "
-                f"{data} labels {len(samples[0].joints)}: evaluate on data of the same skeleton"
-            )
-        per_joint = evaluate_pck(
-            network.predict, samples, skeleton, network.input_size, flip=flip, padding=network.crop_padding
+        split = load_data(data, "val")
+        scores = score(
+            network.predict,
+            split,
+            get_skeleton(network.skeleton),
+            network.input_size,
+            detected=None if boxes == "gt" else detected_samples(split, Path(boxes)),
+            flip=flip,
+            decode=decode,
+            padding=network.crop_padding,
         )
-    percent = [None if np.isnan(value) else float(value) for value in per_joint]
-    scores = dict(zip(skeleton.joints, percent, strict=True))
-    return Accuracy(str(target), network.backend, data, len(samples), flip, scores, mean_pck(per_joint))
+    return Accuracy(
+        target=str(target),
+        backend=network.backend,
+        data=data,
+        split=split,
+        boxes=boxes,
+        flip=flip,
+        decode=decode,
+        input_size=network.input_size,
+        crop_padding=network.crop_padding,
+        scores=scores,
+    )
 
 
 @dataclass(frozen=True)

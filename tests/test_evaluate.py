@@ -23,7 +23,8 @@ from edgepose.geometry import crop_regions, region_affine, transform_points  # n
 from edgepose.heatmaps import encode_joints  # noqa: E402
 from edgepose.runtime.session import Arrays, TensorSpec  # noqa: E402
 from edgepose.skeletons import LSP14  # noqa: E402
-from edgepose.train.data import PoseSample, load_samples  # noqa: E402
+from edgepose.train.accuracy import Person, Scores  # noqa: E402
+from edgepose.train.data import PoseData, PoseSample, load_data  # noqa: E402
 
 PERSONS, SIDE, SIZE = 16, 120, (64, 64)
 JOINTS = LSP14.joints
@@ -92,7 +93,7 @@ def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     """A bundle of a given crop padding, and the session that it opens."""
 
     def make(padding: float = 1.25) -> tuple[Path, KnowingSession]:
-        session = KnowingSession(load_samples(lsp, "test"), padding)
+        session = KnowingSession(load_data(lsp, "val").samples, padding)
         monkeypatch.setattr(evaluate_module, "open_session", lambda _bundle, _backend: session)
         path = tmp_path / "knowing.edgepose"
         path.mkdir()
@@ -105,15 +106,16 @@ def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 def test_a_network_that_knows_has_100_percent(lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]]) -> None:
     bundle, session = knowing()
     accuracy = evaluate(bundle, lsp)
-    expected = {joint: None if joint == "neck" else 100.0 for joint in JOINTS}
-    assert accuracy == Accuracy(str(bundle), "fake", lsp, PERSONS, False, expected, 100.0)
+    assert accuracy.scores.per_joint == {joint: None if joint == "neck" else 100.0 for joint in JOINTS}
+    assert (accuracy.scores.value, len(accuracy.scores.persons)) == (100, PERSONS)
+    assert (accuracy.target, accuracy.backend, accuracy.data) == (str(bundle), "fake", lsp)
     assert (session.calls, session.closed) == (1, True)
 
 
 def test_the_flip_test_asks_twice(lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]]) -> None:
     bundle, session = knowing()
     accuracy = evaluate(bundle, lsp, flip=True)
-    assert (accuracy.flip, accuracy.mean, session.calls) == (True, 100.0, 2)
+    assert (accuracy.flip, accuracy.scores.value, session.calls) == (True, 100.0, 2)
 
 
 def test_each_joint_is_counted_by_itself(lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]]) -> None:
@@ -123,14 +125,14 @@ def test_each_joint_is_counted_by_itself(lsp: str, knowing: Callable[..., tuple[
     heatmaps[:4, knee] = 0  # found at the crop's corner; the first person's is not labelled
     heatmaps[:, head] = 0
     accuracy = evaluate(bundle, lsp)
-    assert accuracy.per_joint["right_knee"] == pytest.approx(100 * 12 / 15)
-    assert accuracy.per_joint["head_top"] == 0
-    assert accuracy.mean == pytest.approx((11 * 100 + 80 + 0) / 13)
+    assert accuracy.scores.per_joint["right_knee"] == pytest.approx(100 * 12 / 15)
+    assert accuracy.scores.per_joint["head_top"] == 0
+    assert accuracy.scores.value == pytest.approx((11 * 100 + 80 + 0) / 13)
 
 
 def test_crops_are_padded_as_the_bundle_says(lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]]) -> None:
     bundle, _ = knowing(padding=2.5)
-    assert evaluate(bundle, lsp).mean == 100
+    assert evaluate(bundle, lsp).scores.value == 100
 
 
 def test_a_bundle_and_its_checkpoint_have_the_same_accuracy(lsp: str, exported: Path, checkpoint: Path) -> None:
@@ -138,12 +140,12 @@ def test_a_bundle_and_its_checkpoint_have_the_same_accuracy(lsp: str, exported: 
         "torch": evaluate(checkpoint, lsp),
         **{backend: evaluate(exported, lsp, backend=backend) for backend in ("onnxruntime", "openvino")},
     }
-    want = results["torch"]
-    assert 0 < want.mean < 100
+    want = results["torch"].scores
+    assert 0 < want.value < 100
     assert len(set(want.per_joint.values())) > 3
     for backend, got in results.items():
         assert got.backend == backend
-        assert (got.per_joint, got.mean, got.persons) == (want.per_joint, want.mean, PERSONS), backend
+        assert (got.scores.per_joint, got.scores.value) == (want.per_joint, want.value), backend
 
 
 def test_a_bundle_needs_no_pytorch(lsp: str, exported: Path) -> None:
@@ -157,18 +159,76 @@ def test_a_bundle_needs_no_pytorch(lsp: str, exported: Path) -> None:
     assert done.stdout == evaluate(exported, lsp, backend="onnxruntime").table() + "\n"
 
 
-def test_figures_are_printed_and_written(tmp_path: Path) -> None:
-    accuracy = Accuracy("x", "torch", "lsp:y", 2, True, {"neck": None, "head_top": 66.66}, 66.66)
+@pytest.fixture
+def accuracy(tmp_path: Path) -> Accuracy:
+    """Of three persons in one black picture: found on the spot, found elsewhere, not found."""
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((128, 128, 3), np.uint8))
+    points = np.stack([np.linspace(20, 108, 14), np.linspace(30, 98, 14)], axis=1)
+    sample = PoseSample(tmp_path / "x.png", points, np.ones(14, bool), np.array([0.0, 0, 128, 128]))
+    found = np.column_stack([points, np.ones(14)])
+    persons = [
+        Person(sample, found, 100.0),
+        Person(sample, np.full((14, 3), np.nan), 0.0),
+        Person(sample, found - (0, 20, 0), 33.3),
+    ]
+    scores = Scores(
+        "AP", 66.66, {"AP50": 70.0, "APM": None}, "joints right", {"neck": None, "head_top": 66.66}, persons, []
+    )
+    split = PoseData("coco", "lsp14", [sample], tmp_path / "x.json", {"crowd": ["a"]}, {1: tmp_path / "x.png"})
+    return Accuracy("x", "torch", "coco:y", split, "b.json", True, "dark", (64, 64), 1.0, scores)
+
+
+def test_figures_are_printed_and_written(accuracy: Accuracy, tmp_path: Path) -> None:
     assert accuracy.table().splitlines() == [
-        "PCK@0.2 (torso), 2 persons, torch, flip test",
+        "AP 66.7 %",
+        "3 persons in 1 pictures, torch, boxes of b.json, flip test, dark decoding",
+        "  AP50              70.0 %",
+        "  APM             not labelled",
+        "joints right:",
         "  neck            not labelled",
         "  head_top          66.7 %",
-        "  mean              66.7 %",
+        "skipped 1 (1 crowd): a",
     ]
     accuracy.save(tmp_path / "a" / "x.json")
     text = (tmp_path / "a" / "x.json").read_text()
     assert "NaN" not in text  # which is not JSON
-    assert json.loads(text) == vars(accuracy)
+    report = json.loads(text)
+    assert (report["metric"], report["value"], report["persons"], report["pictures"]) == ("AP", 66.66, 3, 1)
+    assert report["figures"] == {"AP50": 70, "APM": None}
+    assert report["settings"]["input_size"] == [64, 64]
+    assert report["skipped"] == {"crowd": ["a"]}
+    assert report["environment"]["versions"]["numpy"] == np.__version__
+
+
+def test_results_are_written_in_cocos_form(
+    lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]], tmp_path: Path
+) -> None:
+    bundle, session = knowing()
+    accuracy, samples = evaluate(bundle, lsp, decode="dark"), load_data(lsp, "val").samples
+    accuracy.save_results(tmp_path / "results.json")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [r["image_id"] for r in results] == [s.image_id for s in samples]
+    points = np.reshape([r["keypoints"] for r in results], (PERSONS, 14, 3))
+    np.testing.assert_allclose(points[..., :2], [s.joints for s in samples], atol=0.6 * SIDE * 1.5 / 16)
+    np.testing.assert_array_equal(points[..., 2], session.answers[0].max(axis=(2, 3)))
+    assert {(r["category_id"], r["score"]) for r in results} == {(1, 1.0)}
+
+
+def test_the_worst_persons_are_drawn(accuracy: Accuracy, tmp_path: Path) -> None:
+    accuracy.draw_worst(tmp_path / "worst.png", count=2)
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "worst.png")), cv2.COLOR_BGR2RGB)
+    side, line = 384, 34  # crops of 64 are enlarged six times
+    assert picture.shape == (line + side + line, 2 * side, 3)
+    first, second = picture[line : line + side, :side], picture[line : line + side, side:]
+    blue, orange = (0, 200, 255), (255, 90, 0)
+    assert (first == blue).all(axis=2).sum() > 500
+    assert not (first == orange).all(axis=2).any(), "nothing was found of the worst"
+    # The second's joint 7 is labelled in the middle of the picture, and found 20 of its 128 pixels further up.
+    x, y = (6 * (np.array([20 + 88 * 7 / 13, 30 + 68 * 7 / 13]) / 2 + 0.5)).round().astype(int)
+    assert tuple(second[y, x]) == blue
+    assert tuple(second[y - 60, x]) == orange
+    with pytest.raises(UsageError, match=r"cannot write .*worst\.txt: expected the name of a picture"):
+        accuracy.draw_worst(tmp_path / "worst.txt")
 
 
 def test_what_cannot_be_evaluated_is_refused(
@@ -196,5 +256,7 @@ def test_labels_of_another_skeleton_are_refused(lsp: str, tmp_path: Path) -> Non
 
     spec = ModelSpec("ditn_lite", "coco17", SIZE)
     save_checkpoint(tmp_path / "coco.safetensors", spec.build(), spec)
-    with pytest.raises(UsageError, match=r"predicts the 17 joints of coco17, lsp:.* labels 14: evaluate on data of"):
+    with pytest.raises(
+        UsageError, match=r"predicts the 17 joints of coco17, the data label the 14 of lsp14: evaluate on"
+    ):
         evaluate(tmp_path / "coco.safetensors", lsp)
