@@ -12,6 +12,7 @@ from edgepose.geometry import (
     transform_points,
     warp_crop,
 )
+from edgepose.skeletons import COCO17, MPII16
 
 
 def test_region_grows_the_short_side_then_both():
@@ -21,28 +22,68 @@ def test_region_grows_the_short_side_then_both():
     assert crop_regions([60, 180, 140, 220], (256, 192), padding=1.0).tolist() == [[100, 200, 80, 80 / 0.75]]
 
 
-def test_regions_equal_hrnet(shared):
-    golden = np.load(shared / "goldens/hrnet_box2cs.npz")
+def test_regions_equal_hrnet(reference):
+    name = "hrnet_box2cs.npz"
+    golden = reference.load(name)
     boxes = golden["boxes_xywh"]
     xyxy = np.column_stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     for size in ((256, 192), (384, 288), (256, 256)):
-        width, height = size[1], size[0]
-        centre, scale = golden[f"{width}x{height}_center"], golden[f"{width}x{height}_scale"]
-        regions = crop_regions(xyxy, size)
-        usual = centre[:, 0] != -1  # HRNet leaves out the padding for this one centre, a sentinel of its own
-        assert usual.sum() >= 5
-        np.testing.assert_allclose(regions[:, :2], centre, atol=1e-3)
-        np.testing.assert_allclose(regions[usual, 2:] / 200, scale[usual], rtol=1e-5)
+        centre, scale = (golden[f"{size[1]}x{size[0]}_{part}"] for part in ("center", "scale"))
+        # HRNet leaves out the padding where the centre's x is -1, its mark of a missing one.
+        marked = centre[:, 0] == -1
+        assert marked.any()
+        regions = np.where(marked[:, None], crop_regions(xyxy, size, padding=1.0), crop_regions(xyxy, size))
+        reference.match(name, regions[:, :2], centre, atol=1e-5, rtol=1e-7)  # float32 has no more digits
+        reference.match(name, regions[:, 2:] / 200, scale, atol=1e-5)
 
 
-def test_affine_equals_hrnet(shared):
-    golden = np.load(shared / "goldens/hrnet_affine.npz")
-    for i, analytic in enumerate(golden["analytic_fp64"]):
-        width, height = (int(v) for v in golden["output_size"][i])
-        scale = golden["scale"][i].astype(np.float64) * 200
-        region = (*golden["center"][i].astype(np.float64), scale[0], scale[1])
-        matrix = region_affine(region, (height, width), rotation=float(golden["rot"][i]))
-        np.testing.assert_allclose(matrix, analytic, rtol=1e-9, atol=1e-9)
+def reference_regions(golden):
+    """Size (h, w) of the crop, region and rotation of every case."""
+    for centre, scale, rotation, (width, height) in zip(
+        golden["center"], golden["scale"], golden["rot"], golden["output_size"], strict=True
+    ):
+        region = np.concatenate([centre.astype(np.float64), scale.astype(np.float64) * 200])
+        yield (int(height), int(width)), region, float(rotation)
+
+
+def test_affine_equals_hrnet(reference):
+    name = "hrnet_affine.npz"
+    golden = reference.load(name)
+    for i, (size, region, rotation) in enumerate(reference_regions(golden)):
+        matrix = region_affine(region, size, rotation=rotation)
+        reference.match(name, matrix, golden["analytic_fp64"][i], atol=1e-9, rtol=1e-9)
+        # HRNet solves for the matrix from three points in float32.
+        reference.match(name, matrix[:, :2], golden["trans"][i][:, :2], atol=1e-6)
+        reference.match(name, transform_points(golden["points"][i], matrix), golden["points_transformed"][i], atol=5e-4)
+        back = transform_points(golden["points_transformed"][i], invert_affine(matrix))
+        # A crop pixel is this many of the picture's.
+        reference.match(name, back, golden["points_back"][i], atol=5e-4 * max(1.0, region[2] / size[1]))
+        region[:2] += golden["shift"] * region[2:]
+        points = transform_points(golden["points"][i], region_affine(region, size, rotation=rotation))
+        reference.match(name, points, transform_points(golden["points"][i], golden["trans_shift"][i]), atol=5e-4)
+
+
+def test_heat_map_points_return_to_the_picture_as_in_hrnet(reference):
+    name = "hrnet_affine.npz"
+    golden = reference.load(name)
+    for i, (size, region, _) in enumerate(reference_regions(golden)):
+        back = transform_points(golden["heatmap_coords"][i], invert_affine(region_affine(region, size)))
+        reference.match(name, back, golden["transform_preds"][i], atol=5e-4 * max(1.0, region[2] / size[1]))
+
+
+def test_mirrored_joints_equal_hrnet(reference):
+    name = "hrnet_fliplr_joints.npz"
+    golden = reference.load(name)
+    width = int(golden["width"])
+    matrix = region_affine((width / 2, 100, width, 200), (200, width), mirror=True)
+    for skeleton in (COCO17, MPII16):
+        tag = skeleton.name[:4]
+        joints, visible = golden[f"{tag}_joints"], golden[f"{tag}_vis"]
+        assert {frozenset(pair) for pair in golden[f"{tag}_pairs"].tolist()} == set(map(frozenset, skeleton.flip_pairs))
+        order = list(skeleton.flip_order)
+        points = transform_points(joints[:, :2], matrix)[order] * visible[order, :2]  # HRNet sets the others to 0
+        reference.match(name, points, golden[f"{tag}_out_joints"][:, :2], atol=1e-12, rtol=1e-12)
+        reference.match(name, visible[order], golden[f"{tag}_out_vis"])
 
 
 def test_inverse_brings_points_back():

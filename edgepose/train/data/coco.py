@@ -45,7 +45,8 @@ def load_crowdpose(root: Path, split: str) -> PoseData:
 def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData:
     content = read_json(path)
     if not _is_keypoint_file(content):
-        raise UsageError(f"{path} is {describe_kind(content)}, expected COCO's images and annotations with keypoints")
+        wanted = "COCO's lists of images and of annotations with keypoints"
+        raise UsageError(f"{path} is {describe_kind(content)}, expected {wanted}")
     persons: dict[str, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
         persons.setdefault(str(annotation.get("image_id")), []).append(annotation)

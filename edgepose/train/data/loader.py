@@ -156,15 +156,17 @@ def make_loader(
     if workers > cores:
         warnings.warn(f"{workers} workers share {cores} cores: --workers {cores} is enough", stacklevel=2)
     sampler = EpochSampler(len(dataset), recipe.seed, batch, rank=rank, world=world)
-    loader = DataLoader(
-        dataset,
-        batch_size=sampler.share,
-        sampler=sampler,
-        num_workers=workers,
-        drop_last=True,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # PyTorch's paragraph about the same
+        loader = DataLoader(
+            dataset,
+            batch_size=sampler.share,
+            sampler=sampler,
+            num_workers=workers,
+            drop_last=True,
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+        )
     return loader, sampler

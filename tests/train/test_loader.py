@@ -1,0 +1,231 @@
+"""Augmentation, targets and loading: image and joints go the same way, and nothing depends on who makes a batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("scipy.io")
+
+from small_lsp import make_lsp  # noqa: E402
+
+from edgepose.errors import UsageError  # noqa: E402
+from edgepose.geometry import crop_regions, keypoint_box, region_affine, transform_points  # noqa: E402
+from edgepose.heatmaps import decode, encode_bones, encode_joints, encode_segmentation  # noqa: E402
+from edgepose.skeletons import LSP14  # noqa: E402
+from edgepose.train.data import load_data  # noqa: E402
+from edgepose.train.data.augment import Augmentation  # noqa: E402
+from edgepose.train.data.loader import EpochSampler, PoseDataset, make_loader  # noqa: E402
+from edgepose.train.data.samples import PoseSample  # noqa: E402
+from edgepose.train.recipes import get_recipe  # noqa: E402
+
+RECIPE = get_recipe("ditn_lite_lsp", {"height": "128", "width": "96", "batch": "4"})
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> list[PoseSample]:
+    """Six persons; the second one's left hip is not labelled."""
+    return load_data(f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data')}", "train").samples
+
+
+@pytest.fixture
+def dataset(samples) -> PoseDataset:
+    return PoseDataset(samples, RECIPE)
+
+
+AUGMENTATIONS = [
+    Augmentation(),
+    Augmentation(mirror=True),
+    Augmentation(rotation=30),
+    Augmentation(rotation=-25, scale=0.7, mirror=True),
+    Augmentation(half_body=True, mirror=True),
+]
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=str)
+def test_targets_sit_on_the_joints_of_the_crop(dataset, augmentation):
+    """The crop is bright where the targets peak: image and joints went through the same transform."""
+    item = dataset.make(dataset.samples[0], augmentation)
+    points = decode(item["joints"][None].numpy())[0]
+    crop = item["crop"].numpy()
+    inside = [
+        (int(x), int(y), score)
+        for (x, y, score), weight in zip(points, item["weights"], strict=True)
+        if weight and 4 < x < 92 and 4 < y < 124
+    ]
+    assert len(inside) >= 8
+    for x, y, score in inside:
+        assert score == 1
+        assert crop[y - 3 : y + 4, x - 3 : x + 4].max() > 150
+
+
+def test_targets_are_those_of_the_readable_functions(dataset):
+    """Sigma and radius are the recipe's."""
+    dataset.recipe = replace(RECIPE, sigma=1.5, segmentation_radius=3.0)
+    sample = dataset.samples[1]
+    item = dataset.make(sample, Augmentation(rotation=20))
+    matrix = region_affine(crop_regions(sample.box, (128, 96))[0], (128, 96), rotation=20)
+    labels = transform_points(sample.joints, matrix), sample.visible
+    joints, weights = encode_joints(*labels, (32, 24), 1.5)
+    wanted = {
+        "joints": joints,
+        "weights": weights,
+        "bones": encode_bones(*labels, LSP14.bones, (32, 24), 1.5),
+        "segmentation": encode_segmentation(*labels, (32, 24), 3.0),
+    }
+    for name, array in wanted.items():
+        assert item[name].dtype == torch.float32
+        np.testing.assert_array_equal(item[name].numpy(), array, err_msg=name)
+    assert item["crop"].dtype == torch.uint8
+    assert item["crop"].shape == (128, 96, 3)
+
+
+def test_mirroring_exchanges_left_and_right(dataset):
+    plain = dataset.make(dataset.samples[1], Augmentation())
+    mirrored = dataset.make(dataset.samples[1], Augmentation(mirror=True))
+    assert plain["weights"].tolist() == [float(j != 3) for j in range(14)]  # the left hip is not labelled
+    assert mirrored["weights"].tolist() == [float(j != 2) for j in range(14)]
+    order, bones = list(LSP14.flip_order), list(LSP14.bone_flip_order)
+    # A joint's centre is rounded to whole heat-map pixels before and after mirroring: at most one pixel apart.
+    width = plain["joints"].shape[2]
+    for j, other in enumerate(order):
+        if mirrored["weights"][j] and plain["joints"][other].max() == 1:
+            column = int(plain["joints"][other].max(0).values.argmax())
+            assert abs(width - 1 - column - int(mirrored["joints"][j].max(0).values.argmax())) <= 1
+    # Bones are not rounded; the mirror of pixel centres moves them by a quarter of a heat-map pixel each way.
+    difference = mirrored["bones"][:, :, :] - plain["bones"][bones].flip(2)
+    assert float(difference.abs().max()) < 0.3
+
+
+def test_half_body_crops_around_the_hips_and_up(dataset):
+    upper = [j for j, name in enumerate(LSP14.joints) if not name.endswith(("knee", "ankle"))]
+    joints = np.full((14, 2), [60.0, 115.0])
+    joints[upper] = np.random.default_rng(1).uniform(20, 60, (len(upper), 2))
+    sample = replace(dataset.samples[0], joints=joints, visible=np.ones(14, bool))
+    item = dataset.make(sample, Augmentation(half_body=True))
+    matrix = region_affine(crop_regions(keypoint_box(joints[upper]), RECIPE.input_size)[0], RECIPE.input_size)
+    wanted = transform_points(joints[upper], matrix)
+    assert np.abs(decode(item["joints"][None].numpy())[0, upper, :2] - wanted).max() <= 2  # rounded to map pixels
+    assert not item["weights"][LSP14.joints.index("left_ankle")]  # outside the crop
+
+
+def test_half_a_body_of_which_too_little_is_labelled_stays_whole(dataset):
+    sample = replace(dataset.samples[0], visible=np.array([True] * 6 + [False] * 8))
+    whole, half = (dataset.make(sample, Augmentation(half_body=half)) for half in (False, True))
+    assert torch.equal(whole["crop"], half["crop"])
+
+
+def test_colour_changes_the_crop_not_the_targets(dataset):
+    plain = dataset.make(dataset.samples[0], Augmentation())
+    brighter = dataset.make(dataset.samples[0], Augmentation(gain=(1.0, 1.0, 0.5), shift=10.0))
+    want = np.clip(plain["crop"].numpy() * np.array([1.0, 1.0, 0.5]) + 10, 0, 255)
+    assert np.abs(brighter["crop"].numpy() - want).max() <= 1
+    assert torch.equal(plain["joints"], brighter["joints"])
+
+
+def test_what_is_drawn_keeps_to_the_recipe():
+    recipe = replace(RECIPE, rotation=20.0, scale_low=0.8, scale_high=1.1, half_body=0.25, colour=0.2)
+    drawn = [Augmentation.draw(recipe, np.random.default_rng(seed)) for seed in range(2000)]
+    assert -20 <= min(d.rotation for d in drawn) < -19 < 19 < max(d.rotation for d in drawn) <= 20
+    assert 0.8 <= min(d.scale for d in drawn) < 0.81 < 1.09 < max(d.scale for d in drawn) <= 1.1
+    assert sum(d.mirror for d in drawn) / 2000 == pytest.approx(0.5, abs=0.04)
+    assert sum(d.half_body for d in drawn) / 2000 == pytest.approx(0.25, abs=0.04)
+    assert max(max(d.gain) for d in drawn) <= 1.2 * 1.1
+    still = replace(recipe, rotation=0.0, scale_low=1.0, scale_high=1.0, half_body=0.0, colour=0.0)
+    assert replace(Augmentation.draw(still, np.random.default_rng(0)), mirror=False) == Augmentation()
+
+
+def test_a_damaged_picture_is_a_black_crop_without_labels(dataset, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(dataset.samples[0].image.read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"a training picture is left out: image .*broken.jpg is truncated"):
+        item = dataset.make(replace(dataset.samples[0], image=broken), Augmentation(gain=(1.0, 1.0, 0.5), shift=9.0))
+    assert not any(tensor.any() for tensor in item.values())
+
+
+def test_samples_depend_on_seed_epoch_and_index_alone(samples):
+    batches = {}
+    for workers in (0, 2):
+        loader, sampler = make_loader(PoseDataset(samples, RECIPE), workers)
+        sampler.epoch = 3
+        batches[workers] = list(loader)
+    assert len(batches[0]) == len(batches[2]) == len(loader) == 1  # 6 persons in full batches of 4
+    batch = batches[0][0]
+    assert batch.keys() == {"crop", "joints", "weights", "bones", "segmentation", "index"}
+    assert all(torch.equal(batch[name], batches[2][0][name]) for name in batch)
+    assert batch["index"].tolist() == [i for _, i in sampler]
+    alone = PoseDataset(samples, RECIPE)[3, int(batch["index"][2])]
+    assert all(torch.equal(batch[name][2], alone[name]) for name in batch)
+    other = PoseDataset(samples, replace(RECIPE, seed=1))[3, int(batch["index"][2])]
+    assert not torch.equal(alone["crop"], other["crop"])
+
+
+def test_every_epoch_has_its_own_order_of_all_samples():
+    sampler = EpochSampler(20, seed=0, batch=4)
+    first = list(sampler)
+    sampler.epoch = 1
+    second = list(sampler)
+    assert sorted(i for _, i in first) == sorted(i for _, i in second) == list(range(20))
+    assert [i for _, i in first] != [i for _, i in second]
+    assert {e for e, _ in second} == {1}
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_share_the_batches_of_one(world):
+    whole = EpochSampler(30, seed=5, batch=8)
+    parts = [EpochSampler(30, seed=5, batch=8, rank=rank, world=world) for rank in range(world)]
+    share = 8 // world
+    assert {len(part) for part in parts} == {3 * share}
+    for epoch, start in ((0, 0), (1, 0), (1, 2)):
+        for sampler in (whole, *parts):
+            sampler.epoch, sampler.start = epoch, start
+        keys = [list(part) for part in parts]
+        together = [
+            key for step in range(3 - start) for part in keys for key in part[step * share : (step + 1) * share]
+        ]
+        assert together == list(whole)
+
+
+def test_an_epoch_goes_on_where_it_stopped(samples):
+    loader, sampler = make_loader(PoseDataset(samples, replace(RECIPE, batch=2)), 0)
+    batches = list(loader)
+    sampler.start = 1
+    rest = list(loader)
+    assert (len(loader), len(batches), len(rest)) == (3, 3, 2)
+    for one, other in zip(batches[1:], rest, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_load_the_batch_of_one(samples):
+    dataset = PoseDataset(samples, RECIPE)
+    (whole,), *halves = (list(make_loader(dataset, 0, rank=r, world=w)[0]) for r, w in ((0, 1), (0, 2), (1, 2)))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, torch.cat([half[0][name] for half in halves]))
+
+
+def test_few_samples_are_one_batch(samples):
+    dataset = PoseDataset(samples[:3], RECIPE)
+    assert [len(batch["index"]) for batch in make_loader(dataset, 0)[0]] == [3]
+    halves = [list(make_loader(dataset, 0, rank=rank, world=2)[0]) for rank in range(2)]
+    assert [len(half[0]["index"]) for half in halves] == [1, 1]
+
+
+@pytest.mark.parametrize(("count", "world"), [(6, 3), (1, 2)])
+def test_batches_that_processes_cannot_share_are_refused(samples, count, world):
+    with pytest.raises(UsageError, match=f"{world} processes cannot share batches of {min(count, 4)} evenly"):
+        make_loader(PoseDataset(samples[:count], RECIPE), 0, world=world)
+
+
+def test_more_workers_than_cores_are_warned_about(samples, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    with pytest.warns(UserWarning, match="5 workers share 3 cores: --workers 3 is enough"):
+        make_loader(PoseDataset(samples, RECIPE), 5)
+
+
+def test_another_skeleton_is_refused(samples):
+    with pytest.raises(UsageError, match="the data label 14 joints, the recipe's skeleton coco17 has 17"):
+        PoseDataset(samples, replace(RECIPE, skeleton="coco17"))
