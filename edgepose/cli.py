@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import CheckError, UsageError
+from .train.recipes import RECIPES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,9 +45,18 @@ def _say(error: Exception, code: int, debug: bool) -> int:
 def _train(a: argparse.Namespace) -> None:
     _need_torch("train", "tqdm")
     from .train.recipes import get_recipe
-    from .train.trainer import train
+    from .train.trainer import check_samples, train
 
-    weights = train(get_recipe(a.recipe, dict(a.set)), a.data, a.output, device=a.device, workers=a.workers)
+    recipe = get_recipe(a.recipe, dict(a.set))
+    if a.check:
+        check_samples(recipe, a.data, a.check)
+        print(f"samples and targets: {a.check}")
+        return
+    if a.output is None:
+        raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to look at the samples)")
+    weights = train(
+        recipe, a.data, a.output, weights=a.weights, device=a.device, workers=a.workers, eval_every=a.eval_every
+    )
     print(f"weights: {weights}")
 
 
@@ -55,10 +65,14 @@ def _eval(a: argparse.Namespace) -> None:
         _need_torch("train", "tqdm")
     from .evaluate import evaluate
 
-    accuracy = evaluate(a.target, a.data, flip=a.flip, backend=a.backend)
+    accuracy = evaluate(a.target, a.data, boxes=a.boxes, flip=a.flip, decode=a.decode, backend=a.backend)
     print(accuracy.table())  # first: a file that cannot be written loses no figures
     if a.json:
         accuracy.save(a.json)
+    if a.worst:
+        accuracy.draw_worst(a.worst)
+    if a.results:
+        accuracy.save_results(a.results)
 
 
 def _export(a: argparse.Namespace) -> None:
@@ -161,6 +175,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
@@ -209,19 +229,33 @@ _Commands = argparse._SubParsersAction
 _BACKENDS = "tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
 _BACKEND_HELP = f"default: the first of {_BACKENDS} that can run here"
 _DEBUG = "show the traceback of an error"
-_DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: lsp)"
+_DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: coco, crowdpose, lsp, mpii)"
 
 
 def _add_train(commands: _Commands) -> None:
-    p = commands.add_parser("train", help="train a network, or go on with a run that was stopped")
-    p.add_argument("recipe", metavar="RECIPE", help="name of a set-up: ditn_lite_lsp, ditn_lsp")
+    p = commands.add_parser(
+        "train",
+        help="train a network, or go on with a run that was stopped",
+        description="Train a network, or go on with a run that was stopped. Several processes: "
+        "torchrun --nproc-per-node N -m edgepose train ...",
+    )
+    p.add_argument("recipe", metavar="RECIPE", help=f"name of a set-up: {', '.join(RECIPES)}")
     p.add_argument("--data", required=True, help=_DATA)
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
+    p.add_argument("-o", "--output", type=Path, metavar="RUN", help="folder of the run")
     p.add_argument(
         "--set", type=_assignment, action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field"
     )
+    p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint to start from: .safetensors or .pth")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     p.add_argument("--workers", type=_count, default=1, help="processes that make batches (default: 1)")
+    p.add_argument(
+        "--eval-every",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="epochs between tests on the val split (default: 2)",
+    )
+    p.add_argument("--check", type=Path, metavar="FILE", help="draw 16 augmented samples with their targets, and stop")
     p.set_defaults(call=_train)
 
 
@@ -229,9 +263,23 @@ def _add_eval(commands: _Commands) -> None:
     p = commands.add_parser("eval", help="accuracy on labelled images")
     p.add_argument("target", type=Path, metavar="BUNDLE|CHECKPOINT")
     p.add_argument("--data", required=True, help=_DATA)
+    p.add_argument(
+        "--boxes",
+        default="gt",
+        metavar="gt|FILE",
+        help="persons' boxes: the labelled ones (default), or a detector's results in COCO's JSON form",
+    )
     p.add_argument("--flip", action="store_true", help="average with the mirrored crops")
+    p.add_argument(
+        "--decode",
+        choices=("quarter", "dark"),
+        default="quarter",
+        help="maximum moved a quarter pixel (default), or distribution-aware",
+    )
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
+    p.add_argument("--results", type=Path, metavar="OUT", help="write the keypoints as COCO results")
+    p.add_argument("--worst", type=Path, metavar="OUT", help="draw the 25 worst crops into this picture")
     p.set_defaults(call=_eval)
 
 

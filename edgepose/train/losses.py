@@ -1,40 +1,192 @@
-"""Losses on heat-maps. Predictions and targets are (N, C, h, w); results are scalars."""
+"""Losses on heat-maps, and each paper's full loss as one named function.
+
+Predictions and targets are (N, C, h, w), results are scalars. A paper's loss takes (heads, targets, recipe) and returns
+its terms by name, weighted: the loss is their sum, or their dynamic average (:class:`DynamicWeights`).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .models import Heads
+from .recipes import Recipe
 
 #: A target below this counts as background in the focal L2 loss.
 FOREGROUND = 0.01
 
+Terms = dict[str, Tensor]
 
-def focal_l2(predicted: Tensor, target: Tensor, weights: Tensor, gamma: float = 2.0) -> Tensor:
+
+class Targets(NamedTuple):
+    """What the heads should say.
+
+    Attributes:
+        joints: (N, J, h, w).
+        weights: (N, J), 0 for an unlabelled joint.
+        bones: (N, B, h, w).
+        segmentation: (N, h, w).
+    """
+
+    joints: Tensor
+    weights: Tensor
+    bones: Tensor
+    segmentation: Tensor
+
+
+def joints_mse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Half the mean squared error (HRNet's and SimpleBaseline's loss).
+
+    A weight multiplies both maps, so it enters squared; unlabelled joints stay in the mean's count.
+    """
+    return 0.5 * ((predicted - target) ** 2 * weights[:, :, None, None] ** 2).mean()
+
+
+def joints_ohkm(predicted: Tensor, target: Tensor, weights: Tensor, hardest: int = 8) -> Tensor:
+    """Online hard keypoint mining (CPN): per sample, the mean of the ``hardest`` largest losses of its joints."""
+    per_joint = 0.5 * ((predicted - target) ** 2).mean(dim=(2, 3)) * weights**2
+    return per_joint.topk(hardest, dim=1).values.mean()
+
+
+def focal_l2(
+    predicted: Tensor, target: Tensor, weights: Tensor, gamma: float = 2.0, *, printed: bool = False
+) -> Tensor:
     """Focal L2 loss (DITN equations 6 and 7, after Improved-Body-Parts).
 
     Reading: the squared error is weighted by ``|1 - p|**gamma`` where the target is foreground and ``|p|**gamma``
     elsewhere. As printed, equation 6 lost a "1 -" before FAC and equation 7 takes the target for the prediction; that
-    would weight the easy background up, against the paper's text and the method it cites. The gradient flows through
-    the factor. The mean is over N, J, h and w.
+    weights the easy background up, against the paper's text and the method it cites. The gradient flows through the
+    factor. The mean is over N, J, h and w.
 
     Args:
         predicted: joint heat-maps.
         target: joint targets in 0..1.
         weights: (N, J), 0 for an unlabelled joint.
         gamma: focusing exponent.
+        printed: the equations as printed: ``y**gamma`` on the foreground, ``|1 - p|**gamma`` elsewhere.
     """
-    factor = torch.where(target >= FOREGROUND, 1 - predicted, predicted).abs() ** gamma
-    return ((predicted - target) ** 2 * factor * weights[:, :, None, None]).mean()
+    foreground = target >= FOREGROUND
+    if printed:
+        factor = torch.where(foreground, target, 1 - predicted)
+    else:
+        factor = torch.where(foreground, 1 - predicted, predicted)
+    return ((predicted - target) ** 2 * factor.abs() ** gamma * weights[:, :, None, None]).mean()
 
 
-def ditn_loss(
-    heads: Heads, joints: Tensor, weights: Tensor, bones: Tensor, *, gamma: float = 2.0, bone_weight: float = 0.1
-) -> Tensor:
-    """DITN's loss (equation 10): focal L2 on the joints plus ``bone_weight`` x smooth L1 (beta 1) on the bones."""
-    loss = focal_l2(heads.joints.float(), joints, weights, gamma)
-    if heads.bones is not None:
-        loss = loss + bone_weight * F.smooth_l1_loss(heads.bones.float(), bones)
-    return loss
+def segmentation_bce(predicted: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of SG-HRNet (equation 6): summed over pixels, averaged over the maps and the batch.
+
+    Reading: the equation swaps prediction and target; this is the usual form.
+
+    Args:
+        predicted: (N, maps, h, w) after the sigmoid.
+        target: (N, h, w), the same for every map.
+    """
+    # In bf16 and fp16 a sigmoid rounds to 0 and 1; F.binary_cross_entropy bounds the logarithm there.
+    wanted = target[:, None].expand_as(predicted)
+    return F.binary_cross_entropy(predicted, wanted, reduction="none").sum(dim=(2, 3)).mean()
+
+
+def mse_loss(heads: Heads, targets: Targets, _: Recipe) -> Terms:
+    """HRNet, SimpleBaseline, HSR-MSNet."""
+    return {"joints": joints_mse(heads.joints, targets.joints, targets.weights)}
+
+
+def ohkm_loss(heads: Heads, targets: Targets, _: Recipe) -> Terms:
+    """The same with online hard keypoint mining."""
+    return {"joints": joints_ohkm(heads.joints, targets.joints, targets.weights)}
+
+
+def ditn_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """DITN's loss (equation 10): focal L2 on the joints plus lambda x smooth L1 (beta 1) on the bones."""
+    joints = focal_l2(heads.joints, targets.joints, targets.weights, recipe.gamma)
+    return _with_bones(joints, heads, targets, recipe, F.smooth_l1_loss)
+
+
+def ditn_printed_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """The same with equations 6 and 7 as printed."""
+    joints = focal_l2(heads.joints, targets.joints, targets.weights, recipe.gamma, printed=True)
+    return _with_bones(joints, heads, targets, recipe, F.smooth_l1_loss)
+
+
+def ditn_mse_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """Table 6, "MSE + MSE": focal L2 with gamma 0 is the plain mean squared error, so lambda keeps its meaning."""
+    joints = focal_l2(heads.joints, targets.joints, targets.weights, gamma=0.0)
+    return _with_bones(joints, heads, targets, recipe, F.mse_loss)
+
+
+def ditn_focal_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """Table 6, "Focal L2 + Focal L2"."""
+
+    def focal_bones(predicted: Tensor, target: Tensor) -> Tensor:
+        return focal_l2(predicted, target, torch.ones_like(target[:, :, 0, 0]), recipe.gamma)
+
+    joints = focal_l2(heads.joints, targets.joints, targets.weights, recipe.gamma)
+    return _with_bones(joints, heads, targets, recipe, focal_bones)
+
+
+def _with_bones(
+    joints: Tensor, heads: Heads, targets: Targets, recipe: Recipe, bone_loss: Callable[[Tensor, Tensor], Tensor]
+) -> Terms:
+    if heads.bones is None:  # DITN without multi-task learning
+        return {"joints": joints}
+    return {"joints": joints, "bones": recipe.bone_weight * bone_loss(heads.bones, targets.bones)}
+
+
+def sg_hrnet_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """SG-HRNet's two terms (equations 5 to 7): squared differences summed over joints and pixels, and segmentation.
+
+    Both are averaged over the batch; unlabelled joints cost nothing.
+    """
+    assert heads.segmentation is not None
+    squared = (heads.joints - targets.joints) ** 2 * targets.weights[:, :, None, None]
+    segmentation = segmentation_bce(heads.segmentation, targets.segmentation)
+    return {
+        "joints": squared.sum(dim=(1, 2, 3)).mean(),
+        "segmentation": recipe.segmentation_weight * segmentation,
+    }
+
+
+LOSS_FUNCTIONS: dict[str, Callable[[Heads, Targets, Recipe], Terms]] = {
+    "mse": mse_loss,
+    "ohkm": ohkm_loss,
+    "ditn": ditn_loss,
+    "ditn_printed": ditn_printed_loss,
+    "ditn_mse": ditn_mse_loss,
+    "ditn_focal": ditn_focal_loss,
+    "sg_hrnet": sg_hrnet_loss,
+}
+
+
+class DynamicWeights:
+    """Dynamic weight averaging (SG-HRNet equations 8 to 10, temperature 1), per step.
+
+    Term k weighs ``K exp(r_k) / sum(exp(r))`` with ``r_k = L_k(t - 1) / L_k(t - 2)``: the slower a loss falls, the more
+    it weighs. The first two steps weigh all terms 1.
+
+    >>> weights = DynamicWeights()
+    >>> weights.record({"a": 2.0, "b": 1.0}), weights.record({"a": 1.0, "b": 1.0})
+    (None, None)
+    >>> {name: round(weight, 3) for name, weight in weights.of(("a", "b")).items()}
+    {'a': 0.755, 'b': 1.245}
+    """
+
+    def __init__(self) -> None:
+        #: The losses of the last two steps, the older one first.
+        self.history: list[dict[str, float]] = []
+
+    def of(self, names: tuple[str, ...]) -> dict[str, float]:
+        """The weight of every term at the next step."""
+        if len(self.history) < 2:
+            return dict.fromkeys(names, 1.0)
+        before, last = self.history
+        ratios = torch.tensor([last[name] / max(before[name], 1e-12) for name in names], dtype=torch.float64)
+        return dict(zip(names, (len(names) * torch.softmax(ratios, 0)).tolist(), strict=True))
+
+    def record(self, losses: dict[str, float]) -> None:
+        """Note the losses of a step, averaged over all processes."""
+        self.history = [*self.history[-1:], losses]

@@ -1,30 +1,39 @@
-"""The training loop: resumes where it stopped, writes nothing halfway."""
+"""The training loop: resumes where it stopped, writes nothing halfway, says what went wrong."""
 
 from __future__ import annotations
 
-import csv
+import signal
+import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import UsageError
-from ..files import atomic_path, write_text
-from ..metrics import mean_pck
 from ..skeletons import get_skeleton
-from .accuracy import Predictor, evaluate_pck
-from .checkpoint import ModelSpec, save_checkpoint
-from .data import PoseSample, load_samples
-from .data.loader import PoseDataset, make_loader
-from .losses import ditn_loss
+from .accuracy import Predictor, score
+from .checkpoint import load_pretrained
+from .data import PoseData, describe_skipped, load_data
+from .data.check import draw_check
+from .data.loader import EpochSampler, PoseDataset, make_loader
+from .distributed import Ranks, join
+from .learner import Learner, check_device
 from .models.contract import normalise
 from .recipes import Recipe
+from .run_folder import RunFolder
+
+#: Seconds between saves inside an epoch.
+_SAVE_EVERY = 600.0
 
 
 def torch_predictor(network: nn.Module) -> Predictor:
@@ -39,154 +48,231 @@ def torch_predictor(network: nn.Module) -> Predictor:
     return predictor
 
 
-class Run:
-    """One training run in one folder.
-
-    ``last.pt`` holds everything a later call needs to go on, ``last.safetensors`` the weights, ``metrics.csv`` a line
-    per epoch, ``recipe.json`` the set-up. No epoch is kept for being the best on the test split: that would be training
-    on it.
-
-    Args:
-        recipe: the set-up; a folder that was begun with another one is refused.
-        folder: of the run; made if missing.
-        device: such as ``cpu`` or ``cuda``.
-        steps: optimiser steps per epoch, which the schedule needs.
-    """
-
-    def __init__(self, recipe: Recipe, folder: Path, device: str, steps: int) -> None:
-        self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
-        self.spec = ModelSpec(recipe.model, recipe.skeleton, recipe.input_size)
-        self.network = self.spec.build().to(self.device, memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps, pct_start=0.15
-        )
-        self.epoch = 0
-        self._resume()
-
-    def _resume(self) -> None:
-        listing = self.folder / "recipe.json"
-        if listing.exists() and listing.read_text() != self.recipe.to_json():
-            raise UsageError(f"{self.folder} was begun with another recipe: give another -o, or remove the folder")
-        write_text(listing, self.recipe.to_json())
-        if not (self.folder / "last.pt").exists():
-            return
-        try:
-            state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
-        except Exception as error:  # pickle and zip raise many types for a damaged file
-            raise UsageError(f"{self.folder / 'last.pt'} is damaged: remove it to begin the run again") from error
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch = state["epoch"]
-
-    @property
-    def weights(self) -> Path:
-        """The checkpoint after the last epoch that was finished."""
-        return self.folder / "last.safetensors"
-
-    def save(self) -> None:
-        """Write ``last.safetensors``, then ``last.pt``: weights, optimiser, schedule, epoch."""
-        save_checkpoint(self.weights, self.network, self.spec)
-        state: dict[str, Any] = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch,
-        }
-        with atomic_path(self.folder / "last.pt") as temporary:
-            torch.save(state, temporary)
-
-    def step(self, batch: dict[str, torch.Tensor]) -> float:
-        """One optimiser step on one batch; returns the loss."""
-        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        images = normalise(batch["crop"]).contiguous(memory_format=torch.channels_last)
-        self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            heads = self.network(images)
-        recipe = self.recipe
-        targets = batch["joints"], batch["weights"], batch["bones"]
-        loss = ditn_loss(heads, *targets, gamma=recipe.gamma, bone_weight=recipe.bone_weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return float(loss.detach())
-
-    def log(self, row: dict[str, float]) -> None:
-        """Append one line to ``metrics.csv``."""
-        path = self.folder / "metrics.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
-
-
 def train(
     recipe: Recipe,
     data: str,
     folder: Path,
     *,
+    weights: Path | None = None,
     device: str = "cpu",
     workers: int = 1,
     eval_every: int = 2,
 ) -> Path:
     """Train a network, or go on with a run that was stopped.
 
+    Under ``torchrun`` the processes share every batch; the first one tests and writes. Ctrl-C stops after the step at
+    hand, with everything saved; a second one stops at once.
+
     Args:
         recipe: the set-up.
-        data: KIND:ROOT with a train and a test split.
+        data: KIND:ROOT with a train and a val split.
         folder: of the run.
+        weights: checkpoint that a new run starts from (see :func:`~edgepose.train.checkpoint.load_pretrained`).
         device: such as ``cpu`` or ``cuda``.
-        workers: processes that make batches.
-        eval_every: epochs between evaluations on the test split (the last epoch is always evaluated).
+        workers: processes that make batches, for each training process.
+        eval_every: epochs between evaluations on the val split (the last epoch is always evaluated).
 
     Returns:
         Path of the weights after the last epoch.
 
     Raises:
-        UsageError: data cannot be read, the device cannot be used, or the folder belongs to another recipe.
+        UsageError: data cannot be read, the device cannot be used, the folder belongs to another run, the loss is no
+            number, or memory or disk ran out.
+        KeyboardInterrupt: after Ctrl-C, with the run saved.
     """
-    _check_device(device)
-    training, test = load_samples(data, "train"), load_samples(data, "test")
-    loader, sampler = make_loader(PoseDataset(training, recipe), workers)
-    run = Run(recipe, folder, device, len(loader))
-    while run.epoch < recipe.epochs:
-        sampler.epoch, start = run.epoch, time.perf_counter()
-        loss = _train_epoch(run, loader)
-        row = {"epoch": run.epoch, "loss": loss, "seconds": time.perf_counter() - start}
-        evaluated = run.epoch % eval_every == 0 or run.epoch == recipe.epochs
-        row["pck"] = _evaluate(run, test) if evaluated else float("nan")
-        run.save()
-        run.log(row)
-    return run.weights
+    check_device(device, recipe.precision)
+    training, validation = _load(recipe, data, "train"), _load(recipe, data, "val")
+    with join(device) as ranks:
+        if ranks.is_first:
+            for notice in filter(None, map(describe_skipped, (training, validation))):
+                tqdm.write(notice)
+        loader, sampler = make_loader(
+            PoseDataset(training.samples, recipe), workers, rank=ranks.rank, world=ranks.world
+        )
+        run = Run(recipe, folder, len(loader), ranks, weights)
+        with _interrupts() as stop:
+            while run.epoch < recipe.epochs:
+                _train_epoch(run, loader, sampler, stop)
+                tested = (run.epoch + 1) % eval_every == 0 or run.epoch + 1 == recipe.epochs
+                run.finish_epoch(validation if tested else None)
+                ranks.wait()
+    return run.folder.last
 
 
-def _train_epoch(run: Run, loader: DataLoader) -> float:
-    """One pass over the loader; returns the mean loss."""
-    losses: list[float] = []
-    with tqdm(loader, desc=f"epoch {run.epoch + 1}/{run.recipe.epochs}", unit="batch") as progress:
-        for batch in progress:
-            losses.append(run.step(batch))
-            if not np.isfinite(losses[-1]):
-                raise UsageError(f"the loss became {losses[-1]} in epoch {run.epoch + 1}: lower lr with --set lr=...")
-            progress.set_postfix(loss=f"{np.mean(losses[-50:]):.5f}")
-    run.epoch += 1
-    return float(np.mean(losses))
+class Run:
+    """One training run: the learner, how far it is, and its folder.
+
+    Args:
+        recipe: the set-up.
+        folder: of the run.
+        steps: optimiser steps per epoch.
+        ranks: this process among those that train together.
+        weights: checkpoint that a new run starts from.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, steps: int, ranks: Ranks, weights: Path | None = None) -> None:
+        self.recipe, self.steps, self.ranks = recipe, steps, ranks
+        self.learner = Learner(recipe, steps, ranks)
+        self.epoch = self.batch = 0
+        self.seconds, self.sums = 0.0, defaultdict[str, float](float)
+        self.history: list[dict[str, float]] = []
+        if ranks.is_first:
+            RunFolder(folder, recipe)
+        ranks.wait()
+        self.folder = RunFolder(folder, recipe)
+        state = self.folder.load(ranks.device)
+        if state is not None:
+            self._resume(state)
+        elif weights is not None:
+            report = load_pretrained(self.learner.network, weights)
+            if ranks.is_first:
+                tqdm.write(str(report))
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        if state["steps"] != self.steps:
+            raise UsageError(
+                f"{self.folder.path} was begun with {state['steps']} batches per epoch, now there are {self.steps}: "
+                "the data changed; give another -o, and --weights to start from this run's"
+            )
+        self.learner.load_state_dict(state["learner"])
+        self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
+        self.seconds, self.sums = state["seconds"], defaultdict(float, state["sums"])
+
+    def add(self, terms: dict[str, float], seconds: float) -> None:
+        """Note one step."""
+        self.batch += 1
+        self.seconds += seconds
+        for name, value in terms.items():
+            self.sums[name] += value
+
+    def finish_epoch(self, validation: PoseData | None) -> None:
+        """Test on ``validation`` unless it is None, log, save."""
+        means = {f"loss_{name}": total / self.batch for name, total in self.sums.items()}
+        row = {"epoch": self.epoch + 1, "loss": sum(means.values()), **means, "seconds": self.seconds}
+        row["lr"] = self.learner.schedule.get_last_lr()[0]
+        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, defaultdict(float)
+        if not self.ranks.is_first:
+            return
+        before = [row["score"] for row in self.history if "score" in row]
+        if validation is not None:
+            row["score"] = self._test(validation)
+        self.history.append(row)
+        self.save(best="score" in row and row["score"] > max(before, default=float("-inf")))
+        self.folder.log(self.history)
+
+    def _test(self, validation: PoseData) -> float:
+        recipe = self.recipe
+        scores = score(
+            torch_predictor(self.learner.result), validation, get_skeleton(recipe.skeleton), recipe.input_size
+        )
+        tqdm.write(f"epoch {self.epoch}: {scores.headline}")
+        return scores.value
+
+    def save(self, *, best: bool = False) -> None:
+        """Write the state (in the first process)."""
+        if not self.ranks.is_first:
+            return
+        state = {
+            "learner": self.learner.state_dict(),
+            "steps": self.steps,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "sums": dict(self.sums),
+        }
+        self.folder.save(state, self.learner.result, self.learner.spec, best=best)
 
 
-def _check_device(device: str) -> None:
+def check_samples(recipe: Recipe, data: str, picture: Path) -> None:
+    """Draw augmented training samples with their targets into one picture.
+
+    Raises:
+        UsageError: the data cannot be read or do not fit the recipe.
+    """
+    draw_check(_load(recipe, data, "train"), recipe, picture)
+
+
+def _load(recipe: Recipe, data: str, split: str) -> PoseData:
+    loaded = load_data(data, split)
+    if loaded.skeleton != recipe.skeleton:
+        raise UsageError(
+            f"{data} labels the joints of {loaded.skeleton}, the recipe trains {recipe.skeleton}: "
+            f"--set skeleton={loaded.skeleton}, or other data"
+        )
+    return loaded
+
+
+def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list[int]) -> None:
+    """The rest of an epoch, from the batch at which the run is."""
+    learner, saved = run.learner, time.perf_counter()
+    sampler.epoch, sampler.start = run.epoch, run.batch
+    learner.network.train()
+    title = f"epoch {run.epoch + 1}/{run.recipe.epochs}"
+    with tqdm(total=run.steps, initial=run.batch, desc=title, unit="batch", disable=not run.ranks.is_first) as progress:
+        began = time.perf_counter()
+        for batch in loader:
+            indices = batch.pop("index")
+            terms = _step(learner, batch)
+            _require_number(terms, run, [str(loader.dataset.samples[i].image) for i in indices])
+            now = time.perf_counter()
+            run.add(terms, now - began)
+            began = now
+            progress.update()
+            progress.set_postfix_str(_progress(run), refresh=False)
+            interrupted = run.ranks.mean({"stop": float(bool(stop))})["stop"] > 0
+            if interrupted or now - saved > _SAVE_EVERY:
+                run.save()
+                saved = now
+            if interrupted:
+                tqdm.write(f"stopped in {title} after batch {run.batch}: the same command goes on from here")
+                raise KeyboardInterrupt
+
+
+def _step(learner: Learner, batch: dict[str, Tensor]) -> dict[str, float]:
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use cpu") from error
+        return learner.step(batch)
+    except torch.OutOfMemoryError as error:
+        fits = 0 if learner.ranks.world > 1 else learner.largest_batch(batch)
+        advice = f"batch={fits} fits" if fits else "give a smaller batch or smaller crops"
+        raise UsageError(
+            f"{learner.ranks.device} ran out of memory with {len(batch['crop'])} crops of {learner.recipe.height}x"
+            f"{learner.recipe.width}: {advice} (--set batch=..., in another -o)"
+        ) from error
 
 
-def _evaluate(run: Run, test: list[PoseSample]) -> float:
-    skeleton = get_skeleton(run.recipe.skeleton)
-    per_joint = evaluate_pck(torch_predictor(run.network), test, skeleton, run.recipe.input_size)
-    score = mean_pck(per_joint)
-    tqdm.write(f"epoch {run.epoch}: PCK@0.2 {score:.1f} %")
-    return score
+def _require_number(terms: dict[str, float], run: Run, images: list[str]) -> None:
+    if np.isfinite(sum(terms.values())):
+        return
+    found = ", ".join(f"{name} {value}" for name, value in terms.items())
+    raise UsageError(
+        f"the loss is no number ({found}) in epoch {run.epoch + 1}, batch {run.batch + 1} ({', '.join(images)}): look "
+        f"at these images, lower lr, or clip the gradient (--set clip=1); {run.folder.path} keeps the state before"
+    )
+
+
+def _progress(run: Run) -> str:
+    losses = " ".join(f"{name} {total / run.batch:.3g}" for name, total in run.sums.items())
+    done = run.epoch * run.steps + run.batch
+    left = (run.recipe.epochs * run.steps - done) * run.seconds / run.batch
+    return f"{losses}, ends in {int(left // 3600)}:{int(left // 60 % 60):02}"
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that is not empty once Ctrl-C was pressed; pressed again, it interrupts as usual."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Ctrl-C goes to the main thread
+        yield seen
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,49 +1,101 @@
-import numpy as np
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.train.losses import ditn_loss, focal_l2  # noqa: E402
+from edgepose.train import losses as L  # noqa: E402
 from edgepose.train.models import Heads  # noqa: E402
+from edgepose.train.recipes import LOSSES, Recipe, get_recipe  # noqa: E402
+
+RECIPE = get_recipe("ditn_coco")
+FOCAL, HRNET = "ibp_focal_l2.npz", "hrnet_losses.npz"
 
 
 @pytest.mark.parametrize(("gamma", "tag"), [(1.0, "elem_gamma1abs"), (2.0, "elem_gamma2")])
-def test_focal_l2_equals_the_cited_code_element_by_element(shared, gamma, tag):
-    golden = np.load(shared / "goldens/ibp_focal_l2.npz")
-    weights = torch.ones(1, 1)
-    for predicted, target, wanted in zip(
-        golden["elem_s"].ravel(), golden["elem_target"].ravel(), golden[tag].ravel(), strict=True
-    ):
-        p, t = (torch.full((1, 1, 1, 1), float(v)) for v in (predicted, target))
-        assert float(focal_l2(p, t, weights, gamma)) == pytest.approx(float(wanted), rel=1e-5, abs=1e-9)
+def test_focal_l2_equals_the_cited_code_element_by_element(reference, gamma, tag):
+    golden = reference.load(FOCAL)
+    predicted, target = (torch.from_numpy(golden[name]).reshape(-1, 1, 1, 1) for name in ("elem_s", "elem_target"))
+    got = [L.focal_l2(p[None], t[None], torch.ones(1, 1), gamma) for p, t in zip(predicted, target, strict=True)]
+    reference.match(FOCAL, got, golden[tag].ravel(), rtol=1e-5, atol=1e-9)
 
 
-def test_focal_l2_and_its_gradient_equal_the_cited_code(shared):
-    golden = np.load(shared / "goldens/ibp_focal_l2.npz")
+@pytest.mark.parametrize(("gamma", "tag"), [(1.0, "focal_gamma1abs_plain"), (2.0, "focal_gamma2_parallel_plain")])
+def test_focal_l2_and_its_gradient_equal_the_cited_code(reference, gamma, tag):
+    """The cited code sums over everything and averages over its four stacks."""
+    golden = reference.load(FOCAL)
     target = torch.from_numpy(golden["target"][0])
     weights = torch.ones(target.shape[:2])
-    total = 0.0
-    for stack in range(4):
-        predicted = torch.from_numpy(golden["pred"][stack]).requires_grad_()
-        loss = focal_l2(predicted, target, weights, 2.0) * target.numel()  # the cited code sums
+    total, gradients = 0.0, []
+    for stack in golden["pred"]:
+        predicted = torch.from_numpy(stack).requires_grad_()
+        loss = L.focal_l2(predicted, target, weights, gamma) * target.numel() / 4
+        loss.backward()
         total += float(loss.detach())
-    assert total / 4 == pytest.approx(float(golden["focal_gamma2_parallel_plain_loss"]), rel=1e-5)
-    predicted = torch.from_numpy(golden["pred"][0]).requires_grad_()
-    (focal_l2(predicted, target, weights, 2.0) * target.numel() / 4).backward()
-    np.testing.assert_allclose(
-        predicted.grad.numpy(), golden["focal_gamma2_parallel_plain_grad_stack0"], rtol=1e-4, atol=1e-6
-    )
+        gradients.append(predicted.grad.numpy())
+    reference.match(FOCAL, total, float(golden[f"{tag}_loss"]), rtol=1e-5)
+    reference.match(FOCAL, gradients[0], golden[f"{tag}_grad_stack0"], rtol=1e-5, atol=1e-6)
+
+
+def test_focal_l2_as_printed_by_hand():
+    predicted = torch.tensor([[[[0.25, 0.25]]]])
+    target = torch.tensor([[[[0.5, 0.0]]]])
+    # Foreground: 0.25^2 * 0.5^2; background: 0.25^2 * 0.75^2: the easy background weighs more.
+    loss = L.focal_l2(predicted, target, torch.ones(1, 1), 2.0, printed=True)
+    assert float(loss) == pytest.approx((0.0625 * 0.25 + 0.0625 * 0.5625) / 2)
 
 
 def test_gamma_zero_is_plain_l2():
     predicted, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
-    loss = focal_l2(predicted, target, torch.ones(2, 3), gamma=0.0)
+    loss = L.focal_l2(predicted, target, torch.ones(2, 3), gamma=0.0)
     torch.testing.assert_close(loss, torch.nn.functional.mse_loss(predicted, target))
 
 
-def test_unlabelled_joints_cost_nothing():
-    predicted = torch.full((1, 2, 2, 2), 0.5, requires_grad=True)
-    focal_l2(predicted, torch.zeros(1, 2, 2, 2), torch.tensor([[1.0, 0.0]])).backward()
+CASES = [
+    ("mse_w", L.joints_mse, "target_weight", {}),
+    ("mse_w_wj", L.joints_mse, "target_weight_joints", {}),
+    ("mse_now", L.joints_mse, None, {}),
+    ("ohkm_w", L.joints_ohkm, "target_weight", {}),
+    ("ohkm_w_wj", L.joints_ohkm, "target_weight_joints", {}),
+    ("ohkm_now", L.joints_ohkm, None, {}),
+    ("ohkm_w_top3", L.joints_ohkm, "target_weight", {"hardest": 3}),
+    ("ohkm_w_top3_wj", L.joints_ohkm, "target_weight_joints", {"hardest": 3}),
+]
+
+
+@pytest.mark.parametrize(("tag", "loss", "weight", "options"), CASES)
+def test_mse_and_ohkm_and_their_gradients_equal_hrnet(reference, tag, loss, weight, options):
+    golden = reference.load(HRNET)
+    output = torch.from_numpy(golden["output"]).requires_grad_()
+    target = torch.from_numpy(golden["target"])
+    weights = torch.ones(4, 17) if weight is None else torch.from_numpy(golden[weight][..., 0])
+    value = loss(output, target, weights, **options)
+    value.backward()
+    reference.match(HRNET, value.detach(), golden[f"{tag}_loss"], rtol=1e-5)
+    reference.match(HRNET, output.grad, golden[f"{tag}_grad"], rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize(("tag", "loss"), [("mse_w", L.joints_mse), ("ohkm_w", L.joints_ohkm)])
+def test_a_batch_of_one_equals_hrnet(reference, tag, loss):
+    golden = reference.load(HRNET)
+    output, target, weights = (torch.from_numpy(golden[n][:1]) for n in ("output", "target", "target_weight"))
+    reference.match(HRNET, loss(output, target, weights[..., 0]), golden[f"{tag}_batch1_loss"], rtol=1e-5)
+
+
+def targets(joints, weights, bones=None, segmentation=None) -> L.Targets:
+    empty = torch.zeros(0)
+    return L.Targets(
+        joints, weights, empty if bones is None else bones, empty if segmentation is None else segmentation
+    )
+
+
+@pytest.mark.parametrize("name", ["mse", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet"])
+def test_unlabelled_joints_cost_nothing(name):
+    predicted = torch.full((1, 2, 4, 4), 0.25, requires_grad=True)
+    maps = torch.full((1, 4, 4, 4), 0.5)
+    wanted = targets(torch.zeros(1, 2, 4, 4), torch.tensor([[1.0, 0.0]]), maps, maps[:, 0])
+    terms = L.LOSS_FUNCTIONS[name](Heads(predicted, maps, maps), wanted, RECIPE)
+    terms["joints"].backward()
     assert predicted.grad[0, 0].abs().min() > 0
     assert not predicted.grad[0, 1].any()
 
@@ -51,6 +103,53 @@ def test_unlabelled_joints_cost_nothing():
 def test_bones_weigh_a_tenth():
     joints, weights = torch.zeros(1, 1, 2, 2), torch.ones(1, 1)
     bones = torch.tensor([0.0, 0.5, 1.0, 3.0]).reshape(1, 1, 2, 2)
-    loss = ditn_loss(Heads(joints, bones), joints, weights, torch.zeros(1, 1, 2, 2))
-    # Smooth L1 with beta 1: 0, 0.125, 0.5, 2.5, mean 0.78125.
-    assert float(loss) == pytest.approx(0.078125)
+    wanted = targets(joints, weights, torch.zeros(1, 1, 2, 2))
+    # Smooth L1 with beta 1: 0, 0.125, 0.5, 2.5; squares: 0, 0.25, 1, 9; focal: squares times squares.
+    means = {"ditn": 3.125 / 4, "ditn_mse": 10.25 / 4, "ditn_focal": (0.0625 + 1 + 81) / 4}
+    for name, mean in means.items():
+        terms = L.LOSS_FUNCTIONS[name](Heads(joints, bones), wanted, RECIPE)
+        assert float(terms["bones"]) == pytest.approx(0.1 * mean), name
+        assert float(terms["joints"]) == 0
+
+
+def test_ditn_without_bone_branch_has_one_term():
+    joints = torch.zeros(1, 1, 2, 2)
+    assert list(L.ditn_loss(Heads(joints), targets(joints, torch.ones(1, 1)), RECIPE)) == ["joints"]
+
+
+def test_sg_hrnet_by_hand():
+    """Two persons, one joint, two pixels; two maps of a guide each, every pixel said 0.5 or 0.25."""
+    recipe = Recipe(model="sg_hrnet_w32", skeleton="coco17", loss="sg_hrnet")
+    joints = torch.tensor([1.0, 2.0, 0.0, 1.0]).reshape(2, 1, 1, 2)
+    maps = torch.full((2, 2, 1, 2), 0.5)
+    maps[1, 1] = 0.25
+    truth = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    wanted = targets(torch.zeros(2, 1, 1, 2), torch.ones(2, 1), segmentation=truth)
+    terms = L.sg_hrnet_loss(Heads(joints, segmentation=maps), wanted, recipe)
+    assert float(terms["joints"]) == pytest.approx((1 + 4 + 0 + 1) / 2)
+    halves, quarters = 2 * math.log(2), math.log(4) + math.log(4 / 3)
+    assert float(terms["segmentation"]) == pytest.approx(0.002 * (3 * halves + quarters) / 4)
+
+
+def test_segmentation_bce_is_finite_where_a_sigmoid_rounds_to_its_ends():
+    assert math.isfinite(float(L.segmentation_bce(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[0.0, 1.0]]]))))
+
+
+def test_dynamic_weights_by_hand():
+    weights = L.DynamicWeights()
+    names = ("joints", "segmentation")
+    assert weights.of(names) == {"joints": 1.0, "segmentation": 1.0}
+    weights.record({"joints": 4.0, "segmentation": 2.0})
+    assert weights.of(names) == {"joints": 1.0, "segmentation": 1.0}
+    weights.record({"joints": 1.0, "segmentation": 2.0})
+    weights.record({"joints": 0.5, "segmentation": 2.0})  # ratios 0.5 and 1; the first step is forgotten
+    fast, slow = math.exp(0.5), math.exp(1.0)
+    want = {"joints": 2 * fast / (fast + slow), "segmentation": 2 * slow / (fast + slow)}
+    assert weights.of(names) == pytest.approx(want)
+    weights.record({"joints": 0.0, "segmentation": 0.0})
+    weights.record({"joints": 0.0, "segmentation": 0.0})
+    assert weights.of(names) == {"joints": 1.0, "segmentation": 1.0}
+
+
+def test_every_named_loss_exists():
+    assert tuple(L.LOSS_FUNCTIONS) == LOSSES

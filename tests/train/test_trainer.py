@@ -1,27 +1,43 @@
-"""A real, tiny training run: learns, resumes, refuses what does not fit."""
+"""Real, tiny training runs: stopped in every way, they go on as if nothing had been."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy.io")
 
-from test_data import make_lsp  # noqa: E402
+from small_lsp import make_lsp  # noqa: E402
 
 from edgepose.errors import UsageError  # noqa: E402
-from edgepose.train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint  # noqa: E402
+from edgepose.train import trainer  # noqa: E402
+from edgepose.train.checkpoint import ModelSpec, load_weights, save_checkpoint  # noqa: E402
 from edgepose.train.recipes import get_recipe  # noqa: E402
-from edgepose.train.trainer import Run, train  # noqa: E402
+from edgepose.train.trainer import check_samples, train  # noqa: E402
 
-SMALL = {"height": "64", "width": "64", "batch": "2", "epochs": "2", "lr": "0.003"}
+SMALL = {"height": "64", "width": "64", "batch": "2", "epochs": "4", "lr": "0.003", "ema": "0.9", "precision": "fp32"}
+RECIPE = get_recipe("ditn_lite_lsp", SMALL)
+COMMAND = [sys.executable, "-m", "edgepose", "train", "ditn_lite_lsp", *(f"--set={k}={v}" for k, v in SMALL.items())]
 
 
 @pytest.fixture(scope="module")
 def lsp(tmp_path_factory) -> str:
-    return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data')}"
+    return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=26)}"
+
+
+@pytest.fixture(scope="module")
+def whole(lsp, tmp_path_factory) -> Path:
+    """The folder of a run that was never stopped: 4 epochs of 12 batches."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(RECIPE, lsp, folder, workers=0)
+    return folder
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -29,116 +45,171 @@ def metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(lsp, tmp_path, monkeypatch):
-    recipe = get_recipe("ditn_lite_lsp", SMALL)
-    whole = train(recipe, lsp, tmp_path / "whole", workers=0)
+def require_equal_runs(first: Path, second: Path) -> None:
+    """Weights, averaged weights and all figures but the times are the same to the last bit."""
+    states = [torch.load(folder / "last.pt", weights_only=True) for folder in (first, second)]
+    assert states[0]["epoch"] == states[1]["epoch"] == 4
+    for part in ("network", "average"):
+        one, two = (state["learner"][part] for state in states)
+        for key, value in one.items():
+            assert torch.equal(value, two[key]), (part, key)
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in metrics(f)] for f in (first, second)]
+    assert rows[0] == rows[1]
 
-    saved = Run.save
 
-    def stop_after_first_epoch(run):
-        saved(run)
-        raise KeyboardInterrupt
+def start(lsp: str, folder: Path, *more: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [*COMMAND, "--data", lsp, "-o", str(folder), *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    monkeypatch.setattr(Run, "save", stop_after_first_epoch)
+
+def wait_for_epoch(process: subprocess.Popen, folder: Path, epoch: int) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if (folder / "metrics.csv").exists() and len(metrics(folder)) >= epoch:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"epoch {epoch} never ended: {process.communicate()[1][-2000:]}")
+
+
+def test_a_run_writes_what_it_promises(whole):
+    names = {path.name for path in whole.iterdir()}
+    files = {"recipe.json", "last.pt", "previous.pt", "last.safetensors", "best.safetensors", "metrics.csv"}
+    assert names == {*files, "tensorboard"}
+    rows = metrics(whole)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["score"]) for row in rows] == [False, True, False, True]
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(float(row["loss_joints"]) + float(row["loss_bones"]))
+    assert float(rows[3]["loss"]) < float(rows[0]["loss"])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
+    process = start(lsp, tmp_path / "run", "--workers=0")
+    wait_for_epoch(process, tmp_path / "run", 2)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(metrics(tmp_path / "run")) < 4
+    train(RECIPE, lsp, tmp_path / "run", workers=0)
+    require_equal_runs(whole, tmp_path / "run")
+
+
+def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
+    process = start(lsp, tmp_path / "run", "--workers=1")
+    wait_for_epoch(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err[-2000:]
+    assert "stopped in epoch" in out
+    assert "Traceback" not in err
+    train(RECIPE, lsp, tmp_path / "run", workers=0)
+    require_equal_runs(whole, tmp_path / "run")
+
+
+def test_a_stop_after_any_batch_goes_on_exactly(lsp, whole, tmp_path, monkeypatch):
+    """Inside the second epoch, by the same path as Ctrl-C."""
+    original = trainer.Run.add
+
+    def stop_once(run, terms, seconds):
+        original(run, terms, seconds)
+        if run.epoch == 1 and run.batch == 5:
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trainer.Run, "add", stop_once)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, lsp, tmp_path / "parts", workers=0)
-    monkeypatch.undo()
-    parts = train(recipe, lsp, tmp_path / "parts", workers=0)
-
-    first, second = ModelSpec("ditn_lite", "lsp14", (64, 64)).build(), ModelSpec("ditn_lite", "lsp14", (64, 64)).build()
-    load_weights(first, whole)
-    load_weights(second, parts)
-    for key, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key]), key
-    assert [row["epoch"] for row in metrics(tmp_path / "whole")] == ["1", "2"]
+        train(RECIPE, lsp, tmp_path / "run", workers=0)
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["batch"] in (5, 6)
+    train(RECIPE, lsp, tmp_path / "run", workers=0)
+    require_equal_runs(whole, tmp_path / "run")
 
 
-def test_the_loss_falls_on_a_batch_seen_again(lsp, tmp_path):
-    from edgepose.train.data import load_samples
-    from edgepose.train.data.loader import Augmentation, PoseDataset
-
-    recipe = get_recipe("ditn_lite_lsp", {**SMALL, "epochs": "1"})
-    dataset = PoseDataset(load_samples(lsp, "train"), recipe)
-    items = [dataset.make(sample, Augmentation()) for sample in dataset.samples[:2]]
-    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-    run = Run(recipe, tmp_path / "run", "cpu", steps=40)
-    losses = [run.step(batch) for _ in range(40)]
-    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+def test_a_finished_run_is_left_as_it_is(lsp, whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    assert train(RECIPE, lsp, whole, workers=0) == whole / "last.safetensors"
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
-def test_a_folder_of_another_recipe_is_refused(tmp_path):
-    Run(get_recipe("ditn_lite_lsp", SMALL), tmp_path / "run", "cpu", steps=1)
-    with pytest.raises(UsageError, match="begun with another recipe"):
-        Run(get_recipe("ditn_lite_lsp", {**SMALL, "lr": "0.1"}), tmp_path / "run", "cpu", steps=1)
+def test_a_damaged_state_costs_one_save(lsp, whole, tmp_path):
+    (tmp_path / "run").mkdir()
+    for path in whole.iterdir():
+        if path.is_file():
+            (tmp_path / "run" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "run" / "last.pt").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"going on from previous.pt"):
+        train(RECIPE, lsp, tmp_path / "run", workers=0)
+    require_equal_runs(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "message"),
-    [
-        ("x", {}, "unknown recipe 'x': expected one of ditn_lite_lsp"),
-        ("ditn_lite_lsp", {"learning_rate": "1"}, "no field 'learning_rate': expected one of model"),
-        ("ditn_lite_lsp", {"epochs": "many"}, "'many' is not of type int"),
-        ("ditn_lite_lsp", {"epochs": "0"}, "epochs and batch must be at least 1"),
-        ("ditn_lite_lsp", {"scale_low": "2"}, "scale_low <= scale_high"),
-    ],
-)
-def test_wrong_recipes_are_refused(name, overrides, message):
-    with pytest.raises(UsageError, match=message):
-        get_recipe(name, overrides)
+def test_other_data_in_the_same_folder_are_refused(whole, tmp_path):
+    other = f"lsp:{make_lsp(tmp_path / 'other', persons=10)}"
+    with pytest.raises(UsageError, match=r"begun with 12 batches per epoch, now there are 4: the data changed"):
+        train(RECIPE, other, whole, workers=0)
 
 
-SPEC = ModelSpec("ditn_lite", "lsp14", (64, 64), {"sab": False})
+def test_data_of_another_skeleton_are_refused(lsp, tmp_path):
+    with pytest.raises(UsageError, match=r"labels the joints of lsp14, the recipe trains mpii16: --set skeleton=lsp14"):
+        train(replace(RECIPE, skeleton="mpii16"), lsp, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_knows_its_network(tmp_path):
-    network = SPEC.build()
-    save_checkpoint(tmp_path / "x.safetensors", network, SPEC)
-    assert read_spec(tmp_path / "x.safetensors") == SPEC
-    other = SPEC.build()
-    for parameter in other.parameters():
-        torch.nn.init.zeros_(parameter)
-    load_weights(other, tmp_path / "x.safetensors")
-    for key, value in network.state_dict().items():
-        assert torch.equal(other.state_dict()[key], value), key
+def test_a_run_starts_from_given_weights(lsp, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"nothing in .* fits this network"):
+        torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+        train(RECIPE, lsp, tmp_path / "none", weights=tmp_path / "x.pth", workers=0)
+    spec = ModelSpec("ditn_lite", "mpii16", (64, 64))
+    given = spec.build()
+    save_checkpoint(tmp_path / "w.safetensors", given, spec)
+    still = replace(RECIPE, epochs=1, lr=1e-12, ema=0.0)
+    last = train(still, lsp, tmp_path / "run", weights=tmp_path / "w.safetensors", workers=0)
+    network = ModelSpec("ditn_lite", "lsp14", (64, 64)).build()
+    load_weights(network, last)
+    name = "backbone.layer1.0.conv1.weight"
+    torch.testing.assert_close(network.state_dict()[name], given.state_dict()[name], rtol=0, atol=1e-6)
+    assert "loaded" in capsys.readouterr().out
 
 
-def test_pth_files_load_with_their_wrappings(tmp_path):
-    network = SPEC.build()
-    state = {f"module.{key}": value for key, value in network.state_dict().items() if "num_batches" not in key}
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "x.pth")
-    load_weights(SPEC.build(), tmp_path / "x.pth")
-    assert read_spec(tmp_path / "x.pth") is None
+def test_nan_names_the_batch_and_its_images(lsp, tmp_path):
+    with pytest.raises(UsageError, match=r"no number \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"):
+        train(replace(RECIPE, lr=1e30), lsp, tmp_path / "run", workers=0)
 
 
-def test_weights_of_another_model_are_refused_by_their_keys(tmp_path):
-    save_checkpoint(tmp_path / "x.safetensors", SPEC.build(), SPEC)
-    other = ModelSpec("ditn_lite", "mpii16", (64, 64)).build()
-    with pytest.raises(UsageError, match=r"another model: \d+ keys missing \(spatial.bn.bias, .*of another shape"):
-        load_weights(other, tmp_path / "x.safetensors")
+def test_out_of_memory_says_which_batch_fits(lsp, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer.Learner, "step", full)
+    with pytest.raises(
+        UsageError, match=r"cpu ran out of memory with 2 crops of 64x64: batch=1 fits \(--set batch=..."
+    ):
+        train(RECIPE, lsp, tmp_path / "run", workers=0)
 
 
-class Evil:
-    def __reduce__(self):
-        return (Path.touch, (Path("evil"),))
+def test_two_processes_train_one_run(lsp, tmp_path):
+    """The same batches, shared; batch norms see half of each, so the weights differ a little from one process's."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "edgepose"]
+    done = subprocess.run(
+        [*torchrun, *COMMAND[3:], "--set=epochs=2", "--data", lsp, "-o", str(tmp_path / "run"), "--workers=0"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("PCK@0.2") == 1, "one process tests and talks"
+    rows = metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
 
 
-def test_damaged_and_hostile_checkpoints_are_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    network = SPEC.build()
-    save_checkpoint(tmp_path / "x.safetensors", network, SPEC)
-    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:5000])
-    torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    (tmp_path / "empty.pth").touch()
-    for name, message in {
-        "cut.safetensors": "not a readable checkpoint",
-        "evil.pth": "not a readable checkpoint",
-        "list.pth": "does not hold a state dict",
-        "empty.pth": "not a readable checkpoint",
-        "none.pth": "does not exist",
-    }.items():
-        with pytest.raises(UsageError, match=message):
-            load_weights(network, tmp_path / name)
-    assert not (tmp_path / "evil").exists()
-    with pytest.raises(UsageError, match="not a readable checkpoint"):
-        read_spec(tmp_path / "cut.safetensors")
+def test_samples_are_drawn_for_a_look(lsp, tmp_path):
+    import cv2
+
+    check_samples(RECIPE, lsp, tmp_path / "check.png")
+    picture = cv2.imread(str(tmp_path / "check.png"))
+    assert picture.std() > 10

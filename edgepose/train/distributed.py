@@ -1,0 +1,65 @@
+"""One process of several, as ``torchrun`` starts them; a process on its own is rank 0 of 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is.
+
+    Attributes:
+        rank: of this process among all machines'.
+        world: number of processes.
+        device: the device this process works on.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """True in the one process that tests, writes and talks."""
+        return self.rank == 0
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Every value, averaged over the processes. All must call this, with the same names."""
+        if self.world == 1:
+            return values
+        summed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        distributed.all_reduce(summed)
+        return dict(zip(values, (summed / self.world).tolist(), strict=True))
+
+    def wait(self) -> None:
+        """Return once all processes have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join(device: str) -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started: NCCL between GPUs, gloo between CPUs.
+
+    Args:
+        device: ``cuda`` becomes each process's own GPU.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield Ranks(0, 1, torch.device(device))
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(distributed.get_rank(), world, torch.device(device))
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,186 @@
+"""One step after the other: the loss falls, states go on exactly, averages average, processes agree."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from edgepose.train.distributed import Ranks, join  # noqa: E402
+from edgepose.train.learner import Learner, check_device  # noqa: E402
+from edgepose.train.recipes import Recipe, get_recipe  # noqa: E402
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+SMALL = {"height": "64", "width": "64", "batch": "4", "epochs": "2", "ema": "0", "precision": "fp32"}
+
+
+def small(**changes: str) -> Recipe:
+    return get_recipe("ditn_lite_lsp", {**SMALL, **changes})
+
+
+def random_batch(count: int = 4) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.ones(count, 14)
+    weights[0, 3] = 0
+    return {
+        "crop": torch.randint(0, 255, (count, 64, 64, 3), dtype=torch.uint8, generator=generator),
+        "joints": torch.rand(count, 14, 16, 16, generator=generator),
+        "weights": weights,
+        "bones": torch.rand(count, 13, 16, 16, generator=generator),
+        "segmentation": torch.rand(count, 16, 16, generator=generator).round(),
+    }
+
+
+def weights_of(learner: Learner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in learner.network.parameters()])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_loss_falls_on_a_batch_seen_again(precision):
+    learner, batch = Learner(small(precision=precision), 40, ALONE), random_batch(2)
+    learner.network.train()
+    losses = [sum(learner.step(batch).values()) for _ in range(30)]
+    assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("schedule", ["cycle", "steps"])
+def test_a_state_goes_on_exactly(schedule):
+    recipe, batch = small(schedule=schedule, milestones="1", ema="0.9", dynamic_weights="true"), random_batch()
+    whole, first, second = (Learner(recipe, 2, ALONE) for _ in range(3))
+    for learner in (whole, first, second):
+        learner.network.train()
+    for _ in range(2):
+        whole.step(batch), first.step(batch)
+    second.load_state_dict(first.state_dict())
+    for _ in range(2):
+        whole.step(batch), second.step(batch)
+    assert torch.equal(weights_of(whole), weights_of(second))
+    for key, value in whole.result.state_dict().items():
+        assert torch.equal(value, second.result.state_dict()[key]), key
+
+
+def test_milestones_lower_the_rate_to_a_tenth():
+    learner, batch = Learner(small(schedule="steps", milestones="1", lr="0.01"), 2, ALONE), random_batch(2)
+    learner.network.train()
+    rates = []
+    for _ in range(4):
+        rates.append(learner.schedule.get_last_lr()[0])
+        learner.step(batch)
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+def test_the_average_follows_the_weights():
+    learner, batch = Learner(small(ema="0.75", lr="0.01"), 4, ALONE), random_batch(2)
+    learner.network.train()
+    name = "backbone.conv1.weight"
+    seen = []
+    for _ in range(3):
+        learner.step(batch)
+        seen.append(learner.network.state_dict()[name].clone())
+    want = 0.75 * (0.75 * seen[0] + 0.25 * seen[1]) + 0.25 * seen[2]
+    torch.testing.assert_close(learner.result.state_dict()[name], want)
+    assert not torch.equal(want, seen[2])
+
+
+def test_clipping_bounds_what_the_optimiser_sees():
+    learner, batch = Learner(small(clip="0.001"), 4, ALONE), random_batch(2)
+    learner.network.train()
+    learner.backward(batch)
+    assert torch.cat([p.grad.flatten() for p in learner.network.parameters()]).norm() > 0.001
+    learner.step(batch)
+    assert torch.cat([p.grad.flatten() for p in learner.network.parameters()]).norm() <= 0.001 * 1.001
+
+
+def test_dynamic_weights_change_the_gradient():
+    batch = random_batch(2)
+    options = "ditm=false,cab=false,sab=false"  # the bone decoder's head then serves the bones alone
+    plain, dynamic = (Learner(small(options=options, dynamic_weights=on), 4, ALONE) for on in ("false", "true"))
+    dynamic.balance.history = [{"joints": 1.0, "bones": 1.0}, {"joints": 1.0, "bones": 0.5}]
+    plain.backward(batch), dynamic.backward(batch)
+    last = [learner.network.bone_decoder.head.bias.grad for learner in (plain, dynamic)]
+    share = 2 * torch.softmax(torch.tensor([1.0, 0.5]), 0)[1]
+    torch.testing.assert_close(last[1], share * last[0])
+
+
+def test_the_largest_batch_that_fits_is_found(monkeypatch):
+    learner, batch = Learner(small(), 4, ALONE), random_batch(4)
+    whole = learner.losses
+
+    def little_memory(part):
+        if len(part["crop"]) > 1:
+            raise torch.OutOfMemoryError
+        return whole(part)
+
+    monkeypatch.setattr(learner, "losses", little_memory)
+    assert (
+        learner.largest_batch({name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in batch.items()}) == 1
+    )
+    monkeypatch.setattr(learner, "losses", lambda _: little_memory(batch))
+    assert learner.largest_batch(batch) == 0
+
+
+def test_a_device_that_is_not_there_is_refused():
+    from edgepose.errors import UsageError
+
+    with pytest.raises(UsageError, match=r"device 'cuda:99' cannot be used: .*; use cpu"):
+        check_device("cuda:99", "fp32")
+
+
+def test_a_process_alone_needs_no_torchrun():
+    with join("cpu") as ranks:
+        assert ranks == ALONE
+        assert ranks.is_first
+        assert ranks.mean({"a": 1.5}) == {"a": 1.5}
+
+
+#: Three steps' gradients in float64 with frozen batch norms; the loss ratios of the dynamic weights enter the last.
+GRADIENTS = """
+import sys
+sys.path.insert(0, {here!r})
+from test_learner import *
+
+torch.set_default_dtype(torch.float64)
+with join("cpu") as ranks:
+    learner = Learner(small(dynamic_weights="true"), 4, ranks)
+    learner.network.train()
+    for module in learner.network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    batch, share = random_batch(), 4 // ranks.world
+    for _ in range(3):
+        mine = {{n: t[share * ranks.rank : share * (ranks.rank + 1)] for n, t in batch.items()}}
+        learner.balance.record(learner.backward(mine))
+        batch["joints"] = batch["joints"] * 0.5
+    if ranks.is_first:
+        torch.save([p.grad for p in learner.network.parameters()], {out!r})
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    found = []
+    for world in (1, 2):
+        script, out = tmp_path / f"world{world}.py", tmp_path / f"world{world}.pt"
+        script.write_text(GRADIENTS.format(here=str(Path(__file__).parent), out=str(out)))
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={world}",
+            str(script),
+        ]
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(torch.load(out, weights_only=True))
+    one, two = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in found)
+    assert one.dtype == torch.float64
+    assert one.abs().max() > 1e-4
+    difference = float((one - two).norm() / one.norm())
+    print(f"two processes against one: relative difference of the gradients {difference:.1e}")
+    assert difference <= 1e-6
+    assert float((one - two).abs().max()) <= 1e-6 * float(one.abs().max())
