@@ -1,12 +1,22 @@
-"""Weights by name, as in the reference results of public implementations."""
+"""Networks of tests: with the weights of the reference results, or with shapes alone."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
+
+from edgepose.train.models import build_model
+
+
+@cache
+def shapes_only(name: str, skeleton: str = "coco17") -> torch.nn.Module:
+    """A network on the meta device: sizes and shapes, no values. Not to be changed, but for its mode."""
+    with torch.device("meta"):
+        return build_model(name, skeleton=skeleton)
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray | None:
