@@ -112,8 +112,7 @@ class Accuracy:
     def draw_worst(self, path: Path, count: int = 25) -> None:
         """Draw the persons with the lowest scores into one picture: their crops, both skeletons, score and file."""
         worst = sorted(self.scores.persons, key=lambda person: person.score)[:count]
-        skeleton = get_skeleton(self.split.skeleton)
-        tiles = [draw_person(person, skeleton, self.input_size, self.crop_padding) for person in worst]
+        tiles = [draw_person(person, self.scores.skeleton, self.input_size, self.crop_padding) for person in worst]
         picture = cv2.cvtColor(_sheet(tiles), cv2.COLOR_RGB2BGR)
         if not cv2.haveImageWriter(str(path)):
             raise UsageError(f"cannot write {path}: expected the name of a picture, such as worst.jpg")
@@ -162,6 +161,7 @@ def evaluate(
     boxes: str = "gt",
     flip: bool = False,
     decode: str = "quarter",
+    shared_joints: bool = False,
     backend: str = "auto",
 ) -> Accuracy:
     """Evaluate a bundle on one backend, or a checkpoint in PyTorch, on the val split of a data set.
@@ -172,6 +172,7 @@ def evaluate(
         boxes: ``gt`` for the labelled boxes, or a JSON file with a detector's results in COCO's format.
         flip: average with the mirrored crops (the papers' protocol).
         decode: ``quarter`` or ``dark``, see :func:`edgepose.train.accuracy.score`.
+        shared_joints: score only the joints that the network and the data set both name.
         backend: for a bundle; a checkpoint runs in PyTorch.
 
     Raises:
@@ -189,6 +190,7 @@ def evaluate(
             flip=flip,
             decode=decode,
             padding=network.crop_padding,
+            shared_joints=shared_joints,
         )
     return Accuracy(
         target=str(target),

@@ -171,9 +171,8 @@ def accuracy(tmp_path: Path) -> Accuracy:
         Person(sample, np.full((14, 3), np.nan), 0.0),
         Person(sample, found - (0, 20, 0), 33.3),
     ]
-    scores = Scores(
-        "AP", 66.66, {"AP50": 70.0, "APM": None}, "joints right", {"neck": None, "head_top": 66.66}, persons, []
-    )
+    joints = {"neck": None, "head_top": 66.66}
+    scores = Scores("AP", 66.66, LSP14, {"AP50": 70.0, "APM": None}, "joints right", joints, persons, [])
     split = PoseData("coco", "lsp14", [sample], tmp_path / "x.json", {"crowd": ["a"]}, {1: tmp_path / "x.png"})
     return Accuracy("x", "torch", "coco:y", split, "b.json", True, "dark", (64, 64), 1.0, scores)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,9 @@ class Scores:
     """Accuracy on one split, in percent.
 
     Attributes:
-        name: of the headline figure: ``AP``, ``PCKh@0.5`` or ``PCK@0.2 (torso)``.
+        name: of the headline figure: ``AP``, ``PCKh@0.5`` or ``PCK@0.2 of the torso``.
         value: the headline figure.
+        skeleton: the joints that were scored: the data set's, or those of them that the predictor has.
         figures: the data set's other figures by name; None where nothing has that size.
         per_joint_name: what the figures of single joints are.
         per_joint: by joint name; None where no person has that joint labelled.
@@ -74,6 +75,7 @@ class Scores:
 
     name: str
     value: float
+    skeleton: Skeleton
     figures: dict[str, float | None]
     per_joint_name: str
     per_joint: dict[str, float | None]
@@ -140,18 +142,20 @@ def score(
     flip: bool = False,
     decode: str = "quarter",
     padding: float = CROP_PADDING,
+    shared_joints: bool = False,
 ) -> Scores:
     """Score a predictor: AP on COCO and CrowdPose, PCKh@0.5 on MPII, PCK@0.2 of the torso on LSP.
 
     Args:
         predictor: the network behind any backend.
         data: labelled persons.
-        skeleton: of the predictor; the data set's.
+        skeleton: of the predictor; the data set's, unless ``shared_joints``.
         input_size: (height, width) of the crops.
         detected: boxes of a detector on the same pictures, in place of the labelled ones (COCO and CrowdPose).
         flip: average with the mirrored crops (the papers' test protocol).
         decode: ``quarter`` (the papers' quarter offset) or ``dark`` (:func:`edgepose.heatmaps.decode_dark`).
         padding: factor from the box to the crop.
+        shared_joints: score only the joints that both skeletons name; the headline says so.
 
     Raises:
         UsageError: the data label other joints, an unknown ``decode``, detected boxes for a data set whose measure has
@@ -159,11 +163,16 @@ def score(
     """
     if decode not in DECODERS:
         raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
-    if skeleton.name != data.skeleton:
-        raise UsageError(
-            f"the network predicts the {len(skeleton.joints)} joints of {skeleton.name}, the data label the "
-            f"{len(get_skeleton(data.skeleton).joints)} of {data.skeleton}: evaluate on data of the same skeleton"
-        )
+    scored = get_skeleton(data.skeleton)
+    if skeleton.name != scored.name:
+        shared = shared_skeleton(skeleton, scored)
+        if not shared_joints:
+            raise UsageError(
+                f"the network predicts the {len(skeleton.joints)} joints of {skeleton.name}, the data label the "
+                f"{len(scored.joints)} of {scored.name}: evaluate on data of the same skeleton, or only the "
+                f"{len(shared.joints)} joints of both with --shared-joints"
+            )
+        scored = shared
     by_oks = data.kind in ("coco", "crowdpose")
     if detected is not None and not by_oks:
         raise UsageError(f"{data.kind} is scored person by person: leave the detected boxes out (they are for coco)")
@@ -171,18 +180,46 @@ def score(
         need_pycocotools()  # before the work, not after it
     samples = (detected or data).samples
     poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
+    poses = poses[:, _positions(scored, skeleton)]
     if not by_oks:
-        return _score_pck(data, poses, skeleton)
+        return _score_pck(data, poses, scored)
     regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
     ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
-    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], skeleton.sigmas)
-    return _score_oks(data, results, skeleton)
+    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], scored.sigmas)
+    return _score_oks(data, results, scored)
+
+
+def shared_skeleton(predicted: Skeleton, labelled: Skeleton) -> Skeleton:
+    """The joints that two skeletons name alike, with the order, bones and sigmas of the labelled one."""
+    kept = [i for i, name in enumerate(labelled.joints) if name in predicted.joints]
+    place = {joint: i for i, joint in enumerate(kept)}
+
+    def inside(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        return tuple((place[a], place[b]) for a, b in pairs if a in place and b in place)
+
+    return Skeleton(
+        name=f"{len(kept)} shared joints",
+        joints=tuple(labelled.joints[i] for i in kept),
+        bones=inside(labelled.bones),
+        flip_pairs=inside(labelled.flip_pairs),
+        sigmas=tuple(labelled.sigmas[i] for i in kept if labelled.sigmas),
+    )
+
+
+def _positions(scored: Skeleton, whole: Skeleton) -> list[int]:
+    """Where the joints of ``scored`` are in ``whole``."""
+    return [whole.joints.index(name) for name in scored.joints]
+
+
+def _titled(name: str, data: PoseData, scored: Skeleton) -> str:
+    """The name of a figure, with a remark if not all joints of the data set were scored."""
+    return name if scored.name == data.skeleton else f"{name} ({scored.name})"
 
 
 def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Scores:
     """AP of results; for the single joints, each labelled person has the pose of the highest OKS in its picture."""
-    count = len(skeleton.joints)
-    labels = read_labels(data.annotations, data.pictures, count, range(count))
+    whole = get_skeleton(data.skeleton)
+    labels = read_labels(data.annotations, data.pictures, len(whole.joints), _positions(skeleton, whole))
     measure = coco_figures if data.kind == "coco" else crowd_figures
     figures = measure(labels, results, skeleton.sigmas)
     value = figures.pop("AP")
@@ -190,7 +227,7 @@ def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Sco
         raise UsageError(f"{data.annotations} has no person with a labelled joint: AP needs at least one")
     found: dict[int, list[NDArray[np.float64]]] = {}
     for entry in results:
-        found.setdefault(entry["image_id"], []).append(np.reshape(entry["keypoints"], (count, 3)))
+        found.setdefault(entry["image_id"], []).append(np.reshape(entry["keypoints"], (-1, 3)))
     persons, right = [], []
     for label in labels["annotations"]:
         if label["num_keypoints"] and not label["iscrowd"]:
@@ -198,7 +235,8 @@ def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Sco
             persons.append(person)
             right.append(_similar(person, label["area"], skeleton) >= SIMILAR)
     percent = percent_by_joint(right, [person.sample.visible for person in persons])
-    return Scores("AP", value, figures, _OKS_JOINTS, _by_joint(percent, skeleton), persons, results)
+    joints, name = _by_joint(percent, skeleton), _titled("AP", data, skeleton)
+    return Scores(name, value, skeleton, figures, _OKS_JOINTS, joints, persons, results)
 
 
 def _with_best_pose(
@@ -223,9 +261,10 @@ def _similar(person: Person, area: float, skeleton: Skeleton) -> NDArray[np.floa
 
 def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -> Scores:
     """PCKh@0.5 on MPII, PCK@0.2 of the torso elsewhere. A person without the reference length is not counted."""
-    labelled, visible = np.stack([s.joints for s in data.samples]), np.stack([s.visible for s in data.samples])
-    mpii = data.kind == "mpii"
-    reference = np.array([s.head_size for s in data.samples]) if mpii else _torso(labelled, visible, skeleton)
+    chosen, mpii = _positions(skeleton, get_skeleton(data.skeleton)), data.kind == "mpii"
+    samples = [replace(s, joints=s.joints[chosen], visible=s.visible[chosen]) for s in data.samples]
+    labelled, visible = np.stack([s.joints for s in samples]), np.stack([s.visible for s in samples])
+    reference = np.array([s.head_size for s in samples]) if mpii else _torso(labelled, visible, skeleton)
     counted = visible & np.isfinite(reference)[:, None]
     if not counted.any():
         length = "a head size (annot/gt_valid.mat)" if mpii else "a torso (right hip and left shoulder)"
@@ -237,18 +276,18 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
     hits = right(0.5 if mpii else 0.2)
     percent = percent_by_joint(hits, counted)
     shares = 100 * (hits & counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-    rows = zip(data.samples, poses, shares, counted.any(axis=1), strict=True)
+    rows = zip(samples, poses, shares, counted.any(axis=1), strict=True)
     persons = [Person(sample, pose, float(share)) for sample, pose, share, measured in rows if measured]
-    scores = person_scores(poses, [s.score for s in data.samples])
-    results = [result(s.image_id, p, score) for s, p, score in zip(data.samples, poses, scores, strict=True)]
-    joints = _by_joint(percent, skeleton)
-    if not mpii:
-        return Scores("PCK@0.2 (torso)", mean_pck(percent), {}, "joints right", joints, persons, results)
-    figures: dict[str, float | None] = {name: _or_none(v) for name, v in mpii_rows(percent, skeleton).items()}
-    # A true 0.1; the column that HRNet's evaluation calls so is taken at 0.11.
-    figures["PCKh@0.1"] = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
-    mean = mean_pckh(percent, counted, skeleton)
-    return Scores("PCKh@0.5", mean, figures, "joints right", joints, persons, results)
+    scores = person_scores(poses, [s.score for s in samples])
+    results = [result(s.image_id, p, score) for s, p, score in zip(samples, poses, scores, strict=True)]
+    name, value, figures = "PCK@0.2 of the torso", mean_pck(percent), {}
+    if mpii:
+        name, value = "PCKh@0.5", mean_pckh(percent, counted, skeleton)
+        # A true 0.1; the column that HRNet's evaluation calls so is taken at 0.11.
+        loose = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
+        figures = {**{row: _or_none(v) for row, v in mpii_rows(percent, skeleton).items()}, "PCKh@0.1": loose}
+    joints, name = _by_joint(percent, skeleton), _titled(name, data, skeleton)
+    return Scores(name, value, skeleton, figures, "joints right", joints, persons, results)
 
 
 def _torso(labelled: NDArray[np.float64], visible: NDArray[np.bool_], skeleton: Skeleton) -> NDArray[np.float64]:

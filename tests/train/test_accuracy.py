@@ -74,7 +74,7 @@ def coco(tmp_path_factory):
     return root
 
 
-def by_hand(annotations: Path, results: list, tmp_path: Path):
+def by_hand(annotations: Path, results: list, tmp_path: Path, sigmas=None):
     """Percent by name as pycocotools itself gives them for a result file."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -83,6 +83,8 @@ def by_hand(annotations: Path, results: list, tmp_path: Path):
     with redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), "keypoints")
+        if sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -203,7 +205,7 @@ def test_pck_of_single_persons_and_joints(tmp_path):
     hidden = data.samples[1].visible
     hidden[LSP14.joints.index("right_hip")] = False  # no torso: the person is not counted
     scores = score(KnowingPredictor(data.samples, joints), data, LSP14, SIZE, decode="dark")
-    assert scores.name == "PCK@0.2 (torso)"
+    assert scores.name == "PCK@0.2 of the torso"
     assert scores.per_joint["left_knee"] == 60
     assert scores.per_joint["neck"] == 80
     assert scores.value == pytest.approx((13 * 80 + 60) / 14)
@@ -236,9 +238,48 @@ def test_mpii_is_scored_as_by_hrnet(reference, monkeypatch):
         score(lambda _: None, data, MPII16, SIZE)
 
 
+def test_only_shared_joints_are_scored(coco, tmp_path):
+    """A predictor of LSP's joints on COCO's pictures, and pycocotools on COCO's labels of those joints."""
+    data, rng = load_data(f"coco:{coco}", "val"), np.random.default_rng(1)
+    shared = [name for name in COCO17.joints if name in LSP14.joints]
+    theirs, ours = ([s.joints.index(name) for name in shared] for s in (COCO17, LSP14))
+    joints = np.zeros((len(PEOPLE), 14, 2))  # neck and head top are wrong, and not asked for
+    for i, sample in enumerate(data.samples):
+        joints[i, ours] = sample.joints[theirs] + rng.normal(0, 2 * i, size=(12, 2))
+    scores = score(KnowingPredictor(data.samples, joints), data, LSP14, SIZE, decode="dark", shared_joints=True)
+    assert (scores.name, list(scores.per_joint)) == ("AP (12 shared joints)", shared)
+    assert scores.skeleton.sigmas == COCO17.sigmas[5:]
+    assert scores.skeleton.bones[:2] == ((10, 8), (8, 6))
+    assert scores.skeleton.flip_pairs[0] == (0, 1)
+    labels = json.loads(data.annotations.read_text())
+    for annotation in labels["annotations"]:
+        annotation["keypoints"] = np.reshape(annotation["keypoints"], (17, 3))[theirs].ravel().tolist()
+        annotation["num_keypoints"] = int(np.count_nonzero(annotation["keypoints"][2::3]))
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    want = by_hand(tmp_path / "labels.json", scores.results, tmp_path, scores.skeleton.sigmas)
+    assert 0 < scores.value < 100
+    assert {"AP": scores.value, **scores.figures} == pytest.approx(want, abs=1e-9)
+
+
+def test_pck_of_shared_joints(tmp_path):
+    data = lsp_data(tmp_path)
+    joints = np.zeros((6, 17, 2))
+    for name in COCO17.joints:
+        if name in LSP14.joints:
+            joints[:, COCO17.joints.index(name)] = [s.joints[LSP14.joints.index(name)] for s in data.samples]
+    scores = score(KnowingPredictor(data.samples, joints), data, COCO17, SIZE, decode="dark", shared_joints=True)
+    assert (scores.name, scores.value) == ("PCK@0.2 of the torso (12 shared joints)", 100)
+    assert list(scores.per_joint) == list(LSP14.joints[:12])
+    assert [person.keypoints.shape for person in scores.persons] == [(12, 3)] * 6
+
+
 def test_what_does_not_fit_is_refused(coco):
     data = load_data(f"coco:{coco}", "val")
-    with pytest.raises(UsageError, match=r"predicts the 14 joints of lsp14, the data label the 17 of coco17: evaluate"):
+    message = (
+        "the network predicts the 14 joints of lsp14, the data label the 17 of coco17: evaluate on data of the same "
+        "skeleton, or only the 12 joints of both with --shared-joints"
+    )
+    with pytest.raises(UsageError, match=f"^{message}$"):
         score(knowing(data), data, LSP14, SIZE)
     with pytest.raises(UsageError, match=r"decode 'darker': expected one of quarter, dark"):
         score(knowing(data), data, COCO17, SIZE, decode="darker")
