@@ -1,4 +1,4 @@
-"""How large is every network, and what does each module of DITN cost beside the paper's Table 8?
+"""How large is every network beside its paper's figures, and what does each module of DITN cost beside Table 8?
 
 Prints the Markdown of ``docs/models.md``; ``--docs docs/models.md`` writes it. The networks run on PyTorch's meta
 device, so nothing here depends on the machine.
@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 from common import Outcome, run_benchmark
-from torch import Tensor, nn
+from torch import nn
 
 from edgepose.files import write_text
-from edgepose.plugins.torch_op import DynamicDepthwiseConv2d
-from edgepose.train.models import build_model, macs
+from edgepose.train.models import build_model, macs_by_layer
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,14 @@ class Published:
     source: str
 
 
+LOST = "lost in the text"
+
 NETWORKS = (
+    Published("simplebaseline_r50", "coco17", (256, 192), "34.0", "8.90", "DITN, Table 3"),
+    Published("simplebaseline_r101", "coco17", (256, 192), "53.0", "12.4", "DITN, Table 3"),
+    Published("simplebaseline_r152", "coco17", (256, 192), "68.6", "15.7", "DITN, Table 3"),
+    Published("simplebaseline_r152", "coco17", (384, 288), "68.6", "35.6", "SG-HRNet, Table 2"),
+    Published("simplebaseline_r152", "mpii16", (256, 256), "68.6", "20.9", "SG-HRNet, Table 1"),
     Published("hrnet_w32", "coco17", (256, 192), "28.5", "7.10", "HRNet, Table 1"),
     Published("hrnet_w32", "coco17", (384, 288), "28.5", "16.0", "HRNet, Table 1"),
     Published("hrnet_w32", "mpii16", (256, 256), "28.5", "9.5", "HRNet, Table 4"),
@@ -41,7 +47,15 @@ NETWORKS = (
     Published("hrnet_w48", "coco17", (384, 288), "63.6", "32.9", "HRNet, Table 1"),
     Published("ditn_hrnet_w32", "coco17", (256, 192), "28.6", "7.26", "DITN, Table 3"),
     Published("ditn_hrnet_w32", "mpii16", (256, 256), "28.6", "9.49 + 0.19", "DITN, Table 8 and its text"),
+    Published("ditn_resnet50", "mpii16", (256, 256), "-", "-", "DITN prints none"),
     Published("ditn_lite", "lsp14", (256, 192), "-", "-", "made for this project"),
+    Published("sg_hrnet_w32", "coco17", (256, 192), "28.5", "7.1", "SG-HRNet, Table 2"),
+    *(
+        Published(f"{kind}_{depth}", "coco17", (256, 192), LOST, LOST, "HSR-MSNet, Tables 1 to 4")
+        for kind in ("hsrnet", "hsr_msnet")
+        for depth in (59, 110, 161)
+    ),
+    Published("yolov3", "", (416, 416), "-", "-", "HSR-MSNet prints none"),
 )
 
 
@@ -54,6 +68,13 @@ class Module:
     parameters: str
     mflops: str
 
+
+#: Networks on HRNet-W32, which is subtracted.
+ADDITIONS = (
+    ("ditn_hrnet_w32", "mpii16", (256, 256)),
+    ("ditn_hrnet_w32", "coco17", (256, 192)),
+    ("sg_hrnet_w32", "coco17", (256, 192)),
+)
 
 MODULES = (
     Module("Backbone: HRNet-W32", ("backbone",), "28.5 M", "9.49 G"),
@@ -70,25 +91,43 @@ DOCUMENT = """\
 
 This page is written by `python benchmarks/model_sizes.py --docs docs/models.md`; a test compares the two.
 
-A MAC is one multiply-accumulate of a convolution. The papers' "GFLOPs" are MAC / 2^30 and their "MFLOPs" MAC / 2^20;
-sizes are height x width, parameters are the trainable ones.
+A MAC is one multiply-accumulate of a convolution, a deconvolution or a linear layer. The papers' "GFLOPs" are
+MAC / 2^30 and their "MFLOPs" MAC / 2^20; sizes are height x width, parameters are the trainable ones. A deconvolution
+of stride 2 does one MAC per weight and input position; the papers count it at its output positions, four times as
+many: the column "as papers count" does so too, and is the one to hold beside theirs.
 
 ## Networks
 
 {networks}
 
-HRNet has the layers and the parameter names of the official implementation; 7.12 where its paper prints 7.10 is the
-same count. `ditn_lite` is DITN on a slim HRNet (16 channels at the highest resolution, slim stem and first stage, half
-the blocks) and is what the package ships. The dynamic convolution is counted like the static depthwise convolution of
-the same kernel size.
+HRNet, SimpleBaseline and DetNet have the layers of the official implementations, HRNet and SimpleBaseline their
+parameter names too; 7.12 where HRNet's paper prints 7.10 is the same count. `ditn_lite` is DITN on a slim HRNet (16
+channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships. The
+dynamic convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's
+paper that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state
+for 416x416, two a MAC.
 
-## What DITN adds to HRNet-W32
+## How the papers were read
+
+- **`ditn_resnet50`**, the network of DITN's ablation of losses (Tables 6 and 7): the paper says "ResNet-50" and no
+  more. It is SimpleBaseline's here, with the three deconvolutions and without the head, so the decoders have C = 256.
+- **`sg_hrnet_w32`**: in stages 2 to 4 the map is made from the high-resolution branch as it enters the stage, and
+  multiplies it before the stage's first fusion; the fourth is made from the last fusion's output and multiplies it. The
+  paper upsamples bilinearly in the fusions (`bilinear=True`); HRNet's nearest is the default, for its weights' sake.
+- **`hsrnet_*`**: layers 4 and 5 have three bottlenecks each, dilated by 2, at stride 16 with 1024 channels, as in the
+  DetNet code that the paper links. The paper's remark that HSRNet has more parameters than ResNet does not fit that
+  code. 59 layers are the stem, three in each of 19 bottlenecks, and the head; projections and deconvolutions are not
+  counted. The deconvolutions' kernel (2, 3 or 4; `deconv_kernel`) is 4 unless told otherwise.
+- **`hsr_msnet_*`**: the module stands in layers 1 to 3. Its groups are as wide as Res2Net's; four small convolutions
+  where Res2Net has three, and the SE blocks, make it larger than HSRNet.
+
+## What the modules add to HRNet-W32
 
 {additions}
 
-The paper prints +0.16 GFLOPs at 256x192 (7.26 - 7.10, Table 3; from the unrounded 7.12 it is +0.14) and +0.19 without
-a size (Section 5, beside Table 8, whose backbone of 9.49 is that of 256x256). HRNet's 1x1 head is subtracted: DITN has
-its two decoders in place of it.
+DITN's paper prints +0.16 GFLOPs at 256x192 (7.26 - 7.10, Table 3; from the unrounded 7.12 it is +0.14) and +0.19
+without a size (Section 5, beside Table 8, whose backbone of 9.49 is that of 256x256). HRNet's 1x1 head is subtracted:
+DITN has its two decoders in place of it. SG-HRNet's paper prints HRNet's own 28.5 M and 7.1 for both.
 
 ## DITN's modules beside Table 8
 
@@ -118,26 +157,27 @@ def parameters(module: nn.Module) -> int:
 
 @cache
 def network(model: str, skeleton: str) -> nn.Module:
-    return build_model(model, skeleton=skeleton).to("meta").eval()
+    with torch.device("meta"):
+        return build_model(model, skeleton=skeleton or "coco17").eval()
 
 
-def macs_by_layer(model: nn.Module, input_size: tuple[int, int]) -> dict[str, int]:
-    """What :func:`edgepose.train.models.macs` adds up, by the layer's name."""
-    found: dict[str, int] = {}
-    handles = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | DynamicDepthwiseConv2d):
+@cache
+def costs(model: str, skeleton: str, input_size: tuple[int, int]) -> dict[str, int]:
+    """Multiply-accumulates by layer."""
+    return macs_by_layer(network(model, skeleton), input_size)
 
-            def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-                kernel = layer.weight[0] if isinstance(layer, nn.Conv2d) else args[1][0, 0]
-                found[name] = output[0].numel() * kernel.numel()
 
-            handles.append(layer.register_forward_hook(count))
-    with torch.no_grad():
-        model(torch.zeros(1, 3, *input_size, device="meta"))
-    for handle in handles:
-        handle.remove()
-    return found
+def macs(model: str, skeleton: str, input_size: tuple[int, int]) -> int:
+    return sum(costs(model, skeleton, input_size).values())
+
+
+def macs_as_printed(model: str, skeleton: str, input_size: tuple[int, int]) -> int:
+    """As the papers count: a deconvolution per weight and **output** position, which is stride^2 times its work."""
+    total = 0
+    for name, cost in costs(model, skeleton, input_size).items():
+        layer = network(model, skeleton).get_submodule(name)
+        total += cost * (layer.stride[0] * layer.stride[1] if isinstance(layer, nn.ConvTranspose2d) else 1)
+    return total
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -149,35 +189,40 @@ def in_mega(count: int) -> str:
     return f"{count / 2**30:.2f} G" if count >= 2**30 else f"{count / 2**20:.1f} M"
 
 
+def gflops(count: int) -> str:
+    return f"{count / 2**30:.2f}"
+
+
 def networks_table() -> str:
-    head = ("network", "skeleton", "input", "parameters", "printed, M", "GFLOPs", "printed", "printed in")
     rows = []
     for p in NETWORKS:
-        model = network(p.model, p.skeleton)
-        cost = f"{macs(model, p.input_size) / 2**30:.2f}"
+        which = (p.model, p.skeleton, p.input_size)
         size = f"{p.input_size[0]}x{p.input_size[1]}"
-        rows.append((f"`{p.model}`", p.skeleton, size, f"{parameters(model):,}", p.millions, cost, p.gflops, p.source))
-    return markdown(head, rows)
+        weights = f"{parameters(network(p.model, p.skeleton)):,}"
+        cost, printed = gflops(macs(*which)), gflops(macs_as_printed(*which))
+        rows.append(
+            (f"`{p.model}`", p.skeleton or "-", size, weights, p.millions, cost, printed, p.gflops, p.source),
+        )
+    counted = ("parameters", "printed, M", "GFLOPs", "as papers count", "printed", "printed in")
+    return markdown(("network", "skeleton", "input", *counted), rows)
 
 
 def additions_table() -> str:
     rows = []
-    for skeleton, size in (("mpii16", (256, 256)), ("coco17", (256, 192))):
-        ditn, hrnet = network("ditn_hrnet_w32", skeleton), network("hrnet_w32", skeleton)
-        extra = (macs(ditn, size) - macs(hrnet, size)) / 2**30
-        rows.append((skeleton, f"{size[0]}x{size[1]}", f"{parameters(ditn) - parameters(hrnet):+,}", f"{extra:+.3f}"))
-    return markdown(("skeleton", "input", "parameters", "GFLOPs"), rows)
+    for name, skeleton, size in ADDITIONS:
+        model, hrnet = network(name, skeleton), network("hrnet_w32", skeleton)
+        extra = (macs(name, skeleton, size) - macs("hrnet_w32", skeleton, size)) / 2**30
+        more = f"{parameters(model) - parameters(hrnet):+,}"
+        rows.append((f"`{name}`", skeleton, f"{size[0]}x{size[1]}", more, f"{extra:+.3f}"))
+    return markdown(("network", "skeleton", "input", "parameters", "GFLOPs"), rows)
 
 
 def modules_table() -> str:
-    model, size = network("ditn_hrnet_w32", "mpii16"), (256, 256)
-    costs = macs_by_layer(model, size)
-    if sum(costs.values()) != macs(model, size):
-        raise AssertionError("the layers do not add up to the network")
+    model, by_layer = network("ditn_hrnet_w32", "mpii16"), costs("ditn_hrnet_w32", "mpii16", (256, 256))
     rows = []
     for module in MODULES:
         count = sum(parameters(model.get_submodule(part)) for part in module.parts)
-        cost = sum(n for name, n in costs.items() for part in module.parts if f"{name}.".startswith(f"{part}."))
+        cost = sum(n for name, n in by_layer.items() for part in module.parts if f"{name}.".startswith(f"{part}."))
         parts = ", ".join(f"`{part}`" for part in module.parts)
         rows.append((module.name, parts, f"{count:,}", module.parameters, in_mega(cost), module.mflops))
     head = ("Table 8", "submodules", "parameters", "printed", "MFLOPs", "printed")
@@ -197,7 +242,8 @@ def measure(options: argparse.Namespace) -> Outcome:
         {
             **asdict(p),
             "parameters": parameters(network(p.model, p.skeleton)),
-            "macs": macs(network(p.model, p.skeleton), p.input_size),
+            "macs": macs(p.model, p.skeleton, p.input_size),
+            "macs_as_papers_count": macs_as_printed(p.model, p.skeleton, p.input_size),
         }
         for p in NETWORKS
     ]
