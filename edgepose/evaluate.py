@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +181,21 @@ def evaluate(
     with ExitStack() as stack:
         network = _open_checkpoint(target, backend) if target.is_file() else _open_bundle(target, backend, stack)
         split = load_data(data, "val")
+        detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = score(
             network.predict,
             split,
             get_skeleton(network.skeleton),
             network.input_size,
-            detected=None if boxes == "gt" else detected_samples(split, Path(boxes)),
+            detected=detected,
             flip=flip,
             decode=decode,
             padding=network.crop_padding,
             shared_joints=shared_joints,
         )
+    if detected is not None:
+        unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
+        split = replace(split, skipped={**split.skipped, **unused})
     return Accuracy(
         target=str(target),
         backend=network.backend,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coco_eval import Result, coco_figures, coco_results, crowd_figures, need_pycocotools, read_labels, result
-from ..errors import UsageError
+from ..errors import CheckError, UsageError
 from ..geometry import CROP_PADDING, Size, crop_boxes, crop_regions, transform_points
 from ..heatmaps import decode, decode_dark, merge_flipped
 from ..images import read_image
@@ -23,7 +23,6 @@ from ..metrics import (
     mean_pckh,
     mpii_rows,
     oks,
-    pck,
     percent_by_joint,
     person_scores,
     torso_size,
@@ -110,6 +109,9 @@ def predict(
         decode: name of one of :data:`DECODERS`.
         padding: factor from the box to the crop.
         batch: crops per call.
+
+    Raises:
+        CheckError: the network gave numbers that are not finite.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
     for start in range(0, len(samples), batch):
@@ -117,6 +119,8 @@ def predict(
         maps = predictor(crops)
         if flip:
             maps = merge_flipped(maps, predictor(np.ascontiguousarray(crops[:, :, ::-1])), skeleton.flip_order)
+        if not np.isfinite(maps).all():
+            raise CheckError("the network gave NaN or infinity: it cannot be scored; check its weights or its engine")
         keypoints = DECODERS[decode](maps)
         points = transform_points(keypoints[..., :2], back)
         results.append(np.concatenate([points, keypoints[..., 2:]], axis=2))
@@ -158,11 +162,32 @@ def score(
         shared_joints: score only the joints that both skeletons name; the headline says so.
 
     Raises:
-        UsageError: the data label other joints, an unknown ``decode``, detected boxes for a data set whose measure has
-            no use for them, no head sizes for PCKh, or pycocotools is missing.
+        UsageError: an unknown ``decode``, detected boxes for a data set whose measure has no use for them, or what
+            :func:`scored_skeleton` refuses.
+        CheckError: the network gave numbers that are not finite.
     """
     if decode not in DECODERS:
         raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
+    if detected is not None and not _by_oks(data):
+        raise UsageError(f"{data.kind} is scored person by person: leave the detected boxes out (they are for coco)")
+    scored = scored_skeleton(data, skeleton, shared_joints=shared_joints)
+    samples = (detected or data).samples
+    poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
+    poses = poses[:, _positions(scored, skeleton)]
+    if not _by_oks(data):
+        return _score_pck(data, poses, scored)
+    regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
+    ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
+    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], scored.sigmas)
+    return _score_oks(data, results, scored)
+
+
+def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool = False) -> Skeleton:
+    """The joints that :func:`score` scores; does no work, and refuses the data for all that ``score`` refuses them for.
+
+    Raises:
+        UsageError: the data label other joints, have no lengths to measure errors by, or pycocotools is missing.
+    """
     scored = get_skeleton(data.skeleton)
     if skeleton.name != scored.name:
         shared = shared_skeleton(skeleton, scored)
@@ -173,35 +198,45 @@ def score(
                 f"{len(shared.joints)} joints of both with --shared-joints"
             )
         scored = shared
-    by_oks = data.kind in ("coco", "crowdpose")
-    if detected is not None and not by_oks:
-        raise UsageError(f"{data.kind} is scored person by person: leave the detected boxes out (they are for coco)")
-    if by_oks:
-        need_pycocotools()  # before the work, not after it
-    samples = (detected or data).samples
-    poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
-    poses = poses[:, _positions(scored, skeleton)]
-    if not by_oks:
-        return _score_pck(data, poses, scored)
-    regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
-    ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
-    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], scored.sigmas)
-    return _score_oks(data, results, scored)
+    if _by_oks(data):
+        need_pycocotools()
+    elif np.isnan(_reference_lengths(data)).all():
+        length = "a head size (annot/gt_valid.mat)" if data.kind == "mpii" else "a torso (right hip and left shoulder)"
+        raise UsageError(f"{data.annotations} labels nobody with {length}, the length that errors are measured by")
+    return scored
+
+
+def _by_oks(data: PoseData) -> bool:
+    return data.kind in ("coco", "crowdpose")
+
+
+def _reference_lengths(data: PoseData) -> NDArray[np.float64]:
+    """(N,) what PCK measures errors by: MPII's head size, or the torso; NaN for a person without it."""
+    if data.kind == "mpii":
+        return np.array([s.head_size for s in data.samples])
+    skeleton = get_skeleton(data.skeleton)
+    labelled, visible = np.stack([s.joints for s in data.samples]), np.stack([s.visible for s in data.samples])
+    ends = [skeleton.joints.index(name) for name in ("right_hip", "left_shoulder")]
+    return np.where(visible[:, ends].all(axis=1), torso_size(labelled, skeleton), np.nan)
 
 
 def shared_skeleton(predicted: Skeleton, labelled: Skeleton) -> Skeleton:
-    """The joints that two skeletons name alike, with the order, bones and sigmas of the labelled one."""
-    kept = [i for i, name in enumerate(labelled.joints) if name in predicted.joints]
-    place = {joint: i for i, joint in enumerate(kept)}
+    """The joints that two skeletons name alike, with the order, bones and sigmas of the labelled one.
 
-    def inside(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        return tuple((place[a], place[b]) for a, b in pairs if a in place and b in place)
+    A joint without a bone to another of them is left out, such as the head's top between MPII's neck and LSP's.
+    """
+    shared = {i for i, name in enumerate(labelled.joints) if name in predicted.joints}
+    bones = [bone for bone in labelled.bones if shared.issuperset(bone)]
+    kept = sorted({joint for bone in bones for joint in bone})
+
+    def renumbered(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return tuple((kept.index(a), kept.index(b)) for a, b in pairs if a in kept and b in kept)
 
     return Skeleton(
         name=f"{len(kept)} shared joints",
         joints=tuple(labelled.joints[i] for i in kept),
-        bones=inside(labelled.bones),
-        flip_pairs=inside(labelled.flip_pairs),
+        bones=renumbered(bones),
+        flip_pairs=renumbered(labelled.flip_pairs),
         sigmas=tuple(labelled.sigmas[i] for i in kept if labelled.sigmas),
     )
 
@@ -264,20 +299,17 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
     chosen, mpii = _positions(skeleton, get_skeleton(data.skeleton)), data.kind == "mpii"
     samples = [replace(s, joints=s.joints[chosen], visible=s.visible[chosen]) for s in data.samples]
     labelled, visible = np.stack([s.joints for s in samples]), np.stack([s.visible for s in samples])
-    reference = np.array([s.head_size for s in samples]) if mpii else _torso(labelled, visible, skeleton)
-    counted = visible & np.isfinite(reference)[:, None]
-    if not counted.any():
-        length = "a head size (annot/gt_valid.mat)" if mpii else "a torso (right hip and left shoulder)"
-        raise UsageError(f"{data.annotations} labels nobody with {length}, the length that errors are measured by")
+    reference = _reference_lengths(data)
+    counted: NDArray[np.bool_] = visible & np.isfinite(reference)[:, None]
 
     def right(threshold: float) -> NDArray[np.bool_]:
         return correct_keypoints(poses[..., :2], labelled, reference, threshold)
 
     hits = right(0.5 if mpii else 0.2)
     percent = percent_by_joint(hits, counted)
-    shares = 100 * (hits & counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-    rows = zip(samples, poses, shares, counted.any(axis=1), strict=True)
-    persons = [Person(sample, pose, float(share)) for sample, pose, share, measured in rows if measured]
+    labels = counted.sum(axis=1)
+    shares = 100 * (hits & counted).sum(axis=1) / np.maximum(labels, 1)
+    persons = [Person(samples[i], poses[i], float(shares[i])) for i in np.flatnonzero(labels)]
     scores = person_scores(poses, [s.score for s in samples])
     results = [result(s.image_id, p, score) for s, p, score in zip(samples, poses, scores, strict=True)]
     name, value, figures = "PCK@0.2 of the torso", mean_pck(percent), {}
@@ -290,31 +322,9 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
     return Scores(name, value, skeleton, figures, "joints right", joints, persons, results)
 
 
-def _torso(labelled: NDArray[np.float64], visible: NDArray[np.bool_], skeleton: Skeleton) -> NDArray[np.float64]:
-    """:func:`edgepose.metrics.torso_size`, NaN where an end is not labelled."""
-    ends = [skeleton.joints.index(name) for name in ("right_hip", "left_shoulder")]
-    return np.where(visible[:, ends].all(axis=1), torso_size(labelled, skeleton), np.nan)
-
-
 def _by_joint(percent: NDArray[np.float64], skeleton: Skeleton) -> dict[str, float | None]:
     return dict(zip(skeleton.joints, map(_or_none, percent.tolist()), strict=True))
 
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
-
-
-def evaluate_pck(
-    predictor: Predictor,
-    samples: Sequence[PoseSample],
-    skeleton: Skeleton,
-    input_size: Size,
-    *,
-    flip: bool = False,
-    padding: float = CROP_PADDING,
-) -> NDArray[np.float64]:
-    """PCK@0.2 of torso size per joint, in percent (LSP's metric)."""
-    predicted = predict(predictor, samples, skeleton, input_size, flip=flip, padding=padding)
-    labelled = np.stack([s.joints for s in samples])
-    visible = np.stack([s.visible for s in samples])
-    return pck(predicted[..., :2], labelled, visible, torso_size(labelled, skeleton))

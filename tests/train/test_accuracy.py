@@ -1,6 +1,7 @@
 """Scores of predictors whose answers are known: by hand, and as pycocotools and HRNet's evaluation give them."""
 
 import io
+import itertools
 import json
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -14,11 +15,11 @@ pytest.importorskip("scipy")
 pytest.importorskip("pycocotools")
 
 from edgepose.coco_eval import FIGURES
-from edgepose.errors import UsageError
+from edgepose.errors import CheckError, UsageError
 from edgepose.geometry import crop_regions, region_affine, transform_points
-from edgepose.skeletons import COCO17, LSP14, MPII16, get_skeleton
+from edgepose.skeletons import COCO17, LSP14, MPII16, SKELETONS, get_skeleton
 from edgepose.train import accuracy
-from edgepose.train.accuracy import predict, score
+from edgepose.train.accuracy import predict, score, shared_skeleton
 from edgepose.train.data import PoseData, PoseSample, detected_samples, load_data
 
 SIZE = (128, 96)
@@ -261,6 +262,20 @@ def test_only_shared_joints_are_scored(coco, tmp_path):
     assert {"AP": scores.value, **scores.figures} == pytest.approx(want, abs=1e-9)
 
 
+@pytest.mark.parametrize(("a", "b"), list(itertools.permutations(SKELETONS.values(), 2)))
+def test_any_two_skeletons_share_joints(a, b):
+    shared = shared_skeleton(a, b)
+    assert len(shared.joints) in (12, 14)
+    assert set(shared.joints) <= set(a.joints) & set(b.joints)
+    for i, name in enumerate(shared.joints):
+        assert shared.sigmas[i] == b.sigmas[b.joints.index(name)]
+    names = {frozenset((shared.joints[i], shared.joints[j])) for i, j in shared.bones}
+    assert names <= {frozenset((b.joints[i], b.joints[j])) for i, j in b.bones}
+    mirrored = [(shared.joints[i].partition("_"), shared.joints[j].partition("_")) for i, j in shared.flip_pairs]
+    assert len(mirrored) == 6
+    assert all({one[0], other[0]} == {"left", "right"} and one[2] == other[2] for one, other in mirrored)
+
+
 def test_pck_of_shared_joints(tmp_path):
     data = lsp_data(tmp_path)
     joints = np.zeros((6, 17, 2))
@@ -283,6 +298,14 @@ def test_what_does_not_fit_is_refused(coco):
         score(knowing(data), data, LSP14, SIZE)
     with pytest.raises(UsageError, match=r"decode 'darker': expected one of quarter, dark"):
         score(knowing(data), data, COCO17, SIZE, decode="darker")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(coco, bad):
+    data = load_data(f"coco:{coco}", "val")
+    maps = np.full((5, 17, 32, 24), bad, np.float32)
+    with pytest.raises(CheckError, match="the network gave NaN or infinity"):
+        score(lambda _: maps, data, COCO17, SIZE)
 
 
 def test_predicting_in_batches_changes_nothing(coco):
