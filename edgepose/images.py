@@ -60,9 +60,12 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
-    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    try:
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # OpenCV 4 raises where 5 returns False
+        encoded = False
     if not encoded:
-        raise UsageError(f"cannot write picture {path}: OpenCV cannot encode {image.shape}; name a .png")
+        raise UsageError(f"cannot write picture {path}: OpenCV cannot encode shape {image.shape} so; name a .png")
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgepose.errors import UsageError
-from edgepose.images import read_image
+from edgepose.images import contact_sheet, read_image, write_image
 
 HEIGHT, WIDTH = 60, 40
 
@@ -127,3 +127,28 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(UsageError, match=r"cannot read image .*: Is a directory"):
         read_image(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tiff"])
+def test_what_is_written_reads_back(tmp_path: Path, suffix: str) -> None:
+    write_image(tmp_path / f"new/x{suffix}", picture())
+    np.testing.assert_array_equal(read_image(tmp_path / f"new/x{suffix}"), picture())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"x{suffix}"]  # no temporary file stays
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    for name in ("x.gif", "x"):
+        with pytest.raises(UsageError, match=r"cannot write picture .*/x.*: its name must end in one of \.jpg, "):
+            write_image(tmp_path / name, picture())
+    with pytest.raises(UsageError, match="OpenCV cannot encode"):
+        write_image(tmp_path / "x.jpg", np.zeros((70_000, 1, 3), np.uint8))  # JPEG ends at 65,500 pixels
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UsageError, match="it is a folder"):
+        write_image(tmp_path / "folder.png", picture())
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_tiles_lie_in_rows_on_white() -> None:
+    sheet = contact_sheet([np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)], columns=2, gap=1)
+    rows = [[10, 10, 10, 255, 20, 20, 20]] * 2 + [[255] * 7] + [[30, 30, 30, 255, 255, 255, 255]] * 2
+    np.testing.assert_array_equal(sheet, np.repeat(np.array(rows)[..., None], 3, axis=2))

@@ -103,6 +103,8 @@ BROKEN = {
     "damaged annotation (text)": with_person(keypoints=["x"] * 51),
     "damaged annotation (NaN)": with_person(keypoints=[float("nan"), 40, 2] * 17),
     "damaged annotation (list)": with_person(area=[1]),
+    "damaged annotation (huge)": with_person(keypoints=[1e30, 40, 2] * 17),
+    "damaged annotation (no number)": with_person(bbox=[10, 20, 10**400, 50]),
 }
 
 
@@ -118,15 +120,16 @@ def test_broken_annotations_are_named_and_not_fatal(tmp_path, name):
 def test_broken_entries_of_pictures_are_named(tmp_path):
     content = with_person(image_id=[2])
     content["images"] += [{"file_name": "nameless.jpg"}, {"id": 3, "file_name": "gone.jpg"}]
+    content["images"] += [{"id": float("inf"), "file_name": "endless.jpg"}]
     data = load_data(make_root(tmp_path, content, "a.jpg"), "val")
     assert len(data.samples) == 1
     assert data.skipped == {
-        "damaged picture entry": ["nameless.jpg"],
+        "damaged picture entry": ["nameless.jpg", "endless.jpg"],
         "picture missing": ["gone.jpg"],
         "annotation of an unlisted picture": ["picture [2]: annotation 8"],
     }
     assert describe_skipped(data).startswith(
-        "skipped 3 (1 damaged picture entry, 1 picture missing, 1 annotation of an unlisted picture): nameless.jpg, "
+        "skipped 4 (2 damaged picture entry, 1 picture missing, 1 annotation of an unlisted picture): nameless.jpg, "
     )
 
 

@@ -123,13 +123,16 @@ BROKEN = {
     "no area": {"scale": 0},
     "damaged annotation": {"center": [3.0]},
     "damaged annotation: text": {"joints": "none"},
+    "damaged annotation: no joints_vis": {"joints_vis": None},  # left out
+    "damaged annotation: huge": {"joints": [[1e30, 1.0]] * 16},
     "damaged annotation: NaN": {"scale": float("nan")},
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_persons_are_named_and_not_fatal(tmp_path, name):
-    data = load_data(make_root(tmp_path, [PERSON, {**PERSON, **BROKEN[name]}], "a.jpg"), "val")
+    broken = {key: value for key, value in {**PERSON, **BROKEN[name]}.items() if value is not None}
+    data = load_data(make_root(tmp_path, [PERSON, broken], "a.jpg"), "val")
     assert len(data.samples) == 1
     assert data.skipped == {name.split(":")[0]: ["a.jpg: person 1"]}
 

@@ -50,7 +50,7 @@ class Augmentation:
 
     def affine(self, sample: PoseSample, skeleton: Skeleton, size: tuple[int, int]) -> NDArray[np.float64]:
         """Matrix (2, 3) from the picture to the crop of ``size`` (height, width)."""
-        box = upper_box(sample, skeleton) if self.half_body else sample.box
+        box = _upper_box(sample, skeleton) if self.half_body else sample.box
         region = crop_regions(box, size)[0]
         region[2:] /= self.scale
         return region_affine(region, size, rotation=self.rotation, mirror=self.mirror)
@@ -74,7 +74,7 @@ class Augmentation:
         return np.asarray(cv2.LUT(crop, np.clip(table, 0, 255).astype(np.uint8)[None]), dtype=np.uint8)
 
 
-def upper_box(sample: PoseSample, skeleton: Skeleton) -> NDArray[np.float64]:
+def _upper_box(sample: PoseSample, skeleton: Skeleton) -> NDArray[np.float64]:
     """Box xyxy around the labelled joints from the hips up, or the whole person's where too few are labelled."""
     upper = np.array([not name.endswith(("knee", "ankle")) for name in skeleton.joints])
     seen = upper & sample.visible

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ...skeletons import get_skeleton
-from .reading import Intake, describe_kind, find_annotations, read_json
+from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json
 from .samples import PoseData, PoseSample
 
 
@@ -44,7 +44,8 @@ def load_crowdpose(root: Path, split: str) -> PoseData:
 
 def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData:
     content = read_json(path)
-    if not _is_keypoint_file(content):
+    lists = content if isinstance(content, dict) else {}
+    if not has_objects(lists.get("images"), "file_name") or not has_objects(lists.get("annotations"), "keypoints"):
         wanted = "COCO's lists of images and of annotations with keypoints"
         raise UsageError(f"{path} is {describe_kind(content)}, expected {wanted}")
     persons: dict[str, list[dict[str, Any]]] = {}
@@ -61,21 +62,11 @@ def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData
     return intake.finish()
 
 
-def _is_keypoint_file(content: Any) -> bool:
-    """Whether images and annotations are lists of objects, and some annotation has joints."""
-    if not isinstance(content, dict):
-        return False
-    lists = [content.get("images"), content.get("annotations")]
-    if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
-        return False
-    return not content["annotations"] or any("keypoints" in item for item in content["annotations"])
-
-
 def _read_picture(intake: Intake, picture: dict[str, Any], persons: list[dict[str, Any]], count: int) -> None:
     try:
         number, name = int(picture["id"]), str(picture["file_name"])
         size = float(picture.get("width", math.inf)), float(picture.get("height", math.inf))
-    except (KeyError, TypeError, ValueError):
+    except DAMAGED:
         intake.skip("damaged picture entry", str(picture.get("file_name")))
         return
     path = intake.picture(number, name)
@@ -96,7 +87,7 @@ def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: i
         crowd, area = bool(annotation.get("iscrowd")), float(annotation.get("area", 1))
         keypoints = np.asarray(annotation.get("keypoints", []), dtype=np.float64)
         x, y, width, height = (float(value) for value in annotation["bbox"])
-    except (KeyError, TypeError, ValueError):  # a field is missing, or not of its type
+    except DAMAGED:
         return "damaged annotation"
     if crowd:
         return "crowd"
@@ -107,7 +98,7 @@ def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: i
     keypoints = keypoints.reshape(count, 3)
     if not (keypoints[:, 2] > 0).any():
         return "no labelled joint"
-    if not np.isfinite([*keypoints.ravel(), x, y, width, height]).all():
+    if not plausible(keypoints, x, y, width, height):
         return "damaged annotation"
     if min(width, height, area) <= 0:
         return "no area"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ...skeletons import get_skeleton
-from .reading import describe_kind, read_json
+from .reading import DAMAGED, describe_kind, has_objects, plausible, read_json
 from .samples import PoseData, PoseSample, describe_skipped
 
 #: COCO's category of persons.
@@ -32,9 +32,7 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
         UsageError: the file is missing, damaged or of another kind, or has no person in these pictures.
     """
     entries = read_json(boxes)
-    if not isinstance(entries, list) or any(
-        not isinstance(e, dict) or not e.keys() >= {"bbox", "score"} for e in entries
-    ):
+    if not has_objects(entries, "image_id", "bbox", "score"):
         wanted = "COCO's list of image_id, category_id, bbox and score"
         raise UsageError(f"{boxes} is {describe_kind(entries)}, expected {wanted}")
     found = replace(data, samples=[], skipped={})
@@ -59,9 +57,9 @@ def _read_entry(entry: dict[str, Any], data: PoseData) -> PoseSample | str:
     try:
         number, score = int(entry["image_id"]), float(entry["score"])
         x, y, width, height = (float(value) for value in entry["bbox"])
-    except (KeyError, TypeError, ValueError):  # a field is missing, or not of its type
+    except DAMAGED:
         return "damaged entry"
-    if not np.isfinite([x, y, width, height, score]).all():
+    if not plausible(x, y, width, height, score):
         return "damaged entry"
     if number not in data.pictures:
         return "picture not in the data"

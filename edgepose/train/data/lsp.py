@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ...geometry import keypoint_box
-from .reading import Intake, read_mat
+from .reading import Intake, plausible, read_mat
 from .samples import PoseData, PoseSample
 
 
@@ -40,7 +40,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
             continue
         if seen.sum() < 2:
             intake.skip("fewer than two labelled joints", image.name)
-        elif not np.isfinite(points[seen]).all():
+        elif not plausible(points[seen]):
             intake.skip("damaged annotation", image.name)
         else:
             intake.take(PoseSample(image, points, seen, keypoint_box(points[seen]), number))

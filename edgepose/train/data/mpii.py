@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ...geometry import CROP_PADDING
-from .reading import Intake, describe_kind, find_annotations, read_json, read_mat
+from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json, read_mat
 from .samples import PoseData, PoseSample
 
 #: PCKh's reference length is this share of the head box's diagonal (MPII's own evaluation code).
@@ -34,7 +34,7 @@ def load_mpii(root: Path, split: str) -> PoseData:
     """
     annotations = find_annotations([root / "annot" / ("train.json" if split == "train" else "valid.json")])
     persons = read_json(annotations)
-    if not isinstance(persons, list) or any(not isinstance(p, dict) or "joints_vis" not in p for p in persons):
+    if not has_objects(persons, "image", "center", "scale", "joints", "joints_vis"):
         wanted = "MPII's list of image, center, scale, joints and joints_vis"
         raise UsageError(f"{annotations} is {describe_kind(persons)}, expected {wanted}")
     heads = np.full(len(persons), np.nan)
@@ -63,13 +63,13 @@ def _read_person(person: dict[str, Any]) -> _Person | str:
     try:
         joints, visible = (np.asarray(person[key], dtype=np.float64) for key in ("joints", "joints_vis"))
         x, y, scale = (float(value) for value in (*person["center"], person["scale"]))
-    except (KeyError, TypeError, ValueError):  # a field is missing, or not of its type
+    except DAMAGED:
         return "damaged annotation"
     if joints.shape != (16, 2) or visible.shape != (16,):
         return "wrong number of joints (expected 16)"
     if not (visible > 0).any():
         return "no labelled joint"
-    if not np.isfinite([*joints.ravel(), x, y, scale]).all():
+    if not plausible(joints, x, y, 200 * scale):
         return "damaged annotation"
     if scale <= 0:
         return "no area"

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...errors import UsageError, missing_extra
 from .samples import PoseData, PoseSample, describe_skipped, first_five
+
+#: What reading a field raises that is missing, or not of its type.
+DAMAGED = (KeyError, TypeError, ValueError, OverflowError)
 
 
 class Intake:
@@ -116,6 +120,18 @@ def read_mat(path: Path, name: str) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.number):
         raise UsageError(f"{path}: {name!r} holds {array.dtype}, expected numbers")
     return np.asarray(array)
+
+
+def has_objects(items: Any, *keys: str) -> bool:
+    """Whether ``items`` is a list of JSON objects of which, unless it is empty, at least one has all ``keys``."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return False
+    return not items or any(item.keys() >= set(keys) for item in items)
+
+
+def plausible(*values: ArrayLike) -> bool:
+    """Whether all are numbers of pixels that can be meant: finite, and less than a million either way."""
+    return all(bool((np.abs(np.asarray(value)) < 1e6).all()) for value in values)
 
 
 def describe_kind(content: Any) -> str:
