@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,8 +11,18 @@ pytest.importorskip("torch")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_sizes_of_the_networks_are_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def model_sizes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(_ROOT / "benchmarks"))
-    document = importlib.import_module("model_sizes").document()
+    return importlib.import_module("model_sizes")
+
+
+def test_the_sizes_of_the_networks_are_those_of_the_code(model_sizes: ModuleType) -> None:
     page = (_ROOT / "docs/models.md").read_text(encoding="utf-8")
-    assert page == document, "run: python benchmarks/model_sizes.py --docs docs/models.md"
+    assert page == model_sizes.document(), "run: python benchmarks/model_sizes.py --docs docs/models.md"
+
+
+def test_every_network_is_on_the_page(model_sizes: ModuleType) -> None:
+    from edgepose.train.models import MODELS
+
+    assert {row.model for row in model_sizes.NETWORKS} == set(MODELS)

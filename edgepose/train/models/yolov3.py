@@ -6,6 +6,7 @@ size go in, as RGB in 0..1, and boxes of 80 classes (class 0 a person) come out.
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -212,21 +213,21 @@ def load_darknet(network: YOLOv3, path: Path) -> None:
     Raises:
         UsageError: the file cannot be read, is of another size than the network's weights, or holds NaN or infinity.
     """
+    slots = _slots(network)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            major, minor = struct.unpack("<2i", file.read(8).ljust(8, b"\0"))
+            header = 20 if major * 10 + minor >= 2 else 16
+            size, wanted = path.stat().st_size, header + 4 * sum(slot.numel() for slot in slots)
+            if size != wanted:
+                raise UsageError(
+                    f"weights {path}: {'truncated' if size < wanted else 'too long'}, {size:,} bytes where this YOLOv3 "
+                    f"has {wanted:,}; take the whole file of this network"
+                )
+            file.seek(header)
+            values = torch.from_numpy(np.fromfile(file, dtype="<f4").astype(np.float32))
     except OSError as error:
         raise UsageError(f"weights {path}: {error.strerror}, expected a darknet .weights file") from error
-    version = np.frombuffer(data[:8], dtype="<i4") if len(data) >= 8 else np.zeros(2, np.int32)
-    header = 20 if version[0] * 10 + version[1] >= 2 else 16
-    slots = _slots(network)
-    wanted = header + 4 * sum(slot.numel() for slot in slots)
-    if len(data) != wanted:
-        what = "truncated" if len(data) < wanted else "too long"
-        raise UsageError(
-            f"weights {path}: {what}, {len(data):,} bytes where this YOLOv3 has {wanted:,}; take the whole file of "
-            "this network"
-        )
-    values = torch.from_numpy(np.frombuffer(data, dtype="<f4", offset=header).astype(np.float32))
     if not bool(torch.isfinite(values).all()):
         raise UsageError(f"weights {path} hold NaN or infinity: expected a darknet .weights file of YOLOv3")
     with torch.no_grad():
