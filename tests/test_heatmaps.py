@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgepose.geometry import invert_affine, region_affine, transform_points
 from edgepose.heatmaps import decode, decode_dark, encode_bones, encode_joints, encode_segmentation, merge_flipped
 from edgepose.skeletons import COCO17, MPII16
 
@@ -24,6 +25,15 @@ def test_decoding_equals_hrnet(reference):
     got = decode(golden["heatmaps"])
     reference.match("hrnet_decode.npz", got[..., 2:], golden["maxvals"])
     reference.match("hrnet_decode.npz", got[..., :2] / 4, golden["heatmap_space_coords_with_quarter"], atol=1e-3)
+
+
+def test_keypoints_in_the_image_equal_hrnet(reference):
+    golden = reference.load("hrnet_decode.npz")
+    for sample, keypoints in enumerate(decode(golden["heatmaps"])):
+        width = 200 * float(golden["scale"][sample, 0])
+        matrix = region_affine([*golden["center"][sample], width, width * 4 / 3], (256, 192))
+        got = transform_points(keypoints[:, :2], invert_affine(matrix))
+        reference.match("hrnet_decode.npz", got, golden["final_preds"][sample], atol=1e-3)
 
 
 def test_torch_decoding_equals_the_reference(shared):

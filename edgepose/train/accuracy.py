@@ -114,7 +114,7 @@ def predict(
         CheckError: the network gave numbers that are not finite.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
-    for start in range(0, len(samples), batch):
+    for start in _shown(range(0, len(samples), batch)):
         crops, back = _crops(samples[start : start + batch], input_size, padding)
         maps = predictor(crops)
         if flip:
@@ -125,6 +125,15 @@ def predict(
         points = transform_points(keypoints[..., :2], back)
         results.append(np.concatenate([points, keypoints[..., 2:]], axis=2))
     return np.concatenate(results)
+
+
+def _shown(starts: Sequence[int]) -> Iterable[int]:
+    """With a progress bar on a terminal if tqdm is there; bundles are evaluated without the ``train`` extra, too."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return starts
+    return tqdm(starts, desc="evaluating", unit="batch", leave=False, disable=None)
 
 
 def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
