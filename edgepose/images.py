@@ -49,7 +49,7 @@ def _jpeg_ends(data: bytes) -> bool:
     while (marker := data[position : position + 2]) not in (b"\xff\xda", b""):  # where the scan begins
         filling = marker[0] != 0xFF or marker == b"\xff\xff"
         position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return b"\xff\xd9" in data[position:]
+    return data.rfind(b"\xff\xd9", position) >= 0  # from the back, where it is in a whole file
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
