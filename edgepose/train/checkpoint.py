@@ -127,22 +127,22 @@ class LoadReport:
 
     Attributes:
         loaded: names of the network's weights that the file gave.
-        missing: names of the network's weights that keep their start values.
         skipped: names of the file's weights that the network does not have, or has in another shape.
+        missing: names of the network's weights that keep their start values.
     """
 
     loaded: tuple[str, ...]
-    missing: tuple[str, ...]
     skipped: tuple[str, ...]
+    missing: tuple[str, ...]
 
     def __str__(self) -> str:
         """One line, with the numbers of weights by module.
 
-        >>> str(LoadReport(("conv1.weight",), ("final_layer.weight", "final_layer.bias"), ("fc.bias",)))
-        'loaded 1 of 3 weights; not in the file: final_layer (2); left in the file: fc (1)'
+        >>> str(LoadReport(("conv1.weight",), ("fc.bias",), ("final_layer.weight", "final_layer.bias")))
+        'loaded 1 of 3 weights; still at their start: final_layer (2); left in the file: fc (1)'
         """
         line = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.missing)} weights"
-        for what, names in (("not in the file", self.missing), ("left in the file", self.skipped)):
+        for what, names in (("still at their start", self.missing), ("left in the file", self.skipped)):
             if names:
                 line += f"; {what}: {_by_module(names)}"
         return line
@@ -173,8 +173,8 @@ def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
     network.load_state_dict({to: value.to(wanted[to].dtype) for to, value in chosen.items()}, strict=False)
     return LoadReport(
         loaded=tuple(name for name in wanted if name in chosen),
-        missing=tuple(name for name in wanted if name not in chosen),
         skipped=tuple(name for name in state if name not in names),
+        missing=tuple(name for name in wanted if name not in chosen),
     )
 
 
@@ -198,7 +198,7 @@ def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _by_module(names: Iterable[str]) -> str:
-    found = Counter(_BACKBONE * name.startswith(_BACKBONE) + _out_of_backbone(name).split(".")[0] for name in names)
+    found = Counter(".".join(name.split(".")[: 2 if name.startswith(_BACKBONE) else 1]) for name in names)
     return ", ".join(f"{module} ({count})" for module, count in found.items())
 
 

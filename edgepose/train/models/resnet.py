@@ -55,7 +55,10 @@ def _dilated_layer(channels: int, blocks: int) -> nn.Sequential:
 
 
 def _deconvolution(cin: int, cout: int, kernel: int) -> list[nn.Module]:
-    """Twice the size: deconvolution of stride 2 without bias, batch norm, ReLU; it starts at Normal(0, 0.001)."""
+    """Twice the size: deconvolution of stride 2 without bias, batch norm, ReLU.
+
+    Its weights start at Normal(0, 0.001), as in the official pose code.
+    """
     padding, extra = (kernel - 1) // 2, kernel % 2
     layer = nn.ConvTranspose2d(cin, cout, kernel, stride=2, padding=padding, output_padding=extra, bias=False)
     nn.init.normal_(layer.weight, std=0.001)

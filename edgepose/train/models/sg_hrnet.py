@@ -17,7 +17,7 @@ from .layers import conv_bn
 class SegmentationGuide(nn.Module):
     """Section 3.2: sigmoid(1x1 C->1 (ReLU(BN(3x3 C->C (f))))), float32 (N, 1, h, w) in 0..1.
 
-    The map stays float32 under autocast: in half precision the cross-entropy of a certain pixel would be infinite.
+    The map stays float32 under autocast: in half precision a certain pixel would be exactly 0 or 1, and teach nothing.
     """
 
     def __init__(self, channels: int) -> None:
