@@ -146,9 +146,9 @@ _SIMPLEBASELINE = Recipe(
     scale_high=1.3,
 )
 _HSR = Recipe(model="hsr_msnet_59", skeleton="coco17", epochs=140, lr=1e-4, milestones="90,120", rotation=40.0)
-_MPII = {"skeleton": "mpii16", "height": 256, "width": 256}
+_MPII: dict[str, Any] = {"skeleton": "mpii16", "height": 256, "width": 256}
 #: HRNet's and SimpleBaseline's own set-ups turn and scale the persons of MPII less, and show no half bodies.
-_MPII_OFFICIAL = {**_MPII, "rotation": 30.0, "scale_low": 0.75, "scale_high": 1.25, "half_body": 0.0}
+_MPII_OFFICIAL: dict[str, Any] = {**_MPII, "rotation": 30.0, "scale_low": 0.75, "scale_high": 1.25, "half_body": 0.0}
 
 #: DITN, section 4; HRNet and SimpleBaseline, their official set-ups; SG-HRNet, section 4.3; HSR-MSNet, section 4 (its
 #: text gives neither rotation nor scale: those of SimpleBaseline, which it extends). ``*_lsp``: our own, for data that

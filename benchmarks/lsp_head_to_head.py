@@ -1,0 +1,45 @@
+"""Which network of the papers learns most from the same images under one budget?
+
+HRNet, DITN, SG-HRNet, HSR-MSNet and SimpleBaseline from scratch, each with its own paper's loss; everything else is
+shared. ``--narrow`` takes slim variants that a CPU trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from common import Outcome, run_benchmark
+from training import Variant, add_budget, budget, draw_curves, figures, table, train_all
+
+from edgepose.train.recipes import Recipe
+
+#: Name, full network, slim network, loss, dynamic weights.
+NETWORKS = (
+    ("HRNet", "hrnet_w32", "hrnet_lite", "mse", False),
+    ("DITN", "ditn_hrnet_w32", "ditn_lite", "ditn", False),
+    ("SG-HRNet", "sg_hrnet_w32", "sg_hrnet_lite", "sg_hrnet", True),
+    ("HSR-MSNet", "hsr_msnet_59", "hsr_msnet_lite", "mse", False),
+    ("SimpleBaseline", "simplebaseline_r50", "simplebaseline_lite", "mse", False),
+)
+
+
+def variants(shared: Recipe, *, narrow: bool) -> list[Variant]:
+    return [
+        Variant(name, replace(shared, model=slim if narrow else full, loss=loss, dynamic_weights=dynamic))
+        for name, full, slim, loss, dynamic in NETWORKS
+    ]
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    trained = train_all(variants(budget(options), narrow=options.narrow), options)
+    kind = "slim" if options.narrow else "full"
+    draw_curves(trained, options.json.with_suffix(".png"), f"{kind} networks, {options.epochs} epochs, {options.size}")
+    return Outcome(table(trained, "-"), figures(trained, options))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--narrow", action="store_true", help="slim networks, for a CPU")
+    add_budget(parser, epochs=40)
+    raise SystemExit(run_benchmark(parser, measure))
