@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from plain_layers import check, conv, normal, pool, randomised, relu, sigmoid  # noqa: E402
+from plain_layers import check, conv, normal, pool, randomised, relu, sigmoid
 
-from edgepose.plugins.reference import dynamic_depthwise_conv2d  # noqa: E402
-from edgepose.skeletons import Skeleton  # noqa: E402
-from edgepose.train.models.ditn import (  # noqa: E402
+from edgepose.plugins.reference import dynamic_depthwise_conv2d
+from edgepose.skeletons import Skeleton
+from edgepose.train.models.ditn import (
     ChannelAttention,
     Decoder,
     InformationTransfer,
