@@ -250,12 +250,47 @@ def test_what_cannot_be_evaluated_is_refused(
     assert session.closed
 
 
-def test_labels_of_another_skeleton_are_refused(lsp: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def coco_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained checkpoint of COCO's joints."""
     from edgepose.train.checkpoint import ModelSpec, save_checkpoint
 
-    spec = ModelSpec("ditn_lite", "coco17", SIZE)
-    save_checkpoint(tmp_path / "coco.safetensors", spec.build(), spec)
+    spec, path = ModelSpec("ditn_lite", "coco17", SIZE), tmp_path_factory.mktemp("coco") / "coco.safetensors"
+    save_checkpoint(path, spec.build(), spec)
+    return path
+
+
+def test_labels_of_another_skeleton_are_refused_or_shared(lsp: str, coco_network: Path) -> None:
     with pytest.raises(
         UsageError, match=r"predicts the 17 joints of coco17, the data label the 14 of lsp14: evaluate on"
     ):
-        evaluate(tmp_path / "coco.safetensors", lsp)
+        evaluate(coco_network, lsp)
+    accuracy = evaluate(coco_network, lsp, shared_joints=True)
+    assert accuracy.scores.headline.startswith("PCK@0.2 of the torso (12 shared joints) ")
+    assert list(accuracy.scores.per_joint) == list(JOINTS[:12])
+
+
+def test_detected_boxes_are_read_and_named(coco_network: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val").mkdir()
+    cv2.imwrite(str(tmp_path / "val/x.png"), np.zeros((50, 50, 3), np.uint8))
+    person = {
+        "id": 1,
+        "image_id": 7,
+        "bbox": [0, 0, 40, 40],
+        "area": 900,
+        "num_keypoints": 17,
+        "keypoints": [9, 9, 2] * 17,
+    }
+    labels = {"images": [{"id": 7, "file_name": "x.png"}], "annotations": [person]}
+    (tmp_path / "annotations/person_keypoints_val.json").write_text(json.dumps(labels))
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{"image_id": i, "bbox": [0, 0, 30, 30], "score": 0.5} for i in (7, 7, 8)]))
+    accuracy = evaluate(coco_network, f"coco:{tmp_path}", boxes=str(boxes))
+    assert [r["image_id"] for r in accuracy.scores.results] == [7], "the same box twice is the same pose twice"
+    assert accuracy.split.skipped == {"detection: picture not in the data": ["entry 2"]}
+    assert f"1 persons in 1 pictures, torch, boxes of {boxes}" in accuracy.table()
+    assert accuracy.to_json()["settings"]["boxes"] == str(boxes)
+    with pytest.raises(UsageError, match=r"missing\.json"):
+        evaluate(coco_network, f"coco:{tmp_path}", boxes=str(tmp_path / "missing.json"))
