@@ -106,7 +106,10 @@ class Accuracy:
         write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
 
     def save_results(self, path: Path) -> None:
-        """Write what was found as COCO keypoint results; pycocotools gives the same figures for this file."""
+        """Write the keypoints of :attr:`Scores.results` as COCO results.
+
+        On COCO, pycocotools computes the same figures from this file.
+        """
         write_text(path, json.dumps(self.scores.results) + "\n")
 
     def draw_worst(self, path: Path, count: int = 25) -> None:
