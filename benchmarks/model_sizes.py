@@ -48,7 +48,10 @@ NETWORKS = (
     Published("ditn_hrnet_w32", "coco17", (256, 192), "28.6", "7.26", "DITN, Table 3"),
     Published("ditn_hrnet_w32", "mpii16", (256, 256), "28.6", "9.49 + 0.19", "DITN, Table 8 and its text"),
     Published("ditn_resnet50", "mpii16", (256, 256), "-", "-", "DITN prints none"),
-    Published("ditn_lite", "lsp14", (256, 192), "-", "-", "made for this project"),
+    *(
+        Published(f"{name}_lite", "lsp14", (256, 192), "-", "-", "made for this project")
+        for name in ("ditn", "hrnet", "sg_hrnet", "hsr_msnet", "simplebaseline")
+    ),
     Published("sg_hrnet_w32", "coco17", (256, 192), "28.5", "7.1", "SG-HRNet, Table 2"),
     *(
         Published(f"{kind}_{depth}", "coco17", (256, 192), LOST, LOST, "HSR-MSNet, Tables 1 to 4")
@@ -102,8 +105,8 @@ many: the column "as papers count" does so too, and is the one to hold beside th
 
 HRNet, SimpleBaseline and DetNet have the layers of the official implementations, HRNet and SimpleBaseline their
 parameter names too; 7.12 where HRNet's paper prints 7.10 is the same count. `ditn_lite` is DITN on a slim HRNet (16
-channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships. The
-dynamic convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's
+channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships; the other
+`_lite` networks are as slim, for comparisons that a CPU can train (`lsp_head_to_head.py --narrow`). The dynamic convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's
 paper that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state
 for 416x416, two a MAC.
 

@@ -60,7 +60,7 @@ class Manifest:
     model: str
     skeleton: str
     input_size: tuple[int, int]
-    options: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, bool | int] = field(default_factory=dict)
     trained: bool = True
     crop_padding: float = 1.25
     decode: str = "quarter"

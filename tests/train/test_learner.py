@@ -46,6 +46,24 @@ def test_the_loss_falls_on_a_batch_seen_again(precision):
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [
+        ("ditn_mpii", "ditn_lite"),
+        ("sg_hrnet_mpii", "sg_hrnet_lite"),
+        ("hsr_msnet_coco", "hsr_msnet_lite"),
+        ("hrnet_mpii", "hrnet_lite"),
+        ("simplebaseline_mpii", "simplebaseline_lite"),
+    ],
+)
+def test_every_paper_s_set_up_learns(recipe, model):
+    changes = {**SMALL, "model": model, "skeleton": "lsp14", "lr": "0.001", "schedule": "steps", "milestones": ""}
+    learner, batch = Learner(get_recipe(recipe, changes), 30, ALONE), random_batch(2)
+    learner.network.train()
+    losses = [sum(learner.step(batch).values()) for _ in range(12)]
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("schedule", ["cycle", "steps"])
 def test_a_state_goes_on_exactly(schedule):
     recipe, batch = small(schedule=schedule, milestones="1", ema="0.9", dynamic_weights="true"), random_batch()

@@ -23,6 +23,11 @@ from .yolov3 import YOLOv3
 HRNET_LITE = HRNetConfig(width=16, modules=(1, 2, 1), blocks=2, stem=24, bottleneck=16, bottlenecks=2)
 
 
+#: ResNets about as large as ``HRNET_LITE``: a quarter or a third of the width, fewer blocks.
+RESNET_LITE = ResNetConfig((2, 2, 3, 2), width=16)
+HSRNET_LITE = ResNetConfig((2, 2, 3, 1, 1), width=20, multiscale=True)
+
+
 def _hrnet(config: HRNetConfig, skeleton: Skeleton) -> nn.Module:
     return HRNet(config, len(skeleton.joints))
 
@@ -37,15 +42,15 @@ def _ditn(config: HRNetConfig | ResNetConfig, skeleton: Skeleton, **switches: bo
     return DITN(backbone, skeleton, chosen)
 
 
-def _sg_hrnet(skeleton: Skeleton, bilinear: bool = False) -> nn.Module:
-    config = replace(HRNET_W32, upsample="bilinear") if bilinear else HRNET_W32
-    return SGHRNet(config, len(skeleton.joints))
+def _sg_hrnet(config: HRNetConfig, skeleton: Skeleton, bilinear: bool = False) -> nn.Module:
+    return SGHRNet(replace(config, upsample="bilinear") if bilinear else config, len(skeleton.joints))
 
 
 #: By option, the values it may have.
 _Values = Mapping[str, tuple[bool | int, ...]]
 _SWITCHES: _Values = dict.fromkeys(("mtl", "ditm", "cab", "sab"), (False, True))
 _KERNELS: _Values = {"deconv_kernel": (2, 3, 4)}
+_BILINEAR: _Values = {"bilinear": (False, True)}
 #: By name, what builds a network for a skeleton, and the options it takes.
 _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "hrnet_w32": (partial(_hrnet, HRNET_W32), {}),
@@ -54,12 +59,16 @@ _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "ditn_hrnet_w32": (partial(_ditn, HRNET_W32), _SWITCHES),
     "ditn_resnet50": (partial(_ditn, RESNETS[50]), _SWITCHES),
     "ditn_lite": (partial(_ditn, HRNET_LITE), _SWITCHES),
-    "sg_hrnet_w32": (_sg_hrnet, {"bilinear": (False, True)}),
+    "sg_hrnet_w32": (partial(_sg_hrnet, HRNET_W32), _BILINEAR),
     **{f"hsrnet_{depth}": (partial(_resnet, config), _KERNELS) for depth, config in HSRNETS.items()},
     **{
         f"hsr_msnet_{depth}": (partial(_resnet, replace(config, multiscale=True)), _KERNELS)
         for depth, config in HSRNETS.items()
     },
+    "hrnet_lite": (partial(_hrnet, HRNET_LITE), {}),
+    "sg_hrnet_lite": (partial(_sg_hrnet, HRNET_LITE), _BILINEAR),
+    "simplebaseline_lite": (partial(_resnet, RESNET_LITE), _KERNELS),
+    "hsr_msnet_lite": (partial(_resnet, HSRNET_LITE), _KERNELS),
 }
 
 #: Networks that give joint heat-maps.

@@ -14,9 +14,6 @@ from .heads import Heads
 from .layers import Bottleneck, conv_bn, heatmap_head
 from .msnet import MultiscaleBottleneck
 
-#: Channels of every deconvolution, and so of the features that the head takes.
-CHANNELS = 256
-
 
 @dataclass(frozen=True)
 class ResNetConfig:
@@ -26,10 +23,17 @@ class ResNetConfig:
         blocks: bottlenecks of each layer. Four layers are a ResNet: stride 32, 2048 channels, three deconvolutions.
             Five are an HSRNet: layers 4 and 5 dilated by 2 at stride 16 with 1024 channels, two deconvolutions.
         multiscale: MSNet's modules in layers 1 to 3 (HSR-MSNet).
+        width: channels of the stem, which all others follow: layer i has 4 * width * 2**(i - 1).
     """
 
     blocks: tuple[int, ...]
     multiscale: bool = False
+    width: int = 64
+
+    @property
+    def channels(self) -> int:
+        """Of every deconvolution, and so of the features that the head takes: 256 in the papers."""
+        return 4 * self.width
 
 
 RESNETS = {50: ResNetConfig((3, 4, 6, 3)), 101: ResNetConfig((3, 4, 23, 3)), 152: ResNetConfig((3, 8, 36, 3))}
@@ -83,24 +87,26 @@ class ResNetPose(nn.Module):
 
     def __init__(self, config: ResNetConfig, joints: int | None, *, kernel: int = 4) -> None:
         super().__init__()
-        self.channels = CHANNELS
-        self.conv1, self.bn1 = conv_bn(3, 64, 7, stride=2, relu=False)
+        width, self.channels = config.width, config.channels
+        self.conv1, self.bn1 = conv_bn(3, width, 7, stride=2, relu=False)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         block = MultiscaleBottleneck if config.multiscale else Bottleneck
         first, second, third, *top = config.blocks
-        self.layer1 = _layer(block, 64, 64, first)
-        self.layer2 = _layer(block, 256, 128, second, stride=2)
-        self.layer3 = _layer(block, 512, 256, third, stride=2)
+        self.layer1 = _layer(block, width, width, first)
+        self.layer2 = _layer(block, 4 * width, 2 * width, second, stride=2)
+        self.layer3 = _layer(block, 8 * width, 4 * width, third, stride=2)
         if len(top) == 1:
-            self.layer4, self.layer5 = _layer(Bottleneck, 1024, 512, top[0], stride=2), nn.Sequential()
-            encoded, deconvolutions = 2048, 3
+            self.layer4, self.layer5 = _layer(Bottleneck, 16 * width, 8 * width, top[0], stride=2), nn.Sequential()
+            encoded, deconvolutions = 32 * width, 3
         else:
-            self.layer4, self.layer5 = (_dilated_layer(1024, blocks) for blocks in top)
-            encoded, deconvolutions = 1024, 2
-        inputs = [encoded, *[CHANNELS] * (deconvolutions - 1)]
-        self.deconv_layers = nn.Sequential(*(part for cin in inputs for part in _deconvolution(cin, CHANNELS, kernel)))
-        self.final_layer = nn.Identity() if joints is None else heatmap_head(CHANNELS, joints)
+            self.layer4, self.layer5 = (_dilated_layer(16 * width, blocks) for blocks in top)
+            encoded, deconvolutions = 16 * width, 2
+        inputs = [encoded, *[self.channels] * (deconvolutions - 1)]
+        self.deconv_layers = nn.Sequential(
+            *(part for cin in inputs for part in _deconvolution(cin, self.channels, kernel))
+        )
+        self.final_layer = nn.Identity() if joints is None else heatmap_head(self.channels, joints)
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised images to (N, 2048, H/32, W/32), or (N, 1024, H/16, W/16) for an HSRNet."""
