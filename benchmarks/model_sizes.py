@@ -105,10 +105,11 @@ many: the column "as papers count" does so too, and is the one to hold beside th
 
 HRNet, SimpleBaseline and DetNet have the layers of the official implementations, HRNet and SimpleBaseline their
 parameter names too; 7.12 where HRNet's paper prints 7.10 is the same count. `ditn_lite` is DITN on a slim HRNet (16
-channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships; the other
-`_lite` networks are as slim, for comparisons that a CPU can train (`lsp_head_to_head.py --narrow`). The dynamic convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's
-paper that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state
-for 416x416, two a MAC.
+channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships; the
+other `_lite` networks are as slim, for comparisons that a CPU can train (`lsp_head_to_head.py --narrow`). The dynamic
+convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's paper
+that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state for
+416x416, two a MAC.
 
 ## How the papers were read
 

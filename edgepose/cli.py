@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import CheckError, UsageError
+from .skeletons import SKELETONS
 from .train.recipes import RECIPES
 
 
@@ -65,7 +66,15 @@ def _eval(a: argparse.Namespace) -> None:
         _need_torch("train", "tqdm")
     from .evaluate import evaluate
 
-    accuracy = evaluate(a.target, a.data, boxes=a.boxes, flip=a.flip, decode=a.decode, backend=a.backend)
+    accuracy = evaluate(
+        a.target,
+        a.data,
+        boxes=a.boxes,
+        flip=a.flip,
+        decode=a.decode,
+        backend=a.backend,
+        shared_joints=a.shared_joints,
+    )
     print(accuracy.table())  # first: a file that cannot be written loses no figures
     if a.json:
         accuracy.save(a.json)
@@ -276,6 +285,9 @@ def _add_eval(commands: _Commands) -> None:
         default="quarter",
         help="maximum moved a quarter pixel (default), or distribution-aware",
     )
+    p.add_argument(
+        "--shared-joints", action="store_true", help="score only the joints that the network and the data both name"
+    )
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
     p.add_argument("--results", type=Path, metavar="OUT", help="write the keypoints as COCO results")
@@ -287,7 +299,7 @@ def _add_export(commands: _Commands) -> None:
     p = commands.add_parser("export", help="checkpoint to bundle: portable graph, goldens, manifest")
     p.add_argument("model", nargs="?", metavar="MODEL", help="network name; may be left out if the checkpoint knows")
     p.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth (default: untrained, seed 0)")
-    p.add_argument("--skeleton", help="coco17, mpii16 or lsp14 (default: the checkpoint's, or coco17)")
+    p.add_argument("--skeleton", help=f"{', '.join(SKELETONS)} (default: the checkpoint's, or coco17)")
     p.add_argument(
         "--size",
         type=_size,

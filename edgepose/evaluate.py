@@ -17,7 +17,7 @@ from .errors import UsageError
 from .files import atomic_path, write_text
 from .geometry import CROP_PADDING, Size, crop_regions, region_affine, transform_points, warp_crop
 from .images import read_image
-from .machine import environment, versions
+from .machine import environment
 from .runtime.backends import open_session
 from .runtime.pose import PoseEstimator
 from .skeletons import Skeleton, get_skeleton
@@ -98,7 +98,7 @@ class Accuracy:
             "pictures": len(self.split.pictures),
             "results": len(scores.results),
             "skipped": self.split.skipped,
-            "environment": {**environment(), "pycocotools": versions("pycocotools").get("pycocotools")},
+            "environment": environment(),
         }
 
     def save(self, path: Path) -> None:

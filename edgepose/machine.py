@@ -14,7 +14,7 @@ from .runtime.cuda import device_info, gpu_missing
 
 _PACKAGES = (
     *("python", "edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime", "openvino", "torch"),
-    *("tensorrt", "tensorrt-rtx-cu13"),
+    *("tensorrt", "tensorrt-rtx-cu13", "pycocotools"),
 )
 
 

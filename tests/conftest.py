@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
@@ -133,3 +135,32 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from edgepose.export.bundle import export
 
     return export(None, tmp_path_factory.mktemp("exported") / "lively.edgepose", weights=checkpoint).path
+
+
+@pytest.fixture
+def refuse(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must end with exit code 2 (or another) and one line on stderr; returns the line.
+
+    File descriptors are read, not ``sys.stderr``: the libraries below print there without asking.
+    """
+
+    def run(*arguments: object, code: int = 2) -> str:
+        from edgepose.cli import main
+
+        capfd.readouterr()
+        try:
+            got = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse
+            got = error.code
+        said = capfd.readouterr().err
+        assert got == code, said
+        assert re.fullmatch(r"edgepose: [^\n]+\n", said), said
+        return said
+
+    return run
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    """A bundle of one's own."""
+    return Path(shutil.copytree(exported, tmp_path / "copy.edgepose"))

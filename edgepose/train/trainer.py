@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..errors import UsageError
 from ..skeletons import get_skeleton
-from .accuracy import Predictor, score
+from .accuracy import Predictor, score, scored_skeleton
 from .checkpoint import load_pretrained
 from .data import PoseData, describe_skipped, load_data
 from .data.check import draw_check
@@ -82,6 +82,7 @@ def train(
     """
     check_device(device, recipe.precision)
     training, validation = _load(recipe, data, "train"), _load(recipe, data, "val")
+    scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuses now what could not be tested after an epoch
     with join(device) as ranks:
         if ranks.is_first:
             for notice in filter(None, map(describe_skipped, (training, validation))):
