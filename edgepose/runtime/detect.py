@@ -164,6 +164,11 @@ class PeakDetector(NetworkDetector):
         return boxes[chosen], scores[chosen]
 
 
+def detector_graph(detector: Path | str) -> Path:
+    """The ONNX file of a detector: the one given, or that of ``person_lite``, which comes with the package."""
+    return SHIPPED if str(detector) == SHIPPED_NAME else Path(detector)
+
+
 def open_detector(
     detector: Path | str, backend: str = "onnxruntime", *, threshold: float = THRESHOLD
 ) -> NetworkDetector:
@@ -177,7 +182,7 @@ def open_detector(
     Raises:
         UsageError: the file cannot be loaded on this backend, or is of no known kind.
     """
-    session = open_graph(SHIPPED if str(detector) == SHIPPED_NAME else Path(detector), backend)
+    session = open_graph(detector_graph(detector), backend)
     decodes = {spec.name for spec in session.outputs} == {"boxes", "scores"}
     try:
         return (PeakDetector if decodes else YoloxDetector)(session, threshold)

@@ -17,7 +17,7 @@ from .teacher import find_people
 from .trainer import train
 
 #: Height and width of the shipped graph's input.
-GRAPH_SIZE = (416, 416)
+GRAPH_SIZE = (384, 384)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckError, UsageError) as error:
         print(f"edgepose.train.detector: {error}", file=sys.stderr)
         return 1 if isinstance(error, CheckError) else 2
+    except KeyboardInterrupt:
+        print("edgepose.train.detector: stopped; the same command goes on from the last save", file=sys.stderr)
+        return 130
     print(f"weights: {weights}\ngraph: {graph}")
     return 0
 

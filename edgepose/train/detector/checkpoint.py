@@ -10,8 +10,6 @@ from ...files import atomic_path
 from ..checkpoint import load_weights
 from .model import PersonLite
 
-_KIND = "person_lite"
-
 
 def save_detector(path: Path, network: nn.Module) -> None:
     """Write the weights to a safetensors file, under a temporary name first."""
@@ -19,7 +17,7 @@ def save_detector(path: Path, network: nn.Module) -> None:
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"detector": _KIND})
+        save_file(tensors, temporary)
 
 
 def load_detector(path: Path) -> PersonLite:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.contract import normalise
-from .losses import sides_to_boxes
+from .losses import all_boxes
 from .model import PersonLite, Prediction
 
 #: Boxes that the graph returns: the best peaks of the heat-map.
 PEAKS = 100
 
 
-def decode(predicted: Prediction, peaks: int = PEAKS) -> tuple[Tensor, Tensor]:
-    """The best persons: cells that are the maximum of their 3x3 cells (CenterNet, section 4).
+def decode(predictions: list[Prediction], peaks: int = PEAKS) -> tuple[Tensor, Tensor]:
+    """The best persons: cells that are the maximum of the 3x3 cells around them on their grid (CenterNet, section 4).
 
     Args:
-        predicted: of N pictures.
+        predictions: of N pictures, one for each grid.
         peaks: persons a picture, K, or as many as there are cells.
 
     Returns:
         boxes (N, K, 4) xyxy in input pixels and scores (N, K) in 0..1, the most certain first.
     """
-    scores = predicted.heat.sigmoid()
-    is_peak = F.max_pool2d(scores, 3, stride=1, padding=1) == scores
-    cells = (scores * is_peak).flatten(1)
-    best, index = cells.topk(min(peaks, cells.shape[1]), dim=1)
-    boxes = sides_to_boxes(predicted.sides).flatten(2).transpose(1, 2)
-    return boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), best
+    scores = torch.cat([_peaks(p.heat.sigmoid()) for p in predictions], dim=1)
+    best, index = scores.topk(min(peaks, scores.shape[1]), dim=1)
+    return all_boxes(predictions).gather(1, index[:, :, None].expand(-1, -1, 4)), best
+
+
+def _peaks(scores: Tensor) -> Tensor:
+    """(N, 1, h, w) to (N, h * w), 0 where a neighbour is larger."""
+    return (scores * (F.max_pool2d(scores, 3, stride=1, padding=1) == scores)).flatten(1)
 
 
 class DetectorGraph(nn.Module):

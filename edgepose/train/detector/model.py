@@ -1,8 +1,9 @@
-"""The person detector ``person_lite``: a narrow residual network with one output grid, every 8 pixels.
+"""The person detector ``person_lite``: a narrow residual network with three output grids.
 
-A heat-map says where a person's centre is (CenterNet, Zhou et al. 2019, "Objects as Points"), and four distances at the
-same cell say how far the sides of the box are (TTFNet, Liu et al., AAAI 2020): no anchors, and no suppression needed
-beyond the 3x3 peak test.
+On each grid a heat-map says where the centres of persons are (CenterNet, Zhou et al. 2019, "Objects as Points"), and
+four distances at the same cell say how far the sides of the box are (TTFNet, Liu et al., AAAI 2020): no anchors, and a
+peak is a cell that is the maximum of the 3x3 cells around it. A person belongs to one grid by length (as in FCOS, Tian
+et al., ICCV 2019): one grid for all lengths takes far longer to learn them.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.hrnet import BasicBlock, conv_bn
+from ..models.layers import BasicBlock, conv_bn
 
-#: Pixels of the input per cell of the output grid, both ways.
-STRIDE = 8
-#: Channels of the backbone at strides 2, 4, 8, 16, 32, and of the grid that the heads read.
+#: Pixels of the input per cell of each output grid, both ways.
+STRIDES = (8, 16, 32)
+#: Channels of the backbone at strides 2, 4, 8, 16, 32, and of the grids that the heads read.
 WIDTHS = (16, 24, 40, 96, 160)
 NECK = 48
 
 #: Share of centres in the heat-map that a network at its start expects; keeps the focal loss from starting huge.
 _PRIOR = 0.01
-#: A distance is ``STRIDE * exp(raw)``; the raw number is kept below this, 1,200 pixels, so that it stays finite.
-_LOG_LIMIT = 5.0
+#: A distance is the stride times the exponential of a number between minus and plus this: positive and finite.
+_LOG_LIMIT = 4.0
 
 
 class Prediction(NamedTuple):
-    """What the network says about a grid of cells.
+    """What the network says about one grid of cells.
 
     Attributes:
         heat: (N, 1, h, w) logits of a person's centre being in the cell.
@@ -54,8 +55,27 @@ class PoolingPyramid(nn.Module):
         return self.fuse(torch.cat([x, near, far], dim=1))
 
 
+class Head(nn.Module):
+    """Heat and sides from the features of any grid; the grids share it, because sides are counted in cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heat_tower = nn.Sequential(*conv_bn(NECK, NECK, 3))
+        self.sides_tower = nn.Sequential(*conv_bn(NECK, NECK, 3))
+        self.heat, self.sides = nn.Conv2d(NECK, 1, 1), nn.Conv2d(NECK, 4, 1)
+        for layer, start in ((self.heat, -math.log(1 / _PRIOR - 1)), (self.sides, 1.0)):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.constant_(layer.bias, start)
+
+    def forward(self, x: Tensor, stride: int) -> Prediction:
+        heat, sides = self.heat_tower(x), self.sides_tower(x)
+        with torch.autocast(x.device.type, enabled=False):  # a box needs more than bfloat16's eight bits
+            raw = self.sides(sides.float()).clamp(-_LOG_LIMIT, _LOG_LIMIT)
+            return Prediction(self.heat(heat.float()), stride * raw.exp())
+
+
 class PersonLite(nn.Module):
-    """(N, 3, H, W) normalised pictures, H and W multiples of 32, to a :class:`Prediction` on an H/8 x W/8 grid."""
+    """(N, 3, H, W) normalised pictures, H and W multiples of 32, to one :class:`Prediction` for each grid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,20 +88,15 @@ class PersonLite(nn.Module):
             nn.Sequential(*conv_bn(c, NECK, 1, relu=False)) for c in (c8, c16, c32)
         )
         self.smooth16 = nn.Sequential(*conv_bn(NECK, NECK, 3))
-        self.smooth8 = nn.Sequential(*conv_bn(NECK, NECK, 3))
-        self.head = nn.Conv2d(NECK, 5, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.constant_(self.head.bias, 1.0)
-        nn.init.constant_(self.head.bias[:1], -math.log(1 / _PRIOR - 1))
+        self.head = Head()
 
-    def forward(self, images: Tensor) -> Prediction:
+    def forward(self, images: Tensor) -> list[Prediction]:
         fine = self.stage8(self.stem(images))
         middle = self.stage16(fine)
-        coarse = self.stage32(middle)
-        middle = self.smooth16(F.relu(self.lateral16(middle) + _twice(self.lateral32(coarse))))
-        fine = self.smooth8(F.relu(self.lateral8(fine) + _twice(middle)))
-        raw = self.head(fine).float()
-        return Prediction(raw[:, :1], STRIDE * raw[:, 1:].clamp(max=_LOG_LIMIT).exp())
+        coarse = F.relu(self.lateral32(self.stage32(middle)))
+        middle = self.smooth16(F.relu(self.lateral16(middle) + _twice(coarse)))
+        fine = F.relu(self.lateral8(fine) + _twice(middle))
+        return [self.head(x, stride) for x, stride in zip((fine, middle, coarse), STRIDES, strict=True)]
 
 
 def _twice(x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ..data import PoseSample
 
+#: COCO's category id.
+PERSON = 1
 #: A found person counts as one from this score on; a less certain one is left open: neither person nor background.
 CERTAIN = 0.4
 #: A found box is the labelled athlete's where the two overlap by this IoU; it fits the outline better than one that is
@@ -50,27 +52,28 @@ def coco_scenes(annotations: Path, folder: Path) -> list[Scene]:
     """
     try:
         content = json.loads(annotations.read_text(encoding="utf-8"))
-        images = {image["id"]: image["file_name"] for image in content["images"]}
-        rows = [
-            (a["image_id"], *map(float, a["bbox"]), a.get("iscrowd", 0))
-            for a in content["annotations"]
-            if a["category_id"] == 1
-        ]
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        people: dict[int, list[list[float]]] = {image_id: [] for image_id in names}
+        for label in content["annotations"]:
+            if label["category_id"] == PERSON:
+                x, y, width, height = map(float, label["bbox"])
+                people[label["image_id"]].append([x, y, x + width, y + height, float(label.get("iscrowd", 0))])
     except OSError as error:
         raise UsageError(f"cannot read {annotations}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{annotations} does not hold COCO annotations ({error!r}): expected images and boxes"
+            f"{annotations} does not hold COCO annotations: expected images and boxes ({error!r})"
         ) from error
-    missing = [name for name in images.values() if not (folder / name).is_file()]
+    if not names:
+        raise UsageError(f"{annotations} names no picture: expected a training split")
+    missing = [name for name in names.values() if not (folder / name).is_file()]
     if missing:
-        raise UsageError(f"{len(missing)} of {len(images)} pictures are not in {folder}, such as {missing[0]}")
-    scenes = []
-    for image_id, name in images.items():
-        mine = np.array([row[1:] for row in rows if row[0] == image_id]).reshape(-1, 5)
-        boxes, crowd = np.column_stack([mine[:, :2], mine[:, :2] + mine[:, 2:4]]), mine[:, 4] > 0
-        scenes.append(Scene(folder / name, boxes[~crowd], boxes[crowd]))
-    return scenes
+        raise UsageError(f"{len(missing)} of {len(names)} pictures are not in {folder}, such as {missing[0]}")
+    rows = {image_id: np.array(mine, dtype=np.float64).reshape(-1, 5) for image_id, mine in people.items()}
+    return [
+        Scene(folder / names[image_id], mine[mine[:, 4] == 0, :4], mine[mine[:, 4] != 0, :4])
+        for image_id, mine in rows.items()
+    ]
 
 
 def lsp_scenes(samples: Iterable[PoseSample], found: Found) -> list[Scene]:

@@ -35,19 +35,22 @@ class Setup:
 
     height: int = 320
     width: int = 320
-    steps: int = 12_000
+    steps: int = 15_000
     batch: int = 8
-    lr: float = 2e-3
+    lr: float = 3e-3
     weight_decay: float = 1e-2
     average: float = 0.999
-    shares: tuple[float, float] = (0.6, 0.4)
-    grids: tuple[float, float, float] = (0.35, 0.45, 0.2)
+    shares: tuple[float, float] = (0.7, 0.3)
+    grids: tuple[float, float, float] = (0.5, 0.4, 0.1)
     smallest: float = 14.0
     largest: float = 1.1
     colour: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, chances in (("shares", self.shares), ("grids", self.grids)):
+            if min(chances) < 0 or abs(sum(chances) - 1) > 1e-9:
+                raise UsageError(f"detector: {name} must be chances that sum up to 1, got {chances}")
         if self.steps < 1 or self.batch < 1:
             raise UsageError(f"detector: steps and batch must be at least 1, got {self.steps} and {self.batch}")
         if min(self.size) < 32 or self.height % 32 or self.width % 32:
@@ -65,6 +68,16 @@ class Setup:
         [0.0033333333333333335, 0.5, 1.0, 0.5, 0.0]
         """
         return min(1.0, (step + 1) / WARM_UP, (self.steps - step) / (COOL_DOWN * self.steps))
+
+    def same_run(self, listing: str) -> bool:
+        """Whether a run that was begun with the set-up in a text of :meth:`to_json` can go on with this one.
+
+        Only ``steps`` may differ: until the learning rate falls, it changes nothing.
+        """
+        try:
+            return {**json.loads(listing), "steps": self.steps} == json.loads(self.to_json())
+        except (ValueError, TypeError):  # not JSON, or no object
+            return False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ...files import sha256, write_text
 from ...images import read_image
-from ...runtime.detect import open_detector
+from ...runtime.detect import detector_graph, open_detector
 from .scenes import Found
 
 #: Boxes below this score say nothing.
@@ -23,26 +25,28 @@ def find_people(teacher: Path, pictures: list[Path], cache: Path) -> Found:
     Args:
         teacher: ONNX file, see :func:`edgepose.runtime.detect.open_detector`.
         pictures: with different file names.
-        cache: JSON file; written when it is missing, or was made by another detector or for other pictures.
+        cache: JSON file; written when it is missing or damaged, or was made by another detector or for other pictures.
 
     Raises:
         UsageError: the detector or a picture cannot be read.
     """
-    key = {"teacher": sha256(teacher) if teacher.is_file() else "", "pictures": [path.name for path in pictures]}
-    if cache.is_file() and (kept := json.loads(cache.read_text())).get("key") == key:
-        return _arrays(kept["found"])
-    detector = open_detector(teacher, threshold=THRESHOLD)
-    try:
-        found = {}
-        for path in tqdm(pictures, desc="teacher", unit="picture"):
-            people = detector(read_image(path))
-            found[path.name] = np.column_stack([people.boxes, people.scores]).round(3).tolist()
-    finally:
-        detector.close()
-    write_text(cache, json.dumps({"key": key, "found": found}))
-    return _arrays(found)
-
-
-def _arrays(found: dict[str, list[list[float]]]) -> Found:
+    with closing(open_detector(teacher, threshold=THRESHOLD)) as detector:
+        key = {"teacher": sha256(detector_graph(teacher)), "pictures": [path.name for path in pictures]}
+        found = _kept(cache, key)
+        if found is None:
+            found = {}
+            for path in tqdm(pictures, desc="teacher", unit="picture"):
+                people = detector(read_image(path))
+                found[path.name] = np.column_stack([people.boxes, people.scores]).round(3).tolist()
+            write_text(cache, json.dumps({"key": key, "found": found}))
     rows = {name: np.array(people, dtype=np.float64).reshape(-1, 5) for name, people in found.items()}
     return {name: (people[:, :4], people[:, 4]) for name, people in rows.items()}
+
+
+def _kept(cache: Path, key: dict[str, Any]) -> dict[str, list[list[float]]] | None:
+    """The boxes and scores by picture that the file holds for ``key``, or None."""
+    try:
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+        return kept["found"] if kept["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -19,7 +19,7 @@ from ..models.contract import normalise
 from .checkpoint import save_detector
 from .loader import SceneDataset, make_loader
 from .losses import detector_loss
-from .model import PersonLite, Prediction
+from .model import PersonLite
 from .scenes import Scene
 from .setup import Setup
 
@@ -34,7 +34,7 @@ class Run:
     ``metrics.csv`` a line per :data:`SAVE_EVERY` steps, ``setup.json`` the set-up.
 
     Args:
-        setup: a folder that was begun with another one is refused.
+        setup: a folder that was begun with another one is refused, unless they differ in ``steps`` alone.
         folder: made if missing.
         device: such as ``cpu`` or ``cuda``.
     """
@@ -51,7 +51,7 @@ class Run:
 
     def _resume(self) -> None:
         listing = self.folder / "setup.json"
-        if listing.exists() and listing.read_text() != self.setup.to_json():
+        if listing.exists() and not self.setup.same_run(listing.read_text()):
             raise UsageError(f"{self.folder} was begun with another set-up: give another -o, or remove the folder")
         write_text(listing, self.setup.to_json())
         if not (self.folder / "last.pt").exists():
@@ -87,8 +87,8 @@ class Run:
         images = normalise(batch.pop("images")).contiguous(memory_format=torch.channels_last)
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16):
-            predicted: Prediction = self.network(images)
-        loss = detector_loss(predicted, **batch)
+            predictions = self.network(images)
+        loss = detector_loss(predictions, **batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)

@@ -1,0 +1,112 @@
+"""How good and how fast is the shipped person detector beside another one?
+
+COCO's average precision over boxes of persons (pycocotools; a crowd is an ignored region there), and the milliseconds
+of the network alone, batch 1. For the times the detectors take turns in short blocks: ratios hold on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+from contextlib import ExitStack, closing, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Outcome, run_benchmark
+
+from edgepose.errors import UsageError, missing_extra
+from edgepose.images import read_image
+from edgepose.runtime.backends import unavailable
+from edgepose.runtime.detect import NetworkDetector, open_detector
+from edgepose.tables import text_table
+
+PERSON = 1
+#: The six figures that pycocotools states first; small, medium and large are areas up to 32^2, 96^2 and above.
+FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+#: Average precision ranks every box, the unlikely ones too.
+LEAST_SCORE = 0.01
+BLOCKS, CALLS = 12, 10
+
+
+def precision(detector: NetworkDetector, truth: Any, folder: Path) -> dict[str, float]:
+    """:data:`FIGURES` of a detector on the pictures of a COCO ground truth."""
+    from pycocotools.cocoeval import COCOeval
+
+    results = []
+    for image_id in truth.getImgIds():
+        found = detector(read_image(folder / truth.loadImgs(image_id)[0]["file_name"]))
+        corner, size = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
+        for box, score in zip(np.hstack([corner, size]).tolist(), found.scores.tolist(), strict=True):
+            results.append({"image_id": image_id, "category_id": PERSON, "bbox": box, "score": score})
+    if not results:
+        return dict.fromkeys(FIGURES, 0.0)
+    evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluation.params.catIds = [PERSON]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return dict(zip(FIGURES, map(float, evaluation.stats), strict=False))
+
+
+def latencies(detectors: list[NetworkDetector]) -> list[float]:
+    """Median milliseconds of each network, measured in turns."""
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    feeds = [detector.prepare(picture) for detector in detectors]
+    times: list[list[float]] = [[] for _ in detectors]
+    for _ in range(BLOCKS):
+        for detector, feed, mine in zip(detectors, feeds, times, strict=True):
+            detector.infer(feed)  # the caches are the rival's until now
+            for _ in range(CALLS):
+                start = time.perf_counter()
+                detector.infer(feed)
+                mine.append((time.perf_counter() - start) * 1000)
+    return [float(np.median(mine)) for mine in times]
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise missing_extra("pycocotools", "train") from error
+    annotations = options.coco / "annotations" / f"person_keypoints_{options.split}.json"
+    if not annotations.is_file():
+        raise UsageError(f"{annotations} is missing: give the folder that holds annotations/ and {options.split}/")
+    figures: dict[str, dict[str, float]] = {Path(name).stem: {} for name in options.detectors}
+    with redirect_stdout(io.StringIO()):
+        truth = COCO(annotations)
+        for name, row in zip(options.detectors, figures.values(), strict=True):
+            with closing(open_detector(name, threshold=LEAST_SCORE)) as detector:
+                row.update(precision(detector, truth, options.coco / options.split))
+    backends = [backend for backend in ("onnxruntime", "openvino") if unavailable(backend) is None]
+    for backend in backends:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(closing(open_detector(name, backend))) for name in options.detectors]
+            for row, ms in zip(figures.values(), latencies(opened), strict=True):
+                row[f"{backend} ms"] = ms
+    head = ("detector", *FIGURES, *(f"{backend} ms" for backend in backends))
+    rows = [
+        (name, *(f"{row[key]:.3f}" if key in FIGURES else f"{row[key]:.1f}" for key in head[1:]))
+        for name, row in figures.items()
+    ]
+    counts = {
+        "pictures": len(truth.getImgIds()),
+        "persons": len(truth.getAnnIds(iscrowd=False)),
+        "crowds": len(truth.getAnnIds(iscrowd=True)),
+    }
+    return Outcome(text_table(head, rows), {"data": counts, "detectors": figures})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coco", type=Path, required=True, help="folder with annotations/ and a folder of pictures")
+    parser.add_argument("--split", default="val", help="such as val2017 (default %(default)s)")
+    parser.add_argument(
+        "--detectors", nargs="+", default=["person_lite"], metavar="D", help="ONNX files or person_lite (the default)"
+    )
+    return run_benchmark(parser, measure)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
