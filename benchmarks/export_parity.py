@@ -24,7 +24,7 @@ from edgepose.runtime.backends import open_session
 from edgepose.runtime.session import Session
 from edgepose.tables import text_table
 from edgepose.train.checkpoint import ModelSpec, load_weights
-from edgepose.train.data import load_samples
+from edgepose.train.data import load_data
 from edgepose.train.models.contract import PoseGraph
 from edgepose.verify.checks import Figures, compare, judge, limits_for
 
@@ -34,7 +34,7 @@ BATCHES = (1, 3, 16)
 
 def read_crops(data: str, count: int, input_size: tuple[int, int], padding: float) -> NDArray[np.uint8]:
     """The first ``count`` persons of the test split, (N, H, W, 3) uint8 RGB."""
-    samples = load_samples(data, "test")[:count]
+    samples = load_data(data, "val").samples[:count]
     if len(samples) < count:
         raise UsageError(f"{data} has {len(samples)} persons in its test split, {count} were asked for (--crops)")
     return np.concatenate([crop_boxes(read_image(s.image), s.box, input_size, padding)[0] for s in samples])

@@ -20,7 +20,7 @@ from edgepose.metrics import torso_size
 from edgepose.runtime.backends import open_session
 from edgepose.tables import text_table
 from edgepose.train.accuracy import predict
-from edgepose.train.data import load_samples
+from edgepose.train.data import load_data
 
 EDGES = (-np.inf, 0.2, 0.3, 0.4, 0.5, 0.6, np.inf)
 
@@ -32,7 +32,7 @@ def band_name(low: float, high: float) -> str:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    bundle, samples = open_bundle(options.bundle), load_samples(options.data, "test")
+    bundle, samples = open_bundle(options.bundle), load_data(options.data, "val").samples
     size, skeleton = bundle.manifest.input_size, bundle.skeleton
     with closing(open_session(bundle, "onnxruntime")) as session:
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from .bundle import open_bundle
 from .errors import UsageError
-from .files import atomic_path, write_text
+from .files import write_text
 from .geometry import CROP_PADDING, Size, crop_regions, region_affine, transform_points, warp_crop
-from .images import read_image
+from .images import contact_sheet, read_image, write_image
 from .machine import environment
 from .runtime.backends import open_session
 from .runtime.pose import PoseEstimator
@@ -116,11 +116,8 @@ class Accuracy:
         """Draw the persons with the lowest scores into one picture: their crops, both skeletons, score and file."""
         worst = sorted(self.scores.persons, key=lambda person: person.score)[:count]
         tiles = [draw_person(person, self.scores.skeleton, self.input_size, self.crop_padding) for person in worst]
-        picture = cv2.cvtColor(_sheet(tiles), cv2.COLOR_RGB2BGR)
-        if not cv2.haveImageWriter(str(path)):
-            raise UsageError(f"cannot write {path}: expected the name of a picture, such as worst.jpg")
-        with atomic_path(path) as temporary:
-            cv2.imwrite(str(temporary), picture)
+        sheet = contact_sheet(tiles, _COLUMNS)
+        write_image(path, np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet]))
 
 
 def _percent(value: float | None) -> str:
@@ -137,17 +134,6 @@ def draw_person(person: Person, skeleton: Skeleton, size: Size, padding: float) 
     ]
     crop = draw_pair(warp_crop(read_image(person.sample.image), matrix, size), pair[0], pair[1], skeleton)
     return np.concatenate([crop, _line(f"{person.score:.0f} %  {person.sample.image.name}", crop.shape[1])])
-
-
-def _sheet(tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Tiles of one size in rows of five, on white, under a line that says what is seen."""
-    height, width = tiles[0].shape[:2]
-    rows = -(-len(tiles) // _COLUMNS)
-    sheet = np.full((rows * height, min(len(tiles), _COLUMNS) * width, 3), 255, dtype=np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = i // _COLUMNS * height, i % _COLUMNS * width
-        sheet[y : y + height, x : x + width] = tile
-    return np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet])
 
 
 def _line(text: str, width: int) -> NDArray[np.uint8]:

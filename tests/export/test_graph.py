@@ -23,7 +23,7 @@ from edgepose.geometry import crop_boxes  # noqa: E402
 from edgepose.images import read_image  # noqa: E402
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d  # noqa: E402
 from edgepose.runtime.backends import open_graph  # noqa: E402
-from edgepose.train.data import load_samples  # noqa: E402
+from edgepose.train.data import load_data  # noqa: E402
 from edgepose.train.models import build_model  # noqa: E402
 from edgepose.train.models.contract import PoseGraph  # noqa: E402
 
@@ -83,7 +83,7 @@ def test_a_batch_of_any_size_gives_pytorchs_numbers_on_every_engine(tmp_path: Pa
 @pytest.fixture(scope="module")
 def real_crops(shared: Path) -> np.ndarray:
     """64 real persons, 256x192."""
-    samples = load_samples(f"lsp:{shared / 'data/lspet14'}", "test")[:64]
+    samples = load_data(f"lsp:{shared / 'data/lspet14'}", "val").samples[:64]
     return np.concatenate([crop_boxes(read_image(s.image), s.box, (256, 192))[0] for s in samples])
 
 

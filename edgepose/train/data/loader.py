@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 
@@ -125,8 +126,10 @@ class EpochSampler(Sampler):
             yield from ((self.epoch, int(index)) for index in order[first : first + self.share])
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    """One thread, and Ctrl-C is left to the training process, which ends its workers when it has saved."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_loader(
@@ -164,7 +167,8 @@ def make_loader(
             sampler=sampler,
             num_workers=workers,
             drop_last=True,
-            worker_init_fn=_one_thread,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_begin_worker,
             multiprocessing_context="spawn" if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
