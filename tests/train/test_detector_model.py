@@ -32,7 +32,7 @@ def network() -> PersonLite:
     """Untrained, but with batch statistics and heads that say something."""
     torch.manual_seed(0)
     network = PersonLite().train()
-    for layer in (network.head.heat, network.head.sides):
+    for layer in (network.head.scores, network.head.sides):
         torch.nn.init.normal_(layer.weight, std=0.2)
     for _ in range(30):
         network(torch.randn(2, 3, 64, 64))
@@ -57,7 +57,7 @@ def test_size_and_cost_are_those_of_the_model_card() -> None:
 def test_grids_cover_the_picture_and_sides_are_positive(network: PersonLite) -> None:
     with torch.inference_mode():
         grids = network(torch.randn(2, 3, 96, 160) * 50)
-    assert [tuple(heat.shape) for heat, _ in grids] == [(2, 1, 12, 20), (2, 1, 6, 10), (2, 1, 3, 5)]
+    assert [tuple(scores.shape) for scores, _ in grids] == [(2, 1, 12, 20), (2, 1, 6, 10), (2, 1, 3, 5)]
     assert [tuple(sides.shape) for _, sides in grids] == [(2, 4, 12, 20), (2, 4, 6, 10), (2, 4, 3, 5)]
     assert all(bool(torch.isfinite(sides).all()) and bool((sides > 0).all()) for _, sides in grids)
 

@@ -10,7 +10,7 @@ from ..models.contract import normalise
 from .losses import all_boxes
 from .model import PersonLite, Prediction
 
-#: Boxes that the graph returns: the best peaks of the heat-map.
+#: Boxes that the graph returns.
 PEAKS = 100
 
 
@@ -24,7 +24,7 @@ def decode(predictions: list[Prediction], peaks: int = PEAKS) -> tuple[Tensor, T
     Returns:
         boxes (N, K, 4) xyxy in input pixels and scores (N, K) in 0..1, the most certain first.
     """
-    scores = torch.cat([_peaks(p.heat.sigmoid()) for p in predictions], dim=1)
+    scores = torch.cat([_peaks(p.scores.sigmoid()) for p in predictions], dim=1)
     best, index = scores.topk(min(peaks, scores.shape[1]), dim=1)
     return all_boxes(predictions).gather(1, index[:, :, None].expand(-1, -1, 4)), best
 

@@ -8,45 +8,37 @@ from torch.nn import functional as F
 
 from .model import STRIDES, Prediction
 
-#: Weight of the box loss beside the heat-map's (TTFNet).
-BOX_WEIGHT = 5.0
+#: Weight of the box loss beside the score's (GFL).
+BOX_WEIGHT = 2.0
 
 
-def heat_loss(logits: Tensor, heat: Tensor, counts: Tensor) -> Tensor:
-    """Focal loss on the heat, divided by the number of persons (CenterNet equation 1, alpha 2, beta 4).
+def score_loss(logits: Tensor, quality: Tensor, counts: Tensor) -> Tensor:
+    """Quality focal loss (Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 1, beta 2).
+
+    A cell's score should be the IoU of the box that it says, so that the best of a person's cells wins. The sum is
+    divided by the number of cells that speak for a person.
 
     Args:
         logits: (N, cells).
-        heat: (N, cells) targets in 0..1; a person's centre is exactly 1.
+        quality: (N, cells) in 0..1; 0 for a cell that speaks for nobody.
         counts: (N, cells), 0 where a cell is not judged.
     """
-    p, log_p, log_q = logits.sigmoid(), F.logsigmoid(logits), F.logsigmoid(-logits)
-    centre = heat == 1
-    loss = torch.where(centre, -((1 - p) ** 2) * log_p, -((1 - heat) ** 4) * p**2 * log_q)
-    return (loss * counts).sum() / centre.sum().clamp(min=1)
+    loss = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return (loss * (logits.sigmoid() - quality) ** 2 * counts).sum() / (quality > 0).sum().clamp(min=1)
 
 
-def box_loss(predicted: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
-    """1 - GIoU of the boxes that the cells say (Rezatofighi et al., CVPR 2019), a weighted mean over the cells.
-
-    Args:
-        predicted, boxes: (N, cells, 4) xyxy in input pixels.
-        weights: (N, cells), 0 for a cell that should know no box.
-    """
-    chosen = weights > 0
-    weights = weights[chosen]
-    return ((1 - giou(predicted[chosen], boxes[chosen])) * weights).sum() / weights.sum().clamp(min=1e-6)
-
-
-def detector_loss(
-    predictions: list[Prediction], heat: Tensor, counts: Tensor, boxes: Tensor, weights: Tensor
-) -> Tensor:
-    """:func:`heat_loss` plus :data:`BOX_WEIGHT` times :func:`box_loss` (TTFNet equation 8) over all grids' cells.
+def detector_loss(predictions: list[Prediction], boxes: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+    """:func:`score_loss` plus :data:`BOX_WEIGHT` times 1 - GIoU (Rezatofighi et al., CVPR 2019), a weighted mean.
 
     The targets are those of :class:`~edgepose.train.detector.targets.Targets`, of N pictures.
     """
-    logits = torch.cat([p.heat.flatten(1) for p in predictions], dim=1)
-    return heat_loss(logits, heat, counts) + BOX_WEIGHT * box_loss(all_boxes(predictions), boxes, weights)
+    logits = torch.cat([p.scores.flatten(1) for p in predictions], dim=1)
+    said, speaks = all_boxes(predictions), weights > 0
+    iou, giou = overlaps(said[speaks], boxes[speaks])
+    quality = torch.zeros_like(logits)
+    quality[speaks] = iou.detach().clamp(min=1e-3)  # even a cell that is all wrong speaks for somebody
+    box_loss = ((1 - giou) * weights[speaks]).sum() / weights.sum().clamp(min=1e-6)
+    return score_loss(logits, quality, counts) + BOX_WEIGHT * box_loss
 
 
 def all_boxes(predictions: list[Prediction]) -> Tensor:
@@ -63,10 +55,11 @@ def sides_to_boxes(sides: Tensor, stride: int) -> Tensor:
     return torch.stack([x - left, y - top, x + right, y + bottom], dim=-1).flatten(1, 2)
 
 
-def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised intersection over union of boxes (P, 4) with boxes (P, 4), xyxy, pair by pair: (P,) in -1..1."""
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU in 0..1 and generalised IoU in -1..1 of boxes (P, 4) with boxes (P, 4), xyxy, pair by pair: each (P,)."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
     shared = (high - low).clamp(min=0).prod(1)
     union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
     hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
-    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
+    iou = shared / union.clamp(min=1e-6)
+    return iou, iou - (hull - union) / hull.clamp(min=1e-6)

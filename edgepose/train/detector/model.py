@@ -1,9 +1,8 @@
 """The person detector ``person_lite``: a narrow residual network with three output grids.
 
-On each grid a heat-map says where the centres of persons are (CenterNet, Zhou et al. 2019, "Objects as Points"), and
-four distances at the same cell say how far the sides of the box are (TTFNet, Liu et al., AAAI 2020): no anchors, and a
-peak is a cell that is the maximum of the 3x3 cells around it. A person belongs to one grid by length (as in FCOS, Tian
-et al., ICCV 2019): one grid for all lengths takes far longer to learn them.
+Cells in the middle of a person say how far the sides of the box are, and how well they think they know (FCOS, Tian et
+al., ICCV 2019; GFL, Li et al., NeurIPS 2020): no anchors. A person belongs to one grid by length. CenterNet's single
+peak a person was tried first; it learned several times slower.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ STRIDES = (8, 16, 32)
 WIDTHS = (16, 24, 40, 96, 160)
 NECK = 48
 
-#: Share of centres in the heat-map that a network at its start expects; keeps the focal loss from starting huge.
+#: Score that a network at its start gives every cell; keeps the focal loss from starting huge.
 _PRIOR = 0.01
 #: A distance is the stride times the exponential of a number between minus and plus this: positive and finite.
 _LOG_LIMIT = 4.0
@@ -33,12 +32,12 @@ class Prediction(NamedTuple):
     """What the network says about one grid of cells.
 
     Attributes:
-        heat: (N, 1, h, w) logits of a person's centre being in the cell.
+        scores: (N, 1, h, w) logits of the IoU of the cell's box with a person's; low where there is none.
         sides: (N, 4, h, w) distances in input pixels from the cell's centre to the left, top, right and bottom of the
             person's box; positive.
     """
 
-    heat: Tensor
+    scores: Tensor
     sides: Tensor
 
 
@@ -56,22 +55,22 @@ class PoolingPyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Heat and sides from the features of any grid; the grids share it, because sides are counted in cells."""
+    """Scores and sides from the features of any grid; the grids share it, because sides are counted in cells."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heat_tower = nn.Sequential(*conv_bn(NECK, NECK, 3))
+        self.scores_tower = nn.Sequential(*conv_bn(NECK, NECK, 3))
         self.sides_tower = nn.Sequential(*conv_bn(NECK, NECK, 3))
-        self.heat, self.sides = nn.Conv2d(NECK, 1, 1), nn.Conv2d(NECK, 4, 1)
-        for layer, start in ((self.heat, -math.log(1 / _PRIOR - 1)), (self.sides, 1.0)):
+        self.scores, self.sides = nn.Conv2d(NECK, 1, 1), nn.Conv2d(NECK, 4, 1)
+        for layer, start in ((self.scores, -math.log(1 / _PRIOR - 1)), (self.sides, 1.0)):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.bias, start)
 
     def forward(self, x: Tensor, stride: int) -> Prediction:
-        heat, sides = self.heat_tower(x), self.sides_tower(x)
+        scores, sides = self.scores_tower(x), self.sides_tower(x)
         with torch.autocast(x.device.type, enabled=False):  # a box needs more than bfloat16's eight bits
             raw = self.sides(sides.float()).clamp(-_LOG_LIMIT, _LOG_LIMIT)
-            return Prediction(self.heat(heat.float()), stride * raw.exp())
+            return Prediction(self.scores(scores.float()), stride * raw.exp())
 
 
 class PersonLite(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,7 +73,9 @@ def window(scene: Scene, size: Size, setup: Setup, rng: np.random.Generator) -> 
     """
     source = _recolour(_read(scene.image), setup.colour, rng)  # before the grey comes in, whose level is fixed
     matrix = _view(scene, source.shape[:2], size, setup, rng)
-    image = np.asarray(cv2.warpAffine(source, matrix, size[::-1], borderValue=(_PAD,) * 3), dtype=np.uint8)
+    warp = matrix.copy()  # OpenCV counts from the middle of the first pixel, boxes from its corner
+    warp[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    image = np.asarray(cv2.warpAffine(source, warp, size[::-1], borderValue=(_PAD,) * 3), dtype=np.uint8)
     boxes, ignored = _moved(scene.boxes, matrix), _moved(scene.ignored, matrix)
     clipped = _clip(boxes, size)
     shown = _area(clipped) / np.maximum(_area(boxes), 1e-6)
@@ -82,7 +84,7 @@ def window(scene: Scene, size: Size, setup: Setup, rng: np.random.Generator) -> 
     return Labelled(image, clipped[good], unclear[_area(unclear) > 0])
 
 
-@cache  # the training pictures of LSP are 0.6 GB once decoded, and each is used many times
+@lru_cache(maxsize=4096)  # each is used many times, and those of LSP are 0.6 GB once decoded
 def _read(path: Path) -> NDArray[np.uint8]:
     return read_image(path)
 
@@ -113,7 +115,7 @@ def _view(scene: Scene, source: Size, size: Size, setup: Setup, rng: np.random.G
     slack = np.array(size[::-1]) - np.array([width, height]) * scales
     place = np.clip(place, np.minimum(slack, 0), np.maximum(slack, 0))
     if rng.random() < 0.5:
-        return np.array([[-scales[0], 0, size[1] - 1 - place[0]], [0, scales[1], place[1]]])
+        return np.array([[-scales[0], 0, size[1] - place[0]], [0, scales[1], place[1]]])
     return np.array([[scales[0], 0, place[0]], [0, scales[1], place[1]]])
 
 

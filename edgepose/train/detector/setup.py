@@ -37,7 +37,7 @@ class Setup:
     width: int = 320
     steps: int = 15_000
     batch: int = 8
-    lr: float = 3e-3
+    lr: float = 2e-3
     weight_decay: float = 1e-2
     average: float = 0.999
     shares: tuple[float, float] = (0.7, 0.3)
