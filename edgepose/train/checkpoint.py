@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -56,18 +57,25 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
         path: the file to write.
         network: its state dict is saved.
         spec: stored in the file's metadata.
+
+    Raises:
+        UsageError: the file cannot be written, or the disk is full.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    content = save(tensors, metadata={"edgepose": json.dumps(asdict(spec))})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"edgepose": json.dumps(asdict(spec))})
+        temporary.write_bytes(content)  # what safetensors' own writer raises on a full disk is no OSError
 
 
 def read_spec(path: Path) -> ModelSpec | None:
-    """The spec in a safetensors file, or None for a file that has none (another tool's, or a ``.pth``)."""
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
+    """The spec in a safetensors file, or None for a file that has none (another tool's, or a ``.pth``).
+
+    Raises:
+        UsageError: the file is missing, damaged, of another format, or its spec is.
+    """
+    _require_checkpoint(path)
     if path.suffix != ".safetensors":
         return None
     from safetensors import SafetensorError, safe_open
@@ -220,10 +228,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     What training scripts leave around them is taken off: a ``state_dict`` entry, a ``module.`` before each name.
 
     Raises:
-        UsageError: the file is missing, damaged, or holds something else.
+        UsageError: the file is missing, damaged, of another format, or holds something else.
     """
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
+    _require_checkpoint(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -238,6 +245,25 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
+def _require_checkpoint(path: Path) -> None:
+    """Refuse what cannot hold weights, by its first bytes: torch.save writes a zip archive, before 1.6 a pickle."""
+    if path.is_dir():
+        raise UsageError(f"checkpoint {path} is a folder: expected a .safetensors or .pth file")
+    if not path.is_file():
+        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
+    if path.suffix == ".safetensors":
+        return
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not begin.startswith((b"PK\x03\x04", b"\x80")):
+        raise UsageError(f"{path} is not a checkpoint: expected a .safetensors file, or one that torch.save wrote")
+
+
 def _unreadable(path: Path, error: Exception) -> UsageError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):  # its text advises to run whatever code the file holds
+        return UsageError(f"{path} holds more than tensors, and reading that could run code: save the state dict alone")
+    reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
     return UsageError(f"{path} is not a readable checkpoint (truncated or of another format): {reason}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -216,17 +218,27 @@ def test_what_cannot_be_a_start_is_refused(lite: Path, tmp_path: Path) -> None:
         "other.pth": {"encoder.weight": torch.zeros(3), "encoder.bias": torch.zeros(1)},
         "none.pth": {},
         "list.pth": [1, 2],
+        "code.pth": {"path": Path("x")},
         "nan.pth": {**stored, "backbone.bn1.weight": stored["backbone.bn1.weight"] * float("nan")},
     }
     for name, content in contents.items():
         torch.save(content, tmp_path / name)
     (tmp_path / "cut.safetensors").write_bytes(lite.read_bytes()[:5000])
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "nan.pth").read_bytes()[:5000])
+    (tmp_path / "table.csv").write_text("epoch,loss\n1,0.5\n")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "folder.pth").mkdir()
     for name, message in {
         "other.pth": r"nothing in .* fits this network: it holds encoder.weight \(3,\), encoder.bias \(1,\), expected",
         "none.pth": "nothing in .* fits this network: it holds no weights, expected such as backbone.conv1.weight",
         "list.pth": "does not hold a state dict",
         "nan.pth": "holds NaN or infinity in backbone.bn1.weight",
         "cut.safetensors": "not a readable checkpoint",
+        "cut.pth": r"cut.pth is not a readable checkpoint \(truncated or of another format\): ",
+        "code.pth": "holds more than tensors, and reading that could run code: save the state dict alone$",
+        "table.csv": r"table.csv is not a checkpoint: expected a .safetensors file, or one that torch.save wrote$",
+        "empty.pth": "empty.pth is not a checkpoint: expected a",
+        "folder.pth": r"checkpoint .*folder.pth is a folder: expected a .safetensors or .pth file",
         "missing.pth": "does not exist",
     }.items():
         with pytest.raises(UsageError, match=message):
@@ -238,6 +250,48 @@ def test_what_is_left_in_the_file_may_be_anything(tmp_path: Path) -> None:
     state = {**LITE.build().state_dict(), "head.scale": torch.tensor(float("inf"))}
     torch.save(state, tmp_path / "x.pth")
     assert load_pretrained(LITE.build(), tmp_path / "x.pth").skipped == ("head.scale",)
+
+
+def test_checkpoints_of_before_pytorch_1_6_are_read(tmp_path: Path) -> None:
+    stored = LITE.build().state_dict()
+    torch.save(stored, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    network = build_model("ditn_lite", skeleton="lsp14", seed=1)
+    load_weights(network, tmp_path / "old.pth")
+    assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["table.csv", "folder"])
+def test_a_spec_is_not_looked_for_in_what_is_no_checkpoint(name: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("epoch,loss\n")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=rf"{name} is (not a checkpoint|a folder): expected a"):
+        read_spec(tmp_path / name)
+
+
+#: A full disk, as far as one process can have one: no file may grow beyond 200 kB.
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from edgepose.errors import UsageError
+from edgepose.train.checkpoint import ModelSpec, save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
+network = spec.build()
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    save_checkpoint(Path(sys.argv[1]), network, spec)
+except UsageError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(lite: Path) -> None:
+    before = lite.read_bytes()
+    assert len(before) > 200_000
+    done = subprocess.run([sys.executable, "-c", FULL, str(lite)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"refused: cannot write {lite}: File too large\n", done.stderr[-1000:]
+    assert lite.read_bytes() == before
+    assert list(lite.parent.iterdir()) == [lite], "temporary files are left"
 
 
 def test_options_of_every_kind_come_back(tmp_path: Path) -> None:
