@@ -111,6 +111,7 @@ def predict(
         batch: crops per call.
 
     Raises:
+        UsageError: a picture cannot be read.
         CheckError: the network gave numbers that are not finite.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
@@ -139,10 +140,17 @@ def _shown(starts: Sequence[int]) -> Iterable[int]:
 def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Crops (N, h, w, 3) and the matrices (N, 2, 3) back; neighbours in one picture share its reading."""
     pairs = [
-        crop_boxes(read_image(image), np.stack([s.box for s in group]), size, padding)
+        crop_boxes(_read(image), np.stack([s.box for s in group]), size, padding)
         for image, group in ((image, list(group)) for image, group in groupby(samples, key=lambda s: s.image))
     ]
     return np.concatenate([crops for crops, _ in pairs]), np.concatenate([back for _, back in pairs])
+
+
+def _read(image: Path) -> NDArray[np.uint8]:
+    try:
+        return read_image(image)
+    except UsageError as error:  # unlike in training, leaving it out would change what is measured
+        raise UsageError(f"{error} (without this picture its persons are not scored: remove it to go on)") from error
 
 
 def score(
@@ -164,26 +172,24 @@ def score(
         data: labelled persons.
         skeleton: of the predictor; the data set's, unless ``shared_joints``.
         input_size: (height, width) of the crops.
-        detected: boxes of a detector on the same pictures, in place of the labelled ones (COCO and CrowdPose).
+        detected: boxes of a detector on the same pictures, in place of the labelled ones
+            (:func:`edgepose.train.data.detected_samples`).
         flip: average with the mirrored crops (the papers' test protocol).
         decode: ``quarter`` (the papers' quarter offset) or ``dark`` (:func:`edgepose.heatmaps.decode_dark`).
         padding: factor from the box to the crop.
         shared_joints: score only the joints that both skeletons name; the headline says so.
 
     Raises:
-        UsageError: an unknown ``decode``, detected boxes for a data set whose measure has no use for them, or what
-            :func:`scored_skeleton` refuses.
+        UsageError: an unknown ``decode``, a picture that cannot be read, or what :func:`scored_skeleton` refuses.
         CheckError: the network gave numbers that are not finite.
     """
     if decode not in DECODERS:
         raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
-    if detected is not None and not _by_oks(data):
-        raise UsageError(f"{data.kind} is scored person by person: leave the detected boxes out (they are for coco)")
     scored = scored_skeleton(data, skeleton, shared_joints=shared_joints)
     samples = (detected or data).samples
     poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
     poses = poses[:, _positions(scored, skeleton)]
-    if not _by_oks(data):
+    if not data.scored_by_oks:
         return _score_pck(data, poses, scored)
     regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
     ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
@@ -207,16 +213,12 @@ def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool =
                 f"{len(shared.joints)} joints of both with --shared-joints"
             )
         scored = shared
-    if _by_oks(data):
+    if data.scored_by_oks:
         need_pycocotools()
     elif np.isnan(_reference_lengths(data)).all():
         length = "a head size (annot/gt_valid.mat)" if data.kind == "mpii" else "a torso (right hip and left shoulder)"
         raise UsageError(f"{data.annotations} labels nobody with {length}, the length that errors are measured by")
     return scored
-
-
-def _by_oks(data: PoseData) -> bool:
-    return data.kind in ("coco", "crowdpose")
 
 
 def _reference_lengths(data: PoseData) -> NDArray[np.float64]:

@@ -147,9 +147,15 @@ def test_detected_boxes_are_scored_with_their_pictures(coco, tmp_path):
     assert [round(person.score) for person in scores.persons[:4]] == [100] * 4
     assert scores.persons[4].score < 50
     assert scores.per_joint["nose"] == 80
-    for kind in ("lsp", "mpii"):
-        with pytest.raises(UsageError, match=f"{kind} is scored person by person: leave the detected boxes out"):
-            score(predictor, replace(data, kind=kind), COCO17, SIZE, detected=detected)
+
+
+def test_a_damaged_picture_is_named_with_the_way_on(coco, tmp_path):
+    data = load_data(f"coco:{coco}", "val")
+    (tmp_path / "cut.jpg").write_bytes(data.samples[0].image.read_bytes()[:500])
+    damaged = replace(data, samples=[replace(data.samples[0], image=tmp_path / "cut.jpg")])
+    message = r"image .*cut\.jpg is truncated .*: copy it again .*persons are not scored: remove it to go on\)$"
+    with pytest.raises(UsageError, match=message):
+        score(knowing(damaged), damaged, COCO17, SIZE)
 
 
 def test_a_picture_without_any_result_has_missed_its_persons(coco, tmp_path):

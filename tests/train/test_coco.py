@@ -269,10 +269,18 @@ def test_detected_boxes_of_no_use_are_named(tmp_path):
     }
 
 
+@pytest.mark.parametrize("kind", ["lsp", "mpii"])
+def test_a_measure_without_use_for_detections_says_so_before_it_reads_them(kind):
+    labelled = PoseData(kind, "lsp14", [], Path("labels"))
+    with pytest.raises(UsageError, match=f"^{kind} is scored person by person: leave the detected boxes out"):
+        detected_samples(labelled, Path("none.json"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (CONTENT, "is a file of COCO joints, expected COCO's list"),
+        ([{"image_id": 1, "keypoints": [9] * 51, "score": 1}], "is a file of found joints, expected COCO's list"),
         ([1, 2], "a file of another kind, expected COCO's list"),
         ([], r"has no person in the pictures of .* \(0 entries\)"),
         ([{"image_id": 5, "bbox": [1, 2, 3, 4], "score": 1}], r"\(skipped 1 \(1 picture not in the data\): entry 0\)"),

@@ -29,8 +29,11 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
         ``data`` with other samples: no joint is visible, ``score`` is the detector's. ``skipped`` is about ``boxes``.
 
     Raises:
-        UsageError: the file is missing, damaged or of another kind, or has no person in these pictures.
+        UsageError: the measure of ``data`` has no use for detected boxes, or the file is missing, damaged or of another
+            kind, or has no person in these pictures.
     """
+    if not data.scored_by_oks:
+        raise UsageError(f"{data.kind} is scored person by person: leave the detected boxes out (they are for coco)")
     entries = read_json(boxes)
     if not has_objects(entries, "image_id", "bbox", "score"):
         wanted = "COCO's list of image_id, category_id, bbox and score"

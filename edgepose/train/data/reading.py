@@ -141,5 +141,10 @@ def describe_kind(content: Any) -> str:
     if isinstance(content, dict):
         known = {"keypoints": "COCO joints", "caption": "COCO captions", "bbox": "COCO boxes without joints"}
     else:
-        known = {"joints": "MPII persons", "joint_self": "MPII persons in another layout", "score": "detected boxes"}
+        known = {
+            "joints": "MPII persons",
+            "joint_self": "MPII persons in another layout",
+            "keypoints": "found joints",  # these have scores, too
+            "score": "detected boxes",
+        }
     return next((f"a file of {what}" for key, what in known.items() if key in first), "a file of another kind")

@@ -53,6 +53,11 @@ class PoseData:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     pictures: dict[int, Path] = field(default_factory=dict)
 
+    @property
+    def scored_by_oks(self) -> bool:
+        """Whether its measure is AP by OKS, which takes the boxes of a detector; else persons are scored one by one."""
+        return self.kind in ("coco", "crowdpose")
+
 
 def describe_skipped(data: PoseData) -> str | None:
     """One line on what could not be used: the count by reason, the first five names; None where all could be.
