@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import UsageError, missing_extra
 from .metrics import oks_nms, person_scores
 
-#: COCO's category id.
+#: The category of persons in COCO's files, and in results.
 PERSON = 1
 #: The ten figures of COCO's keypoint evaluation, in its order.
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -47,7 +47,8 @@ def coco_results(
         box_scores: (N,) of the boxes.
         areas: (N,) of the crops' regions in square pixels, by which poses are compared with each other.
         sigmas: (J,) of the skeleton.
-        suppress: :func:`edgepose.metrics.oks_nms` or ``soft_oks_nms``.
+        suppress: :func:`edgepose.metrics.oks_nms` or ``soft_oks_nms``. This, ``limit`` and ``joint_score`` are by default
+            those of HRNet's published protocol; its reference numbers vary them.
         limit: its OKS.
         joint_score: see :func:`edgepose.metrics.person_scores`.
 
@@ -71,6 +72,30 @@ def result(image_id: int, pose: NDArray[np.floating], score: float) -> Result:
     return {"image_id": int(image_id), "category_id": PERSON, "keypoints": points, "score": float(score)}
 
 
+def whole_number(value: Any) -> int | None:
+    """An id, which some tools write as text: the number, or None for what is not a whole one.
+
+    >>> whole_number("000139"), whole_number(139.0), whole_number(0.5), whole_number("a")
+    (139, 139, None, None)
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(value, float) and number != value else number
+
+
+def persons_of(content: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    """What tells the annotations of persons from others in a COCO-style file.
+
+    Persons have the category that the file names "person", else category 1, or say none.
+    """
+    categories = content.get("categories")
+    named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    person = next((whole_number(c.get("id")) for c in named if c.get("name") == "person"), PERSON)
+    return lambda annotation: whole_number(annotation.get("category_id", person)) == person
+
+
 def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequence[int]) -> dict[str, Any]:
     """The labels of some pictures, as pycocotools takes them.
 
@@ -81,8 +106,8 @@ def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequen
         joints: which of them to evaluate, and in which order.
 
     Returns:
-        COCO's structure. Persons without an ``area`` get 0.53 x their box's (CrowdPose labels none); damaged ones, such
-        as those with another number of joints, are left out.
+        COCO's structure, its ids as numbers. Persons without an ``area`` get 0.53 x their box's (CrowdPose labels
+        none); damaged ones, such as those with another number of joints, and other categories are left out.
 
     Raises:
         UsageError: the file cannot be read.
@@ -92,10 +117,15 @@ def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequen
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the labels of {path} ({error}): copy the file again") from error
     wanted = set(image_ids)
-    images = {image["id"]: image for image in content["images"] if image.get("id") in wanted}
-    persons = [_person(a, count, list(joints)) for a in content["annotations"] if a.get("image_id") in images]
+    images = {number: i for i in content["images"] if (number := whole_number(i.get("id"))) in wanted}
+    is_person = persons_of(content)
+    persons = [
+        _person({**annotation, "image_id": number}, count, list(joints))
+        for annotation in content["annotations"]
+        if is_person(annotation) and (number := whole_number(annotation.get("image_id"))) in images
+    ]
     return {
-        "images": list(images.values()),
+        "images": [{**image, "id": number} for number, image in images.items()],
         "annotations": [{**person, "id": i} for i, person in enumerate(filter(None, persons), start=1)],
         "categories": [{"id": PERSON, "name": "person"}],
     }

@@ -11,7 +11,7 @@ pytest.importorskip("pycocotools")
 
 from edgepose.coco_eval import CROWD_LEVELS, FIGURES, coco_figures, coco_results, crowd_figures, read_labels
 from edgepose.errors import UsageError
-from edgepose.metrics import oks_nms, soft_oks_nms
+from edgepose.metrics import soft_oks_nms
 from edgepose.skeletons import COCO17
 
 ALL = range(17)
@@ -74,7 +74,7 @@ def test_results_are_one_list_over_the_pictures():
     poses[:, :, 2] = 0.5
     poses[3] += 100
     # Two pictures, their persons mixed; in picture 9 the second person is the first again, with a better box.
-    got = coco_results([9, 4, 9, 9], poses, [0.2, 0.4, 0.8, 0.1], [50] * 4, COCO17.sigmas, suppress=oks_nms)
+    got = coco_results([9, 4, 9, 9], poses, [0.2, 0.4, 0.8, 0.1], [50] * 4, COCO17.sigmas)
     assert [r["image_id"] for r in got] == [9, 9, 4]
     assert got[0]["score"] == pytest.approx(10.05)
     assert got[1]["score"] == pytest.approx(0.4)
@@ -106,14 +106,17 @@ def test_labels_are_completed(tmp_path):
         person(1, points.ravel().tolist(), num_keypoints=0, area=3),
         person(1, [], iscrowd=1),
         person(2, points.ravel().tolist()),  # a picture that is not asked for
+        person(1, points.ravel().tolist(), category_id=2),
     ]
-    path = write_labels(tmp_path / "x.json", annotations, [{"id": 1}, {"id": 1}, {"id": 2}])
+    annotations[2]["image_id"] = "1"
+    path = write_labels(tmp_path / "x.json", annotations, [{"id": 1}, {"id": "01"}, {"id": 2}, {"id": None}])
     labels = read_labels(path, [1, 5], 3, [2, 0])
     assert labels["images"] == [{"id": 1}]
     first, ignored, crowd = labels["annotations"]
     want = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 20, 10], "area": pytest.approx(106)}
     assert first == {**want, "num_keypoints": 2, "keypoints": [6, 7, 1, 4, 5, 2]}
     assert (ignored["num_keypoints"], ignored["area"]) == (0, 3)
+    assert crowd["image_id"] == 1
     assert (crowd["iscrowd"], crowd["num_keypoints"], crowd["keypoints"]) == (1, 0, [0] * 6)
 
 

@@ -126,6 +126,29 @@ def test_coco_figures_are_those_of_pycocotools(coco, tmp_path):
     assert {"AP": scores.value, **scores.figures} == pytest.approx(want, abs=1e-9)
 
 
+def test_ids_of_text_and_other_categories_change_nothing(coco, tmp_path):
+    content = json.loads((coco / "annotations/person_keypoints_val2017.json").read_text())
+    dogs = [{**annotation, "category_id": 1} for annotation in content["annotations"]]
+    for annotation in content["annotations"]:
+        annotation.update(id=str(annotation["id"]), image_id=str(annotation["image_id"]), category_id="5")
+    for image in content["images"]:
+        image["id"] = f"{image['id']:012}"
+    content["annotations"] += dogs
+    content["categories"] = [{"id": 1, "name": "dog"}, {"id": "5", "name": "person"}]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/person_keypoints_val2017.json").write_text(json.dumps(content))
+    (tmp_path / "val2017").symlink_to(coco / "val2017")
+    results = []
+    for root in (coco, tmp_path):
+        data = load_data(f"coco:{root}", "val")
+        joints = [s.joints + shift for shift, s in enumerate(data.samples)]
+        results.append(score(KnowingPredictor(data.samples, joints), data, COCO17, SIZE))
+    plain, text = results
+    assert len(data.skipped["another category than person"]) == len(dogs)
+    assert (text.value, text.figures, text.per_joint) == (plain.value, plain.figures, plain.per_joint)
+    assert text.results == plain.results
+
+
 def test_detected_boxes_are_scored_with_their_pictures(coco, tmp_path):
     data = load_data(f"coco:{coco}", "val")
     entries = [

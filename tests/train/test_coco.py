@@ -117,6 +117,33 @@ def test_broken_annotations_are_named_and_not_fatal(tmp_path, name):
     assert describe_skipped(data) == f"skipped 1 (1 {reason}): a.jpg: annotation 8"
 
 
+@pytest.mark.parametrize(
+    ("categories", "person"),
+    [
+        ([{"id": 1, "name": "dog"}, {"id": 3, "name": "person"}], 3),
+        ([{"id": "0", "name": "person"}, {"id": 1, "name": "dog"}], 0),
+        ([{"id": 3, "name": "pedestrian"}], 1),
+        ("none", 1),
+    ],
+)
+def test_the_category_of_persons_is_the_one_of_that_name(tmp_path, categories, person):
+    content = with_person(category_id=person, keypoints=[31, 41, 2] * 17)
+    content["annotations"][0]["category_id"] = person + 1
+    content["annotations"].append({k: v for k, v in PERSON.items() if k != "category_id"})
+    data = load_data(make_root(tmp_path, {**content, "categories": categories}, "a.jpg"), "val")
+    assert [s.visible.sum() for s in data.samples] == [17, 1]
+    assert data.skipped == {"another category than person": ["picture 1: annotation 7"]}
+
+
+def test_ids_may_be_text(tmp_path):
+    content = with_person(image_id=1.0)
+    content["images"] = [{"id": "0001", "file_name": "a.jpg"}, {"id": 2.5, "file_name": "b.jpg"}]
+    content["annotations"][0]["image_id"] = "1"
+    data = load_data(make_root(tmp_path, content, "a.jpg", "b.jpg"), "val")
+    assert [s.image_id for s in data.samples] == [1, 1]
+    assert data.skipped == {"damaged picture entry": ["b.jpg"]}
+
+
 def test_broken_entries_of_pictures_are_named(tmp_path):
     content = with_person(image_id=[2])
     content["images"] += [{"file_name": "nameless.jpg"}, {"id": 3, "file_name": "gone.jpg"}]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...coco_eval import persons_of, whole_number
 from ...errors import UsageError
 from ...skeletons import get_skeleton
 from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json
@@ -48,23 +50,41 @@ def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData
     if not has_objects(lists.get("images"), "file_name") or not has_objects(lists.get("annotations"), "keypoints"):
         wanted = "COCO's lists of images and of annotations with keypoints"
         raise UsageError(f"{path} is {describe_kind(content)}, expected {wanted}")
-    persons: dict[str, list[dict[str, Any]]] = {}
-    for annotation in content["annotations"]:
-        persons.setdefault(str(annotation.get("image_id")), []).append(annotation)
     intake = Intake(kind, skeleton, path, folders)
+    is_person, persons = persons_of(content), dict[int | None, list[dict[str, Any]]]()
+    for annotation in content["annotations"]:
+        if is_person(annotation):
+            persons.setdefault(whole_number(annotation.get("image_id")), []).append(annotation)
+        else:
+            _skip(intake, "another category than person", annotation)
     count = len(get_skeleton(skeleton).joints)
     # Some tools repeat the entry of a picture for each of its persons.
-    for key, picture in {str(picture.get("id")): picture for picture in content["images"]}.items():
-        _read_picture(intake, picture, persons.pop(key, []), count)
-    for key, orphans in persons.items():
-        for annotation in orphans:
-            intake.skip("annotation of an unlisted picture", f"picture {key}: annotation {annotation.get('id')}")
+    for number, picture in _by_number(intake, content["images"]).items():
+        _read_picture(intake, number, picture, persons.pop(number, []), count)
+    for annotation in chain.from_iterable(persons.values()):
+        _skip(intake, "annotation of an unlisted picture", annotation)
     return intake.finish()
 
 
-def _read_picture(intake: Intake, picture: dict[str, Any], persons: list[dict[str, Any]], count: int) -> None:
+def _skip(intake: Intake, reason: str, annotation: dict[str, Any]) -> None:
+    intake.skip(reason, f"picture {annotation.get('image_id')}: annotation {annotation.get('id')}")
+
+
+def _by_number(intake: Intake, pictures: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    numbered = {}
+    for picture in pictures:
+        if (number := whole_number(picture.get("id"))) is None:
+            intake.skip("damaged picture entry", str(picture.get("file_name")))
+        else:
+            numbered[number] = picture
+    return numbered
+
+
+def _read_picture(
+    intake: Intake, number: int, picture: dict[str, Any], persons: list[dict[str, Any]], count: int
+) -> None:
     try:
-        number, name = int(picture["id"]), str(picture["file_name"])
+        name = str(picture["file_name"])
         size = float(picture.get("width", math.inf)), float(picture.get("height", math.inf))
     except DAMAGED:
         intake.skip("damaged picture entry", str(picture.get("file_name")))
