@@ -136,7 +136,7 @@ def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
     """Keypoints from heat-maps with the sub-pixel centre of distribution-aware decoding.
 
     Zhang et al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020: the
-    map is smoothed with the Gaussian of the training targets (equation 10), and from its maximum m the centre of the
+    map is smoothed with a Gaussian (the training targets', equation 10), and from its maximum m the centre of the
     Gaussian around it is one Newton step away on the logarithm P: ``m - P''(m)^-1 P'(m)`` (equation 9). The derivatives
     are central differences, which are exact for a Gaussian. Equation 11's rescaling is left out, because a factor on
     the map does not change the derivatives of its logarithm.
@@ -147,7 +147,8 @@ def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
 
     Args:
         heatmaps: (N, J, h, w) float.
-        sigma: of the training targets, in heat-map pixels.
+        sigma: of the smoothing, in heat-map pixels. Evaluation always takes 2, as all recipes do for their targets:
+            no checkpoint or bundle says its own, so after ``--set sigma=3`` the smoothing is less than the paper's.
 
     Returns:
         (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum of the unsmoothed map as score.
