@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
+
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Ranks:
         distributed.all_reduce(summed)
         return dict(zip(values, (summed / self.world).tolist(), strict=True))
 
+    def share(self, value: Any) -> Any:
+        """The first process's value, in all of them. All must call this."""
+        if self.world == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, device=self.device)
+        return box[0]
+
     def wait(self) -> None:
         """Return once all processes have come here."""
         if self.world > 1:
@@ -50,16 +62,30 @@ def join(device: str) -> Iterator[Ranks]:
 
     Args:
         device: ``cuda`` becomes each process's own GPU.
+
+    Raises:
+        UsageError: the device cannot be used.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    _require_device(device)
     if world == 1:
         yield Ranks(0, 1, torch.device(device))
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # The others wait while the first process tests on a whole data set.
+    patience = timedelta(hours=6)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
     try:
         yield Ranks(distributed.get_rank(), world, torch.device(device))
     finally:
         distributed.destroy_process_group()
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use cpu") from error

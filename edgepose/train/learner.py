@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import UsageError
-from .checkpoint import ModelSpec
+from .checkpoint import ModelSpec, load_pretrained
 from .distributed import Ranks
 from .losses import LOSS_FUNCTIONS, DynamicWeights, Targets
 from .models import Heads
@@ -27,19 +28,23 @@ class Learner:
     Args:
         recipe: the set-up.
         steps: optimiser steps per epoch, which the schedule needs.
-        ranks: this process among those that train together.
+        ranks: this process among those that train together; the first one's start weights become everyone's.
+        weights: checkpoint to start from, which the first process reads.
+
+    Raises:
+        UsageError: the model cannot be built or the weights not read, or the GPU lacks the recipe's precision.
     """
 
-    def __init__(self, recipe: Recipe, steps: int, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, steps: int, ranks: Ranks, weights: Path | None = None) -> None:
         self.recipe, self.ranks = recipe, ranks
-        self.spec = ModelSpec(recipe.model, recipe.skeleton, recipe.input_size, recipe.model_options)
-        self.network = self.spec.build().to(ranks.device, memory_format=torch.channels_last)
+        _require_precision(recipe.precision, ranks.device)
+        self.spec = model_spec(recipe)
+        self.network = self.spec.build()
+        #: What became of ``weights``; None without, and in the other processes.
+        self.loaded = load_pretrained(self.network, weights) if weights and ranks.is_first else None
+        self.network.to(ranks.device, memory_format=torch.channels_last)
         self.parallel = DistributedDataParallel(self.network) if ranks.world > 1 else self.network
-        self.average = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-            if recipe.ema
-            else None
-        )
+        self.average = copy.deepcopy(self.network) if recipe.ema else None
         self.optimizer = _optimizer(recipe, self.network)
         self.schedule = _schedule(recipe, self.optimizer, steps)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.precision == "fp16")
@@ -48,7 +53,7 @@ class Learner:
     @property
     def result(self) -> nn.Module:
         """The network to test and keep: the average where the recipe has one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else self.average
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of the loss on one batch (see :class:`~edgepose.train.data.loader.PoseDataset`)."""
@@ -81,8 +86,12 @@ class Learner:
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            _follow(self.average, self.network, min(self.recipe.ema, _warm(self.schedule.last_epoch)))
         return terms
+
+    def is_finite(self) -> bool:
+        """False once a weight has become infinite or NaN."""
+        return all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on exactly."""
@@ -106,17 +115,44 @@ class Learner:
         self.balance.history = state["balance"]
 
     def largest_batch(self, batch: dict[str, Tensor]) -> int:
-        """The largest half, quarter, ... of a batch whose gradients fit into the memory; 0 if not even one crop's."""
+        """The largest half, quarter, ... of a batch that fits into the memory; 0 if not even one crop does.
+
+        The learner is of no use afterwards: every try is a step.
+        """
         count = len(batch["crop"]) // 2
         while count:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                sum(self.losses({name: tensor[:count] for name, tensor in batch.items()}).values()).backward()
+                self.step({name: tensor[:count] for name, tensor in batch.items()})
             except torch.OutOfMemoryError:
                 count //= 2
             else:
                 break
         return count
+
+
+def _warm(step: int) -> float:
+    """The highest decay after ``step`` steps: the weights of the start are soon forgotten."""
+    return (1 + step) / (10 + step)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average's weights and batch norm statistics towards the network's.
+
+    Not PyTorch's ``AveragedModel``: with buffers it averages those that are constants, too, and rounds whole numbers.
+    """
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(value)
+
+
+def model_spec(recipe: Recipe) -> ModelSpec:
+    """The network that a recipe trains."""
+    return ModelSpec(recipe.model, recipe.skeleton, recipe.input_size, recipe.model_options)
 
 
 def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
@@ -130,19 +166,6 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> L
     return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps, pct_start=0.15)
 
 
-def check_device(device: str, precision: str) -> None:
-    """Refuse a device or a precision that cannot be used here.
-
-    Raises:
-        UsageError: with what to do instead.
-    """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use cpu") from error
-    if (
-        precision == "bf16"
-        and device.startswith("cuda")
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
-        raise UsageError(f"{torch.cuda.get_device_name()} has no bf16: --set precision=fp16")
+def _require_precision(precision: str, device: torch.device) -> None:
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UsageError(f"{torch.cuda.get_device_name(device)} has no bf16: --set precision=fp16")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UsageError
 from .models import Heads
 from .recipes import Recipe
 
@@ -141,8 +142,12 @@ def sg_hrnet_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
     """SG-HRNet's two terms (equations 5 to 7): squared differences summed over joints and pixels, and segmentation.
 
     Both are averaged over the batch; unlabelled joints cost nothing.
+
+    Raises:
+        UsageError: the network has no segmentation maps.
     """
-    assert heads.segmentation is not None
+    if heads.segmentation is None:
+        raise UsageError(f"loss sg_hrnet needs the maps of SG-HRNet, which {recipe.model} has not: --set loss=mse")
     squared = (heads.joints - targets.joints) ** 2 * targets.weights[:, :, None, None]
     segmentation = segmentation_bce(heads.segmentation, targets.segmentation)
     return {

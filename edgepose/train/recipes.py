@@ -1,7 +1,8 @@
 """Training set-ups: one frozen dataclass each, with the schedule that its paper prints.
 
 What the papers do not say is the same everywhere: rotation and scale are uniform in their ranges, half of the samples
-are mirrored, and colour is left alone.
+are mirrored, and colour is left alone. (The official code of HRNet and SimpleBaseline draws both from clipped normal
+distributions, leaves 40 % of the crops unturned and shows lower half bodies, too: ranges and schedule are theirs.)
 """
 
 from __future__ import annotations
@@ -18,6 +19,18 @@ _CHOICES = {
     "schedule": ("steps", "cycle"),
     "precision": ("fp32", "bf16", "fp16"),
     "loss": LOSSES,
+}
+#: Lowest and highest value.
+_RANGES = {
+    **dict.fromkeys(("epochs", "batch"), (1, float("inf"))),
+    **dict.fromkeys(("weight_decay", "clip", "gamma", "bone_weight", "segmentation_weight"), (0, 1e6)),
+    "lr": (1e-12, 1e30),
+    "ema": (0, 0.999999),
+    **dict.fromkeys(("sigma", "segmentation_radius"), (0.1, 1000)),
+    "rotation": (0, 180),
+    **dict.fromkeys(("scale_low", "scale_high"), (0.01, 100)),
+    **dict.fromkeys(("half_body", "colour"), (0, 1)),
+    "seed": (0, 2**63),
 }
 
 
@@ -40,7 +53,8 @@ class Recipe:
         milestones: epochs, separated by commas.
         precision: ``bf16``, ``fp16`` (with loss scaling) or ``fp32`` arithmetic; weights are float32.
         clip: largest norm of the gradient; 0 does not clip.
-        ema: decay per step of the averaged weights, which are then the ones tested and kept; 0 keeps the last.
+        ema: decay per step of the averaged weights, which are then the ones tested and kept; at most
+            (1 + step) / (10 + step); 0 keeps the last.
         loss: name of a function in :mod:`edgepose.train.losses`.
         gamma: focusing exponent of the focal L2 loss (DITN equation 6); 0 is plain L2.
         bone_weight: lambda of DITN's equation 10.
@@ -85,12 +99,11 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise UsageError(f"recipe: epochs and batch must be at least 1, got {self.epochs} and {self.batch}")
-        if not 0 < self.scale_low <= self.scale_high:
-            raise UsageError(f"recipe: need 0 < scale_low <= scale_high, got {self.scale_low} and {self.scale_high}")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"recipe: ema must be from 0 to below 1, got {self.ema}")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:  # NaN is in no range
+                raise UsageError(f"recipe: {name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
+        if self.scale_low > self.scale_high:
+            raise UsageError(f"recipe: need scale_low <= scale_high, got {self.scale_low} and {self.scale_high}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"recipe: {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")

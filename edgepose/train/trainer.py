@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 import time
@@ -22,12 +23,11 @@ from tqdm import tqdm
 from ..errors import UsageError
 from ..skeletons import get_skeleton
 from .accuracy import Predictor, score, scored_skeleton
-from .checkpoint import load_pretrained
-from .data import PoseData, describe_skipped, load_data
+from .data import PoseData, PoseSample, describe_skipped, load_data
 from .data.check import draw_check
 from .data.loader import EpochSampler, PoseDataset, make_loader
 from .distributed import Ranks, join
-from .learner import Learner, check_device
+from .learner import Learner, model_spec
 from .models.contract import normalise
 from .recipes import Recipe
 from .run_folder import RunFolder
@@ -60,8 +60,8 @@ def train(
 ) -> Path:
     """Train a network, or go on with a run that was stopped.
 
-    Under ``torchrun`` the processes share every batch; the first one tests and writes. Ctrl-C stops after the step at
-    hand, with everything saved; a second one stops at once.
+    Under ``torchrun`` the processes share every batch; the first one reads, tests and writes the run's folder. Ctrl-C
+    stops after the step at hand, with everything saved; a second one stops at once.
 
     Args:
         recipe: the set-up.
@@ -80,24 +80,21 @@ def train(
             number, or memory or disk ran out.
         KeyboardInterrupt: after Ctrl-C, with the run saved.
     """
-    check_device(device, recipe.precision)
-    training, validation = _load(recipe, data, "train"), _load(recipe, data, "val")
-    scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuses now what could not be tested after an epoch
     with join(device) as ranks:
-        if ranks.is_first:
-            for notice in filter(None, map(describe_skipped, (training, validation))):
-                tqdm.write(notice)
-        loader, sampler = make_loader(
-            PoseDataset(training.samples, recipe), workers, rank=ranks.rank, world=ranks.world
-        )
-        run = Run(recipe, folder, len(loader), ranks, weights)
+        training, validation = _load(recipe, data, "train", ranks), _load(recipe, data, "val", ranks)
+        scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuses now what no epoch could test
+        dataset = PoseDataset(training.samples, recipe)
+        loader, sampler = make_loader(dataset, workers, rank=ranks.rank, world=ranks.world)
+        run = Run(recipe, folder, training.samples, len(loader), ranks, weights)
         with _interrupts() as stop:
-            while run.epoch < recipe.epochs:
-                _train_epoch(run, loader, sampler, stop)
-                tested = (run.epoch + 1) % eval_every == 0 or run.epoch + 1 == recipe.epochs
-                run.finish_epoch(validation if tested else None)
+            while True:
+                if ranks.is_first and run.is_test_due(eval_every):
+                    run.test(validation)
                 ranks.wait()
-    return run.folder.last
+                if run.epoch == recipe.epochs:
+                    return run.folder.last
+                _train_epoch(run, loader, sampler, stop)
+                run.finish_epoch()
 
 
 class Run:
@@ -106,34 +103,45 @@ class Run:
     Args:
         recipe: the set-up.
         folder: of the run.
+        samples: that it trains on.
         steps: optimiser steps per epoch.
         ranks: this process among those that train together.
         weights: checkpoint that a new run starts from.
+
+    Attributes:
+        epoch: epochs that are finished.
+        batch: steps done in the epoch after these.
+        history: a row of figures for every finished epoch.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, steps: int, ranks: Ranks, weights: Path | None = None) -> None:
+    _STATE = ("learner", "data", "epoch", "batch", "history", "seconds", "sums")
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        samples: list[PoseSample],
+        steps: int,
+        ranks: Ranks,
+        weights: Path | None = None,
+    ) -> None:
         self.recipe, self.steps, self.ranks = recipe, steps, ranks
-        self.learner = Learner(recipe, steps, ranks)
+        self.folder, self.data = RunFolder(folder), _fingerprint(samples)
         self.epoch = self.batch = 0
         self.seconds, self.sums = 0.0, defaultdict[str, float](float)
         self.history: list[dict[str, float]] = []
-        if ranks.is_first:
-            RunFolder(folder, recipe)
-        ranks.wait()
-        self.folder = RunFolder(folder, recipe)
-        state = self.folder.load(ranks.device)
+        state = ranks.share(self.folder.load(recipe, self._STATE) if ranks.is_first else None)
+        self.learner = Learner(recipe, steps, ranks, weights if state is None else None)
         if state is not None:
             self._resume(state)
-        elif weights is not None:
-            report = load_pretrained(self.learner.network, weights)
-            if ranks.is_first:
-                tqdm.write(str(report))
+        elif self.learner.loaded is not None:
+            tqdm.write(f"{weights}: {self.learner.loaded}")
 
     def _resume(self, state: dict[str, Any]) -> None:
-        if state["steps"] != self.steps:
+        if state["data"] != self.data:
             raise UsageError(
-                f"{self.folder.path} was begun with {state['steps']} batches per epoch, now there are {self.steps}: "
-                "the data changed; give another -o, and --weights to start from this run's"
+                f"{self.folder.path} was begun with other training samples: give another -o, and --weights to start "
+                "from this run's"
             )
         self.learner.load_state_dict(state["learner"])
         self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
@@ -146,100 +154,146 @@ class Run:
         for name, value in terms.items():
             self.sums[name] += value
 
-    def finish_epoch(self, validation: PoseData | None) -> None:
-        """Test on ``validation`` unless it is None, log, save."""
+    def finish_epoch(self) -> None:
+        """Note the epoch's figures and save."""
         means = {f"loss_{name}": total / self.batch for name, total in self.sums.items()}
-        row = {"epoch": self.epoch + 1, "loss": sum(means.values()), **means, "seconds": self.seconds}
-        row["lr"] = self.learner.schedule.get_last_lr()[0]
+        figures = {"loss": sum(means.values()), **means, "lr": self.learner.schedule.get_last_lr()[0]}
+        self.history.append({"epoch": self.epoch + 1, **figures, "seconds": self.seconds})
         self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, defaultdict(float)
-        if not self.ranks.is_first:
-            return
-        before = [row["score"] for row in self.history if "score" in row]
-        if validation is not None:
-            row["score"] = self._test(validation)
-        self.history.append(row)
-        self.save(best="score" in row and row["score"] > max(before, default=float("-inf")))
-        self.folder.log(self.history)
+        self.save()
 
-    def _test(self, validation: PoseData) -> float:
-        recipe = self.recipe
-        scores = score(
-            torch_predictor(self.learner.result), validation, get_skeleton(recipe.skeleton), recipe.input_size
-        )
+    def is_test_due(self, every: int) -> bool:
+        """True after each ``every``-th epoch and the last one, until it is tested."""
+        due = self.batch == 0 and (self.epoch % every == 0 or self.epoch == self.recipe.epochs)
+        return due and self.epoch > 0 and "score" not in self.history[-1]
+
+    def test(self, validation: PoseData) -> None:
+        """Test the network, note the score, and save: as the best, if it is."""
+        recipe, before = self.recipe, [row["score"] for row in self.history if "score" in row]
+        predictor = torch_predictor(self.learner.result)
+        scores = score(predictor, validation, get_skeleton(recipe.skeleton), recipe.input_size)
         tqdm.write(f"epoch {self.epoch}: {scores.headline}")
-        return scores.value
+        self.history[-1]["score"] = scores.value
+        self.save(best=scores.value > max(before, default=float("-inf")))
 
     def save(self, *, best: bool = False) -> None:
-        """Write the state (in the first process)."""
+        """Write weights, figures and state (in the first process).
+
+        Raises:
+            UsageError: the weights are no numbers, or a file cannot be written; the state before is still there.
+        """
         if not self.ranks.is_first:
             return
-        state = {
-            "learner": self.learner.state_dict(),
-            "steps": self.steps,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "history": self.history,
-            "seconds": self.seconds,
-            "sums": dict(self.sums),
-        }
-        self.folder.save(state, self.learner.result, self.learner.spec, best=best)
+        if not self.learner.is_finite():
+            raise UsageError(
+                f"the weights became infinite or NaN in epoch {self.epoch + (self.batch > 0)}: lower lr, or clip the "
+                f"gradient (--set clip=1); {self.folder.path} keeps the state before"
+            )
+        values = (
+            self.learner.state_dict(),
+            self.data,
+            self.epoch,
+            self.batch,
+            self.history,
+            self.seconds,
+            dict(self.sums),
+        )
+        state = dict(zip(self._STATE, values, strict=True))
+        self.folder.save(self.recipe, state, self.learner.result, self.learner.spec, self.history, best=best)
 
 
 def check_samples(recipe: Recipe, data: str, picture: Path) -> None:
     """Draw augmented training samples with their targets into one picture.
 
     Raises:
-        UsageError: the data cannot be read or do not fit the recipe.
+        UsageError: the data cannot be read or do not fit the recipe, or the network cannot take its crops.
     """
-    draw_check(_load(recipe, data, "train"), recipe, picture)
+    with torch.device("meta"):
+        model_spec(recipe).build()
+    draw_check(_load(recipe, data, "train", Ranks(0, 1, torch.device("cpu"))), recipe, picture)
 
 
-def _load(recipe: Recipe, data: str, split: str) -> PoseData:
+def _load(recipe: Recipe, data: str, split: str, ranks: Ranks) -> PoseData:
     loaded = load_data(data, split)
     if loaded.skeleton != recipe.skeleton:
         raise UsageError(
             f"{data} labels the joints of {loaded.skeleton}, the recipe trains {recipe.skeleton}: "
             f"--set skeleton={loaded.skeleton}, or other data"
         )
+    notice = describe_skipped(loaded)
+    if notice and ranks.is_first:
+        tqdm.write(f"{split}: {notice}")
     return loaded
+
+
+def _fingerprint(samples: list[PoseSample]) -> str:
+    """Tells other samples from these: pictures' names, joints and boxes in their order."""
+    content = hashlib.sha256()
+    for sample in samples:
+        content.update(sample.image.name.encode())
+        for values in (sample.joints, sample.visible, sample.box):
+            content.update(np.ascontiguousarray(values).tobytes())
+    return content.hexdigest()
 
 
 def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list[int]) -> None:
     """The rest of an epoch, from the batch at which the run is."""
-    learner, saved = run.learner, time.perf_counter()
+    saved = time.perf_counter()
     sampler.epoch, sampler.start = run.epoch, run.batch
-    learner.network.train()
+    run.learner.network.train()
     title = f"epoch {run.epoch + 1}/{run.recipe.epochs}"
     with tqdm(total=run.steps, initial=run.batch, desc=title, unit="batch", disable=not run.ranks.is_first) as progress:
         began = time.perf_counter()
-        for batch in loader:
-            indices = batch.pop("index")
-            terms = _step(learner, batch)
-            _require_number(terms, run, [str(loader.dataset.samples[i].image) for i in indices])
+        for batch in _begin(loader):
+            _stop_if(stop, run)
+            images = [str(loader.dataset.samples[i].image) for i in batch.pop("index")]
+            terms = _step(run.learner, batch)
+            _require_number(terms, run, images)
             now = time.perf_counter()
             run.add(terms, now - began)
             began = now
             progress.update()
             progress.set_postfix_str(_progress(run), refresh=False)
-            interrupted = run.ranks.mean({"stop": float(bool(stop))})["stop"] > 0
-            if interrupted or now - saved > _SAVE_EVERY:
+            if now - saved > _SAVE_EVERY:
                 run.save()
                 saved = now
-            if interrupted:
-                tqdm.write(f"stopped in {title} after batch {run.batch}: the same command goes on from here")
-                raise KeyboardInterrupt
+
+
+def _begin(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
+    """The loader's batches. Ctrl-C reaches every process of a terminal; the workers inherit that it is ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _stop_if(stop: list[int], run: Run) -> None:
+    """Save and end the run if Ctrl-C was pressed in any process."""
+    if run.ranks.mean({"stop": float(bool(stop))})["stop"] == 0:
+        return
+    run.save()
+    if run.ranks.is_first:
+        done = f"epoch {run.epoch + 1}, after batch {run.batch}"
+        tqdm.write(f"stopped in {done}: the same command goes on from here")
+    raise KeyboardInterrupt
 
 
 def _step(learner: Learner, batch: dict[str, Tensor]) -> dict[str, float]:
     try:
         return learner.step(batch)
-    except torch.OutOfMemoryError as error:
-        fits = 0 if learner.ranks.world > 1 else learner.largest_batch(batch)
-        advice = f"batch={fits} fits" if fits else "give a smaller batch or smaller crops"
-        raise UsageError(
-            f"{learner.ranks.device} ran out of memory with {len(batch['crop'])} crops of {learner.recipe.height}x"
-            f"{learner.recipe.width}: {advice} (--set batch=..., in another -o)"
-        ) from error
+    except torch.OutOfMemoryError:
+        pass  # with the exception goes the memory that its frames hold; only then is there something to measure
+    if learner.ranks.device.type == "cuda":
+        torch.cuda.empty_cache()
+    fits = 0 if learner.ranks.world > 1 else learner.largest_batch(batch)
+    advice = f"batch={fits} fits" if fits else "give a smaller batch or smaller crops"
+    raise UsageError(
+        f"{learner.ranks.device} ran out of memory with {len(batch['crop'])} crops of {learner.recipe.height}x"
+        f"{learner.recipe.width}: {advice} (--set batch=..., in another -o)"
+    )
 
 
 def _require_number(terms: dict[str, float], run: Run, images: list[str]) -> None:
@@ -271,6 +325,7 @@ def _interrupts() -> Iterator[list[int]]:
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
+        tqdm.write("stopping after this step; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgepose.train.distributed import Ranks, join  # noqa: E402
-from edgepose.train.learner import Learner, check_device  # noqa: E402
+from edgepose.train.learner import Learner  # noqa: E402
 from edgepose.train.recipes import Recipe, get_recipe  # noqa: E402
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -91,16 +91,20 @@ def test_milestones_lower_the_rate_to_a_tenth():
 
 
 def test_the_average_follows_the_weights():
-    learner, batch = Learner(small(ema="0.75", lr="0.01"), 4, ALONE), random_batch(2)
+    learner, batch = Learner(small(ema="0.25", lr="0.01"), 4, ALONE), random_batch(2)
     learner.network.train()
-    name = "backbone.conv1.weight"
-    seen = []
-    for _ in range(3):
+    names = ("backbone.conv1.weight", "backbone.bn1.running_mean")
+    want = {name: learner.network.state_dict()[name].clone() for name in names}
+    for decay in (2 / 11, 3 / 12, 0.25):  # (1 + step) / (10 + step) is 4 / 13 at the third
         learner.step(batch)
-        seen.append(learner.network.state_dict()[name].clone())
-    want = 0.75 * (0.75 * seen[0] + 0.25 * seen[1]) + 0.25 * seen[2]
-    torch.testing.assert_close(learner.result.state_dict()[name], want)
-    assert not torch.equal(want, seen[2])
+        want = {name: decay * mean + (1 - decay) * learner.network.state_dict()[name] for name, mean in want.items()}
+    for name in names:
+        torch.testing.assert_close(learner.result.state_dict()[name], want[name])
+        assert not torch.equal(want[name], learner.network.state_dict()[name])
+    assert learner.result.state_dict()["backbone.bn1.num_batches_tracked"] == 3
+    for kept, mean in zip(learner.network.buffers(), learner.result.buffers(), strict=True):
+        if kept.ndim != 1 or not kept.is_floating_point():  # constants, and counters
+            assert torch.equal(kept, mean)
 
 
 def test_clipping_bounds_what_the_optimiser_sees():
@@ -143,8 +147,8 @@ def test_the_largest_batch_that_fits_is_found(monkeypatch):
 def test_a_device_that_is_not_there_is_refused():
     from edgepose.errors import UsageError
 
-    with pytest.raises(UsageError, match=r"device 'cuda:99' cannot be used: .*; use cpu"):
-        check_device("cuda:99", "fp32")
+    with pytest.raises(UsageError, match=r"device 'cuda:99' cannot be used: .*; use cpu"), join("cuda:99"):
+        pass
 
 
 def test_a_process_alone_needs_no_torchrun():
@@ -152,6 +156,7 @@ def test_a_process_alone_needs_no_torchrun():
         assert ranks == ALONE
         assert ranks.is_first
         assert ranks.mean({"a": 1.5}) == {"a": 1.5}
+        assert ranks.share("x") == "x"
 
 
 #: Three steps' gradients in float64 with frozen batch norms; the loss ratios of the dynamic weights enter the last.

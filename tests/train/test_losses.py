@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgepose.errors import UsageError  # noqa: E402
 from edgepose.train import losses as L  # noqa: E402
 from edgepose.train.models import Heads  # noqa: E402
 from edgepose.train.recipes import LOSSES, Recipe, get_recipe  # noqa: E402
@@ -153,3 +154,9 @@ def test_dynamic_weights_by_hand():
 
 def test_every_named_loss_exists():
     assert tuple(L.LOSS_FUNCTIONS) == LOSSES
+
+
+def test_a_network_without_maps_is_refused_the_loss_on_them():
+    joints = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(UsageError, match="needs the maps of SG-HRNet, which ditn_hrnet_w32 has not: --set loss=mse"):
+        L.sg_hrnet_loss(Heads(joints), targets(joints, torch.ones(1, 1)), RECIPE)

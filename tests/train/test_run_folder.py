@@ -8,13 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgepose.errors import UsageError  # noqa: E402
+from edgepose.train import run_folder  # noqa: E402
 from edgepose.train.checkpoint import ModelSpec, load_weights  # noqa: E402
 from edgepose.train.recipes import get_recipe  # noqa: E402
 from edgepose.train.run_folder import RunFolder  # noqa: E402
 
 RECIPE = get_recipe("ditn_lite_lsp")
 SPEC = ModelSpec("ditn_lite", "lsp14", (64, 64))
-CPU = torch.device("cpu")
+KEYS = ("epoch", "x")
 
 
 @pytest.fixture(scope="module")
@@ -28,47 +29,87 @@ def same_weights(path: Path, network: torch.nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
 
 
+def save(folder: RunFolder, network: torch.nn.Module, epoch: int, **more: bool) -> None:
+    folder.save(RECIPE, {"epoch": epoch, "x": torch.tensor([float(epoch)])}, network, SPEC, [], **more)
+
+
 def test_a_state_comes_back(tmp_path, network):
-    folder = RunFolder(tmp_path / "run", RECIPE)
-    assert folder.load(CPU) is None
-    folder.save({"epoch": 1, "x": torch.tensor([1.0, 2.0])}, network, SPEC, best=False)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.load(RECIPE, KEYS) is None
+    save(folder, network, 1)
     assert not folder.best.exists()
-    folder.save({"epoch": 2, "x": torch.tensor([3.0])}, network, SPEC, best=True)
+    save(folder, network, 2, best=True)
     assert same_weights(folder.last, network)
     assert same_weights(folder.best, network)
-    state = RunFolder(tmp_path / "run", RECIPE).load(CPU)
+    state = RunFolder(tmp_path / "run").load(RECIPE, KEYS)
     assert state["epoch"] == 2
-    assert state["x"].tolist() == [3.0]
+    assert state["x"].tolist() == [2.0]
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a checkpoint", None])
-def test_a_damaged_state_falls_back_to_the_one_before(tmp_path, network, damage):
-    folder = RunFolder(tmp_path / "run", RECIPE)
+@pytest.mark.parametrize("damage", ["empty", "cut", "other", "foreign"])
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path, network, damage, capsys):
+    folder = RunFolder(tmp_path / "run")
     for epoch in (1, 2):
-        folder.save({"epoch": epoch}, network, SPEC, best=False)
+        save(folder, network, epoch)
     last = folder.path / "last.pt"
-    last.write_bytes(last.read_bytes()[:-100] if damage is None else damage)
-    with pytest.warns(UserWarning, match=r"last.pt is damaged .*: going on from previous.pt"):
-        assert folder.load(CPU) == {"epoch": 1}
-    (folder.path / "previous.pt").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"last.pt is damaged.*previous.pt is damaged.*remove the folder"):
-        folder.load(CPU)
+    content = {"empty": b"", "cut": last.read_bytes()[:-100], "other": b"PK\x03\x04 not a checkpoint"}.get(damage)
+    if content is None:
+        torch.save({"weights": 1}, last)
+    else:
+        last.write_bytes(content)
+    assert folder.load(RECIPE, KEYS)["epoch"] == 1
+    assert f"{last} is damaged: going on from previous.pt, the state before it" in capsys.readouterr().out
+    save(folder, network, 3)
+    last.write_bytes(b"")
+    assert folder.load(RECIPE, KEYS)["epoch"] == 1, "the good state was pushed out by the damaged one"
+
+
+def test_states_that_are_all_damaged_are_refused_and_kept(tmp_path, network):
+    folder = RunFolder(tmp_path / "run")
+    for epoch in (1, 2):
+        save(folder, network, epoch)
+    for name in ("last.pt", "previous.pt"):
+        (folder.path / name).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"last.pt and previous.pt cannot be read; give another -o"):
+            folder.load(RECIPE, KEYS)
 
 
 def test_a_kill_between_the_two_renames_loses_one_save(tmp_path, network):
-    folder = RunFolder(tmp_path / "run", RECIPE)
-    folder.save({"epoch": 1}, network, SPEC, best=False)
+    folder = RunFolder(tmp_path / "run")
+    save(folder, network, 1)
     (folder.path / "last.pt").rename(folder.path / "previous.pt")
-    assert folder.load(CPU) == {"epoch": 1}
+    assert folder.load(RECIPE, KEYS)["epoch"] == 1
 
 
-def test_a_folder_of_another_recipe_is_refused(tmp_path):
-    RunFolder(tmp_path / "run", RECIPE)
+def test_a_folder_of_another_recipe_is_refused(tmp_path, network):
+    folder = RunFolder(tmp_path / "run")
+    save(folder, network, 1)
     with pytest.raises(UsageError, match=r"begun with another recipe \(lr was 0.002, now 0.1\)"):
-        RunFolder(tmp_path / "run", get_recipe("ditn_lite_lsp", {"lr": "0.1"}))
-    (tmp_path / "run" / "recipe.json").write_text("{")
-    with pytest.raises(UsageError, match=r"recipe.json is damaged"):
-        RunFolder(tmp_path / "run", RECIPE)
+        folder.load(get_recipe("ditn_lite_lsp", {"lr": "0.1"}), KEYS)
+    for damage in ("{", "[]"):
+        (tmp_path / "run" / "recipe.json").write_text(damage)
+        with pytest.raises(UsageError, match=r"recipe.json is damaged"):
+            folder.load(RECIPE, KEYS)
+
+
+def test_a_start_that_failed_claims_no_folder(tmp_path):
+    RunFolder(tmp_path / "run").load(RECIPE, KEYS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_state_knows_of_is_on_the_disk(tmp_path, network, monkeypatch):
+    """The state is written last, so that a save that fails halfway is made again."""
+    folder = RunFolder(tmp_path / "run")
+    save(folder, network, 1)
+
+    def full(*_):
+        raise UsageError("cannot write: No space left on device")
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
+    with pytest.raises(UsageError, match="No space"):
+        save(folder, network, 2, best=True)
+    assert folder.load(RECIPE, KEYS)["epoch"] == 1
 
 
 #: A full disk, as far as one process can have one: no file may grow beyond 200 kB.
@@ -77,33 +118,33 @@ import resource, signal, sys
 sys.path.insert(0, {here!r})
 from test_run_folder import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-folder = RunFolder(Path({folder!r}), RECIPE)
+folder = RunFolder(Path({folder!r}))
 network = SPEC.build()
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
-    folder.save({{"epoch": 2, "network": network.state_dict()}}, network, SPEC, best=True)
+    save(folder, network, 2)
 except UsageError as error:
     print("refused:", error)
 """
 
 
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, network):
-    folder = RunFolder(tmp_path / "run", RECIPE)
-    folder.save({"epoch": 1}, network, SPEC, best=False)
+    folder = RunFolder(tmp_path / "run")
+    save(folder, network, 1)
     script = tmp_path / "full.py"
     script.write_text(FULL.format(here=str(Path(__file__).parent), folder=str(folder.path)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
-    assert done.stdout.startswith(f"refused: cannot write {folder.path / 'last.pt'}"), done.stderr[-1000:]
-    assert folder.load(CPU) == {"epoch": 1}
+    assert done.stdout.startswith(f"refused: cannot write {folder.path / 'last.safetensors'}"), done.stderr[-1000:]
+    assert folder.load(RECIPE, KEYS)["epoch"] == 1
     assert same_weights(folder.last, network)
     assert not list(folder.path.glob(".*")), "temporary files are left"
 
 
-def test_metrics_have_a_line_per_epoch_and_tensorboard_the_same(tmp_path):
-    folder = RunFolder(tmp_path / "run", RECIPE)
+def test_metrics_have_a_line_per_epoch_and_tensorboard_the_same(tmp_path, network):
+    folder = RunFolder(tmp_path / "run")
     history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "score": 40.0}]
-    folder.log(history[:1])
-    folder.log(history)
+    for rows in (history[:1], [*history[:1], {"epoch": 2, "loss": 0.25}], history):  # the last is saved again, tested
+        folder.save(RECIPE, {}, network, SPEC, rows)
     with (folder.path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows == [{"epoch": "1", "loss": "0.5", "score": ""}, {"epoch": "2", "loss": "0.25", "score": "40.0"}]

@@ -58,6 +58,7 @@ def require_equal_runs(first: Path, second: Path) -> None:
 
 
 def start(lsp: str, folder: Path, *more: str) -> subprocess.Popen:
+    """In a process group of its own, as a terminal makes one."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [*COMMAND, "--data", lsp, "-o", str(folder), *more],
@@ -65,6 +66,7 @@ def start(lsp: str, folder: Path, *more: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -92,7 +94,7 @@ def test_a_run_writes_what_it_promises(whole):
 def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
     process = start(lsp, tmp_path / "run", "--workers=0")
     wait_for_epoch(process, tmp_path / "run", 2)
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(metrics(tmp_path / "run")) < 4
@@ -101,9 +103,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
 
 
 def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
+    """Sent to the whole group, workers included, as a terminal does."""
     process = start(lsp, tmp_path / "run", "--workers=1")
     wait_for_epoch(process, tmp_path / "run", 1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err[-2000:]
     assert "stopped in epoch" in out
@@ -125,7 +128,7 @@ def test_a_stop_after_any_batch_goes_on_exactly(lsp, whole, tmp_path, monkeypatc
     monkeypatch.setattr(trainer.Run, "add", stop_once)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, lsp, tmp_path / "run", workers=0)
-    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["batch"] in (5, 6)
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["batch"] == 5
     train(RECIPE, lsp, tmp_path / "run", workers=0)
     require_equal_runs(whole, tmp_path / "run")
 
@@ -136,20 +139,20 @@ def test_a_finished_run_is_left_as_it_is(lsp, whole):
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
-def test_a_damaged_state_costs_one_save(lsp, whole, tmp_path):
+def test_a_damaged_state_costs_one_save(lsp, whole, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     for path in whole.iterdir():
         if path.is_file():
             (tmp_path / "run" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "run" / "last.pt").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match=r"going on from previous.pt"):
-        train(RECIPE, lsp, tmp_path / "run", workers=0)
+    train(RECIPE, lsp, tmp_path / "run", workers=0)
+    assert "going on from previous.pt" in capsys.readouterr().out
     require_equal_runs(whole, tmp_path / "run")
 
 
 def test_other_data_in_the_same_folder_are_refused(whole, tmp_path):
     other = f"lsp:{make_lsp(tmp_path / 'other', persons=10)}"
-    with pytest.raises(UsageError, match=r"begun with 12 batches per epoch, now there are 4: the data changed"):
+    with pytest.raises(UsageError, match=r"run was begun with other training samples"):
         train(RECIPE, other, whole, workers=0)
 
 
@@ -180,31 +183,89 @@ def test_nan_names_the_batch_and_its_images(lsp, tmp_path):
         train(replace(RECIPE, lr=1e30), lsp, tmp_path / "run", workers=0)
 
 
-def test_out_of_memory_says_which_batch_fits(lsp, tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch):
+    """The last step of an epoch may ruin them after a loss that was a number."""
+    step = trainer.Learner.step
 
-    monkeypatch.setattr(trainer.Learner, "step", full)
+    def ruin(learner, batch):
+        terms = step(learner, batch)
+        torch.nn.init.constant_(learner.network.spatial.bn.bias, float("inf"))
+        return terms
+
+    monkeypatch.setattr(trainer.Learner, "step", ruin)
+    with pytest.raises(UsageError, match=r"weights became infinite or NaN in epoch 1: lower lr"):
+        train(replace(RECIPE, batch=24), lsp, tmp_path / "run", workers=0)
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_a_test_that_fails_costs_no_epoch(lsp, whole, tmp_path, monkeypatch):
+    """A damaged picture of the val split, say; once it is mended, the same command tests and goes on."""
+
+    def fail(*_, **__):
+        raise UsageError("the picture is damaged")
+
+    monkeypatch.setattr(trainer, "score", fail)
+    with pytest.raises(UsageError, match="damaged"):
+        train(RECIPE, lsp, tmp_path / "run", workers=0)
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["epoch"] == 2
+    monkeypatch.undo()
+    train(RECIPE, lsp, tmp_path / "run", workers=0)
+    require_equal_runs(whole, tmp_path / "run")
+
+
+def test_out_of_memory_says_which_batch_fits(lsp, tmp_path, monkeypatch):
+    step = trainer.Learner.step
+
+    def little_memory(learner, batch):
+        if len(batch["crop"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(learner, batch)
+
+    monkeypatch.setattr(trainer.Learner, "step", little_memory)
     with pytest.raises(
         UsageError, match=r"cpu ran out of memory with 2 crops of 64x64: batch=1 fits \(--set batch=..."
     ):
         train(RECIPE, lsp, tmp_path / "run", workers=0)
 
 
-def test_two_processes_train_one_run(lsp, tmp_path):
-    """The same batches, shared; batch norms see half of each, so the weights differ a little from one process's."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "edgepose"]
+#: Leaves every process after the second epoch.
+LEAVE = """
+from edgepose.train.trainer import Run
+finish = Run.finish_epoch
+def finish_and_leave(run):
+    finish(run)
+    if run.epoch == 2:
+        raise SystemExit(0)
+Run.finish_epoch = finish_and_leave
+"""
+
+
+def run_two(lsp: str, folder: Path, prelude: str = "") -> str:
+    """Two processes under torchrun; ``RANK`` in the folder's name gives each its own. Returns what they said."""
+    script = "import os; from edgepose.cli import main" + prelude
+    folder_text = f"{str(folder)!r}.replace('RANK', os.environ['RANK'])"
+    script += f"\nraise SystemExit(main([*{COMMAND[3:]!r}, '--data', {lsp!r}, '-o', {folder_text}, '--workers=0']))"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     done = subprocess.run(
-        [*torchrun, *COMMAND[3:], "--set=epochs=2", "--data", lsp, "-o", str(tmp_path / "run"), "--workers=0"],
+        [*torchrun, sys.executable, "-c", script],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("PCK@0.2") == 1, "one process tests and talks"
-    rows = metrics(tmp_path / "run")
-    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_processes_train_one_run_and_go_on_without_a_shared_folder(lsp, tmp_path):
+    """Batch norms see half of each batch, so the weights are not one process's; but they are those of two, unbroken."""
+    said = run_two(lsp, tmp_path / "whole")
+    assert said.count("PCK@0.2") == 2, "one process tests and talks"
+    run_two(lsp, tmp_path / "nodeRANK", LEAVE)
+    assert [row["epoch"] for row in metrics(tmp_path / "node0")] == ["1", "2"]
+    run_two(lsp, tmp_path / "nodeRANK")
+    assert not (tmp_path / "node1").exists()
+    require_equal_runs(tmp_path / "whole", tmp_path / "node0")
 
 
 def test_samples_are_drawn_for_a_look(lsp, tmp_path):
