@@ -47,8 +47,8 @@ def coco_results(
         box_scores: (N,) of the boxes.
         areas: (N,) of the crops' regions in square pixels, by which poses are compared with each other.
         sigmas: (J,) of the skeleton.
-        suppress: :func:`edgepose.metrics.oks_nms` or ``soft_oks_nms``. This, ``limit`` and ``joint_score`` are by default
-            those of HRNet's published protocol; its reference numbers vary them.
+        suppress: :func:`edgepose.metrics.oks_nms` or ``soft_oks_nms``. The defaults of this, ``limit`` and
+            ``joint_score`` are HRNet's published protocol; its reference numbers vary them.
         limit: its OKS.
         joint_score: see :func:`edgepose.metrics.person_scores`.
 

@@ -6,6 +6,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ from .bundle import open_bundle
 from .errors import UsageError
 from .files import write_text
 from .geometry import CROP_PADDING, Size, crop_regions, region_affine, transform_points, warp_crop
-from .images import contact_sheet, read_image, write_image
+from .images import IMAGE_SUFFIXES, contact_sheet, read_image, write_image
 from .machine import environment
 from .runtime.backends import open_session
 from .runtime.pose import PoseEstimator
@@ -197,6 +198,28 @@ def evaluate(
         crop_padding=network.crop_padding,
         scores=scores,
     )
+
+
+def check_outputs(worst: Path | None, *others: Path | None) -> None:
+    """Refuse at once what an evaluation could not write in the end. Nothing is left on the disk.
+
+    Args:
+        worst: for :meth:`Accuracy.draw_worst`; None where it is not wanted.
+        others: for :meth:`Accuracy.save` and :meth:`Accuracy.save_results`; None where they are not wanted.
+
+    Raises:
+        UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
+    """
+    if worst and worst.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UsageError(f"cannot write picture {worst}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    for path in filter(None, (worst, *others)):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

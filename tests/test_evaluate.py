@@ -18,7 +18,7 @@ scipy_io = pytest.importorskip("scipy.io")
 from edgepose import evaluate as evaluate_module  # noqa: E402
 from edgepose.bundle import Manifest, write_manifest  # noqa: E402
 from edgepose.errors import UsageError  # noqa: E402
-from edgepose.evaluate import Accuracy, evaluate  # noqa: E402
+from edgepose.evaluate import Accuracy, check_outputs, evaluate  # noqa: E402
 from edgepose.geometry import crop_regions, region_affine, transform_points  # noqa: E402
 from edgepose.heatmaps import encode_joints  # noqa: E402
 from edgepose.runtime.session import Arrays, TensorSpec  # noqa: E402
@@ -228,6 +228,45 @@ def test_the_worst_persons_are_drawn(accuracy: Accuracy, tmp_path: Path) -> None
     assert tuple(second[y - 60, x]) == orange
     with pytest.raises(UsageError, match=r"cannot write picture .*worst\.txt: its name must end in one of"):
         accuracy.draw_worst(tmp_path / "worst.txt")
+
+
+def test_places_that_can_be_written_are_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("old")
+    check_outputs(tmp_path / "new" / "folder" / "x.PNG", tmp_path / "old.json", tmp_path / "x", None)
+    check_outputs(None)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
+    assert (tmp_path / "old.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("worst.txt", r"cannot write picture .*worst\.txt: its name must end in one of \.jpg"),
+        ("worst", r"cannot write picture .*worst: its name must end in one of \.jpg"),
+        ("folder.png", r"cannot write .*folder\.png: it is a folder, expected the name of a file"),
+        ("file/new/x.png", r"cannot write .*file/new/x\.png: Not a directory"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=message):
+        check_outputs(tmp_path / name)
+    if name.endswith(".png"):
+        with pytest.raises(UsageError, match=message):
+            check_outputs(None, tmp_path / "x.json", tmp_path / name)
+
+
+def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any user but root would see it."""
+
+    def refused(**options: Path) -> None:
+        assert options == {"dir": tmp_path}
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(evaluate_module, "TemporaryFile", refused)
+    with pytest.raises(UsageError, match=r"cannot write .*new/x\.json: Permission denied"):
+        check_outputs(None, tmp_path / "new/x.json")
 
 
 def test_what_cannot_be_evaluated_is_refused(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import warnings
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,6 +43,7 @@ class PoseDataset(Dataset):
                 f"the data label {labelled} joints, the recipe's skeleton {recipe.skeleton} has {wanted}: "
                 "--set skeleton=... or give other data"
             )
+        self._damaged: set[Path] = set()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,12 +63,13 @@ class PoseDataset(Dataset):
 
         Returns:
             ``crop`` uint8 (H, W, 3) RGB; float32: ``joints`` (J, h, w), ``weights`` (J,), ``bones`` (B, h, w) and
-            ``segmentation`` (h, w). A picture that cannot be read is a black crop without labels, and a warning.
+            ``segmentation`` (h, w). A picture that cannot be read is a black crop without labels, and a line on stderr
+            the first time.
         """
         recipe, size = self.recipe, self.recipe.input_size
         matrix = augmentation.affine(sample, self.skeleton, size)
         points, visible = augmentation.place(sample, self.skeleton, matrix)
-        picture = _read_or_warn(sample)
+        picture = self._read(sample.image)
         if picture is None:
             crop, visible = np.zeros((*size, 3), np.uint8), np.zeros_like(visible)
         else:
@@ -83,14 +85,15 @@ class PoseDataset(Dataset):
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-
-def _read_or_warn(sample: PoseSample) -> NDArray[np.uint8] | None:
-    """The picture, or None with a warning: one damaged file does not end a run of days."""
-    try:
-        return read_image(sample.image)
-    except UsageError as error:
-        warnings.warn(f"a training picture is left out: {error}", stacklevel=2)
-        return None
+    def _read(self, image: Path) -> NDArray[np.uint8] | None:
+        """The picture, or None with a line on stderr: one damaged file does not end a run of days."""
+        try:
+            return read_image(image)
+        except UsageError as error:
+            if image not in self._damaged:  # once in each worker, not in every epoch
+                self._damaged.add(image)
+                print(f"a training picture is left out: {error}", file=sys.stderr)
+            return None
 
 
 class EpochSampler(Sampler):
@@ -126,10 +129,13 @@ class EpochSampler(Sampler):
             yield from ((self.epoch, int(index)) for index in order[first : first + self.share])
 
 
-def _begin_worker(_: int) -> None:
-    """One thread, and Ctrl-C is left to the training process, which ends its workers when it has saved."""
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """Says nothing: :func:`make_loader` has said it in one line, PyTorch's is a paragraph with each iterator."""
+
+
+def _one_thread(_: int) -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_loader(
@@ -142,7 +148,7 @@ def make_loader(
 
     Args:
         dataset: of at least ``world`` samples; with fewer than the recipe's batch, all of them are one batch.
-        workers: processes that make batches; 0 makes them in this one. More than there are cores is warned about.
+        workers: processes that make batches; 0 makes them in this one. More than there are cores is said on stderr.
         rank, world: this process among those that train together; each gets an equal share of every batch.
 
     Raises:
@@ -156,21 +162,19 @@ def make_loader(
             f"set batch to a multiple of {world}, for at least as many samples"
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers > cores:
-        warnings.warn(f"{workers} workers share {cores} cores: --workers {cores} is enough", stacklevel=2)
+    if workers > cores and rank == 0:
+        print(f"{workers} workers share {cores} cores: --workers {cores} is enough", file=sys.stderr)
     sampler = EpochSampler(len(dataset), recipe.seed, batch, rank=rank, world=world)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # PyTorch's paragraph about the same
-        loader = DataLoader(
-            dataset,
-            batch_size=sampler.share,
-            sampler=sampler,
-            num_workers=workers,
-            drop_last=True,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_begin_worker,
-            multiprocessing_context="spawn" if workers else None,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-        )
+    loader = _Loader(
+        dataset,
+        batch_size=sampler.share,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
     return loader, sampler
