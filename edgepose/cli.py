@@ -64,8 +64,9 @@ def _train(a: argparse.Namespace) -> None:
 def _eval(a: argparse.Namespace) -> None:
     if a.target.is_file():  # a checkpoint; a bundle runs on any backend
         _need_torch("train", "tqdm")
-    from .evaluate import evaluate
+    from .evaluate import check_outputs, evaluate
 
+    check_outputs(a.worst, a.json, a.results)  # before hours of work
     accuracy = evaluate(
         a.target,
         a.data,
