@@ -31,9 +31,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edgepose: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as head, has seen enough; Python would complain again at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _close_stdout()
     return 0
+
+
+def _show(figures: object) -> None:
+    """Print, before files are written: one that cannot be loses no figures, and a reader that leaves loses no file."""
+    try:
+        print(figures, flush=True)
+    except BrokenPipeError:
+        _close_stdout()
+
+
+def _close_stdout() -> None:
+    """The reader, such as ``head``, has seen enough; Python would complain again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: Exception, code: int, debug: bool) -> int:
@@ -76,7 +89,7 @@ def _eval(a: argparse.Namespace) -> None:
         backend=a.backend,
         shared_joints=a.shared_joints,
     )
-    print(accuracy.table())  # first: a file that cannot be written loses no figures
+    _show(accuracy.table())
     if a.json:
         accuracy.save(a.json)
     if a.worst:
@@ -107,7 +120,7 @@ def _verify(a: argparse.Namespace) -> None:
 
     bundle = open_bundle(a.bundle)
     report, folder = verify(bundle, a.backend), a.report or bundle.reports
-    print(report)  # first: a place that cannot be written loses no figures
+    _show(report)
     report.write(folder)
     print(f"report: {folder / 'verify.html'}")
     report.require_passed()
@@ -121,14 +134,14 @@ def _bench(a: argparse.Namespace) -> None:
     bundle = open_bundle(a.bundle)
     if a.source is None:
         figures = bench(bundle, a.backend, a.batch)
-        print(figures)  # first: a place that cannot be written loses no figures
+        _show(figures)
         figures.write(a.json or bundle.reports / "bench.json")
         return
     if len(a.backend) > 1:
         raise UsageError(f"bench --source measures one backend, got {', '.join(a.backend)}")
     backend = "auto" if a.backend == ("all",) else a.backend[0]
     frames = bench_pipeline(bundle, a.source, a.detector, backend, a.frames)
-    print(frames)
+    _show(frames)
     frames.write(a.json or bundle.reports / "bench-pipeline.json")
 
 

@@ -117,6 +117,20 @@ def test_as_a_program(tmp_path: Path) -> None:
     )
 
 
+def test_a_reader_that_leaves_costs_no_file() -> None:
+    script = (
+        "from edgepose.cli import _show; import sys; _show('x' * 10**6); _show('y'); sys.stderr.write('wrote files')"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    assert program.stderr is not None
+    assert program.stderr.read() == "wrote files"
+    assert program.wait() == 0
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stop() -> str:
         raise KeyboardInterrupt
