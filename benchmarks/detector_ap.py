@@ -27,7 +27,7 @@ PERSON = 1
 FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 #: Average precision ranks every box, the unlikely ones too.
 LEAST_SCORE = 0.01
-BLOCKS, CALLS = 12, 10
+BLOCKS, CALLS = 8, 5
 
 
 def precision(detector: NetworkDetector, truth: Any, folder: Path) -> dict[str, float]:

@@ -23,8 +23,9 @@ _PERSON = 0
 #: The detector that comes with the package: its name, and its graph.
 SHIPPED_NAME = "person_lite"
 SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NAME}.onnx"
-#: Least score of a person, unless another one is asked for.
-THRESHOLD = 0.4
+#: Least score of a person, unless another one is asked for: of YOLOX, and of a network that decodes its boxes itself,
+#: whose score is how well the box is thought to fit.
+YOLOX_THRESHOLD, PEAK_THRESHOLD = 0.4, 0.25
 #: Of two boxes that overlap by more than this IoU, the more certain stays.
 NMS = 0.5
 
@@ -127,7 +128,7 @@ class YoloxDetector(NetworkDetector):
         UsageError: the network's inputs or outputs are not YOLOX's.
     """
 
-    def __init__(self, session: Session, threshold: float = THRESHOLD, nms: float = NMS) -> None:
+    def __init__(self, session: Session, threshold: float = YOLOX_THRESHOLD, nms: float = NMS) -> None:
         super().__init__(session, _check_yolox(session), threshold, nms)
         self._cells = yolox_cells(self.size)
 
@@ -152,7 +153,7 @@ class PeakDetector(NetworkDetector):
         UsageError: the network's inputs or outputs are others.
     """
 
-    def __init__(self, session: Session, threshold: float = THRESHOLD, nms: float = NMS) -> None:
+    def __init__(self, session: Session, threshold: float = PEAK_THRESHOLD, nms: float = NMS) -> None:
         super().__init__(session, _check_peaks(session), threshold, nms)
 
     def blob(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -170,25 +171,27 @@ def detector_graph(detector: Path | str) -> Path:
 
 
 def open_detector(
-    detector: Path | str, backend: str = "onnxruntime", *, threshold: float = THRESHOLD
+    detector: Path | str, backend: str = "onnxruntime", *, threshold: float | None = None
 ) -> NetworkDetector:
     """Open a detector; its kind is seen from its inputs and outputs.
 
     Args:
         detector: an ONNX file, or ``person_lite`` for the one that comes with the package.
         backend: ``onnxruntime`` or ``openvino``.
-        threshold: least score of a person.
+        threshold: least score of a person; None for the kind's own.
 
     Raises:
         UsageError: the file cannot be loaded on this backend, or is of no known kind.
     """
     session = open_graph(detector_graph(detector), backend)
     decodes = {spec.name for spec in session.outputs} == {"boxes", "scores"}
+    options = {} if threshold is None else {"threshold": threshold}
     try:
-        return (PeakDetector if decodes else YoloxDetector)(session, threshold)
+        return PeakDetector(session, **options) if decodes else YoloxDetector(session, **options)
     except UsageError as error:
         session.close()
-        raise UsageError(f"detector {detector}: {error}") from None
+        other = "" if decodes else "; or a network that decodes its boxes itself, with the outputs boxes and scores"
+        raise UsageError(f"detector {detector}: {error}{other}") from None
 
 
 def fitted_size(source: Size, size: Size) -> Size:

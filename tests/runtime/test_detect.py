@@ -1,4 +1,4 @@
-"""YOLOX by value: letterbox, decoding, NMS, the way back, and real persons."""
+"""Detectors by value: letterbox, decoding, NMS, the way back, and real persons."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgepose
 from edgepose.errors import CheckError, UsageError
 from edgepose.images import read_image
+from edgepose.photos import PEOPLE, load_photo
 from edgepose.runtime.detect import (
+    PeakDetector,
     YoloxDetector,
     box_iou,
     decode_yolox,
@@ -119,6 +122,15 @@ def test_boxes_come_back_in_source_pixels(source: tuple[int, int], box: tuple, e
     np.testing.assert_allclose(found.scores, [0.81], rtol=1e-6)
 
 
+def test_each_kind_has_a_threshold_of_its_own() -> None:
+    picture = np.zeros((64, 128, 3), np.uint8)
+    yolox = FakeYolox(prediction((10, 20, 50, 60), 0.7, 0.5, 20)[None])
+    peaks = FakePeaks([(10, 20, 50, 60)], [0.35])
+    assert (len(YoloxDetector(yolox)(picture).boxes), len(PeakDetector(peaks)(picture).boxes)) == (0, 1)
+    assert len(YoloxDetector(yolox, threshold=0.3)(picture).boxes) == 1
+    assert len(PeakDetector(peaks, threshold=0.4)(picture).boxes) == 0
+
+
 def test_threshold_and_boxes_outside_the_picture() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)  # the right half of the input is padding
     weak = YoloxDetector(FakeYolox(prediction((10, 20, 50, 60), 0.6, 0.6, 20)[None]))
@@ -169,12 +181,112 @@ def test_networks_that_are_not_yolox_are_refused(inputs: list, outputs: list) ->
         YoloxDetector(session)
 
 
+class FakePeaks:
+    """A network that decodes its own boxes: answers with given ones, and keeps what it was fed."""
+
+    backend = "fake"
+
+    def __init__(self, boxes: list[tuple], scores: list[float]) -> None:
+        count = max(len(scores), 1)
+        self.inputs = (TensorSpec("images", (None, 64, 128, 3), np.dtype(np.uint8)),)
+        self.outputs = (TensorSpec("boxes", (None, count, 4), FLOAT), TensorSpec("scores", (None, count), FLOAT))
+        self.boxes, self.scores = np.array(boxes, np.float32).reshape(1, -1, 4), np.array(scores, np.float32)[None]
+        self.fed: np.ndarray | None = None
+
+    def run(self, feeds: Arrays) -> Arrays:
+        self.fed = feeds["images"]
+        return {"boxes": self.boxes, "scores": self.scores}
+
+    def close(self) -> None:
+        pass
+
+
+def test_peak_network_is_fed_the_letterboxed_picture_as_it_is() -> None:
+    session = FakePeaks([], [])
+    found = PeakDetector(session)(np.full((32, 32, 3), (10, 20, 30), np.uint8))
+    assert session.fed is not None
+    assert (session.fed.dtype, session.fed.shape) == (np.uint8, (1, 64, 128, 3))
+    assert session.fed[0, 5, 5].tolist() == [10, 20, 30]
+    assert session.fed[0, 5, 100].tolist() == [114, 114, 114]
+    assert (found.boxes.shape, found.scores.shape) == ((0, 4), (0,))
+
+
+def test_peaks_come_back_in_source_pixels_the_best_of_each_pile() -> None:
+    boxes = [(10, 20, 50, 60), (11, 20, 50, 60), (60, 0, 80, 30), (90, 0, 99, 9), (-9, -9, 20, 70)]
+    detector = PeakDetector(FakePeaks(boxes, [0.6, 0.9, 0.5, 0.39, 0.45]), threshold=0.4)
+    found = detector(np.zeros((128, 256, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes, [[22, 40, 100, 120], [120, 0, 160, 60], [0, 0, 40, 128]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.9, 0.5, 0.45])
+    assert found.boxes.dtype == np.float64
+
+
+@pytest.mark.parametrize("part", ["boxes", "scores"])
+def test_peaks_that_are_not_finite_are_not_an_empty_picture(part: str) -> None:
+    session = FakePeaks([(0, 0, 9, 9)], [0.1])
+    getattr(session, part).flat[0] = np.nan
+    with pytest.raises(CheckError, match="the detector gave NaN or infinity on backend fake"):
+        PeakDetector(session)(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("taken", "boxes", "scores"),
+    [
+        (("images", (None, 64, 128, 3), "float32"), (None, 100, 4), (None, 100)),
+        (("images", (None, 3, 64, 128), "uint8"), (None, 100, 4), (None, 100)),
+        (("images", (None, None, None, 3), "uint8"), (None, 100, 4), (None, 100)),
+        (("images", (64, 128, 3), "uint8"), (None, 100, 4), (None, 100)),
+        (("images", (None, 64, 128, 3), "uint8"), (None, 100, 5), (None, 100)),
+        (("images", (None, 64, 128, 3), "uint8"), (None, 100, 4), (None, 50)),
+        (("images", (None, 64, 128, 3), "uint8"), (None, 100, 4), (None, 100, 1)),
+    ],
+)
+def test_networks_whose_peaks_cannot_be_read_are_refused(taken: tuple, boxes: tuple, scores: tuple) -> None:
+    session = FakePeaks([], [])
+    session.inputs = (TensorSpec(taken[0], taken[1], np.dtype(taken[2])),)
+    session.outputs = (TensorSpec("boxes", boxes, FLOAT), TensorSpec("scores", scores, FLOAT))
+    with pytest.raises(UsageError, match=r"got inputs images .* outputs boxes .*; expected input uint8 \(N, h, w, 3\)"):
+        PeakDetector(session)
+
+
+def test_the_shipped_detector_gives_the_same_people_on_every_backend() -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("skimage")
+    detectors = [open_detector("person_lite", backend) for backend in ("onnxruntime", "openvino")]
+    assert all(isinstance(detector, PeakDetector) for detector in detectors)
+    for name in PEOPLE:
+        photo = load_photo(name)
+        first, second = (detector(photo) for detector in detectors)
+        assert len(first.boxes) > 0
+        np.testing.assert_allclose(first.scores, second.scores, atol=1e-4)
+        np.testing.assert_allclose(first.boxes, second.boxes, atol=0.1)
+
+
+def test_the_shipped_detector_finds_athletes_that_it_did_not_learn_from(shared: Path) -> None:
+    pytest.importorskip("scipy")
+    from edgepose.train.data import load_samples
+
+    detector = open_detector("person_lite")
+    samples = load_samples(f"lsp:{shared / 'data/lspet14'}", "val")[:40]
+    found = [detector(read_image(sample.image)) for sample in samples]
+    overlaps = [box_iou(s.box[None], f.boxes).max(initial=0) for s, f in zip(samples, found, strict=True)]
+    recall = np.mean(np.array(overlaps) > 0.5)
+    assert recall > 0.5, f"recall {recall:.2f}"
+
+
 def test_detector_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         open_detector(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_text("not a graph")
     with pytest.raises(UsageError, match="not an ONNX graph"):
         open_detector(tmp_path / "bad.onnx")
+
+
+def test_a_graph_that_is_no_detector_is_told_what_is_expected() -> None:
+    pose = Path(edgepose.__file__).parent / "assets" / "ditn_lite.edgepose" / "pose.onnx"
+    with pytest.raises(
+        UsageError, match=r"detector .*pose.onnx: got inputs images uint8 .*; expected YOLOX: .* outputs"
+    ):
+        open_detector(pose)
 
 
 def test_real_persons_are_found_where_people_drew_them(shared: Path) -> None:

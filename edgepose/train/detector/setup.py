@@ -35,7 +35,7 @@ class Setup:
 
     height: int = 320
     width: int = 320
-    steps: int = 15_000
+    steps: int = 9_250
     batch: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-2
