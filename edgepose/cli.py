@@ -364,7 +364,10 @@ def _add_run(commands: _Commands) -> None:
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--source", required=True, metavar="S", help="file, folder, glob, camera index or rtsp:// address")
     p.add_argument(
-        "--detector", default="none", metavar="D", help="YOLOX ONNX file, or none: follow one person (default: none)"
+        "--detector",
+        default="none",
+        metavar="D",
+        help="YOLOX ONNX file, person_lite (shipped, weak), or none: follow one person (default: none)",
     )
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")

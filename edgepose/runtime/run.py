@@ -60,7 +60,8 @@ def run(
     Args:
         bundle: the model bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: ONNX file of a YOLOX detector, which always runs on onnxruntime, or ``none`` to follow one person.
+        detector: ONNX file of a detector, ``person_lite`` for the shipped one (both run on onnxruntime), or ``none``
+            to follow one person.
         backend: of the pose network.
         save_video: video file, or folder for one picture a frame.
         save_json: JSON lines file.

@@ -263,10 +263,10 @@ def test_the_shipped_detector_gives_the_same_people_on_every_backend() -> None:
 
 def test_the_shipped_detector_finds_athletes_that_it_did_not_learn_from(shared: Path) -> None:
     pytest.importorskip("scipy")
-    from edgepose.train.data import load_samples
+    from edgepose.train.data import load_data
 
     detector = open_detector("person_lite")
-    samples = load_samples(f"lsp:{shared / 'data/lspet14'}", "val")[:40]
+    samples = load_data(f"lsp:{shared / 'data/lspet14'}", "val").samples[:40]
     found = [detector(read_image(sample.image)) for sample in samples]
     overlaps = [box_iou(s.box[None], f.boxes).max(initial=0) for s, f in zip(samples, found, strict=True)]
     recall = np.mean(np.array(overlaps) > 0.5)

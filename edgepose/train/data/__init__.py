@@ -11,7 +11,7 @@ from .lsp import load_lsp
 from .mpii import load_mpii
 from .samples import PoseData, PoseSample, describe_skipped
 
-__all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data", "load_samples"]
+__all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data"]
 
 _KINDS = {"coco": load_coco, "crowdpose": load_crowdpose, "lsp": load_lsp, "mpii": load_mpii}
 
@@ -35,8 +35,3 @@ def load_data(spec: str, split: str) -> PoseData:
     if not Path(root).is_dir():
         raise UsageError(f"--data {spec!r}: {root} is not a folder, expected that of the data set")
     return _KINDS[kind](Path(root), split)
-
-
-def load_samples(spec: str, split: str) -> list[PoseSample]:
-    """The persons of :func:`load_data`; ``test`` means ``val``."""
-    return load_data(spec, "val" if split == "test" else split).samples

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...errors import CheckError, UsageError
-from ..data import load_samples
+from ..data import load_data
 from .checkpoint import load_detector
 from .export import export_detector
 from .scenes import coco_scenes, lsp_scenes
@@ -41,7 +41,7 @@ def _train(options: argparse.Namespace) -> Path:
     setup = Setup(**{name: value for name in _NUMBERS if (value := getattr(options, name)) is not None})
     annotations = options.coco / "annotations" / f"person_keypoints_{options.coco_split}.json"
     coco = coco_scenes(annotations, options.coco / options.coco_split)
-    athletes = load_samples(f"lsp:{options.lsp}", "train")
+    athletes = load_data(f"lsp:{options.lsp}", "train").samples
     found = find_people(options.teacher, [sample.image for sample in athletes], options.output / "teacher.json")
     return train(
         [lsp_scenes(athletes, found), coco], setup, options.output, device=options.device, workers=options.workers

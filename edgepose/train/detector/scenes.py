@@ -80,7 +80,7 @@ def lsp_scenes(samples: Iterable[PoseSample], found: Found) -> list[Scene]:
     """The labelled athletes of LSP, and the people that a detector found around them.
 
     Args:
-        samples: one person a picture, such as those of :func:`edgepose.train.data.load_samples`.
+        samples: one person a picture, such as those of :func:`edgepose.train.data.load_data`.
         found: the detector's answers; a picture that is not in it has its athlete alone.
     """
     nothing = np.zeros((0, 4)), np.zeros(0)
