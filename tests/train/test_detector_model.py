@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from edgepose.errors import UsageError  # noqa: E402
 from edgepose.runtime.detect import PeakDetector, open_detector  # noqa: E402
-from edgepose.train.detector import teacher, trainer  # noqa: E402
+from edgepose.train.detector import setup, teacher, trainer  # noqa: E402
 from edgepose.train.detector.__main__ import main  # noqa: E402
 from edgepose.train.detector.checkpoint import load_detector, save_detector  # noqa: E402
 from edgepose.train.detector.export import export_detector  # noqa: E402
@@ -151,11 +151,14 @@ def test_a_loss_that_is_no_number_stops_the_run(
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_training_learns_where_the_person_is(scenes: list[list[Scene]], tmp_path: Path) -> None:
+def test_training_learns_where_the_person_is(
+    scenes: list[list[Scene]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "WARM_UP", 5)
     run = trainer.Run(Setup(height=64, width=64, steps=400, batch=8, lr=3e-3), tmp_path, "cpu")
     batches = trainer.make_loader(trainer.SceneDataset(scenes, run.setup), 0, 0)
     losses = [run.step(batch) for _, batch in zip(range(40), batches, strict=False)]
-    assert np.mean(losses[-5:]) < 0.92 * np.mean(losses[:5]), "while the learning rate still rises"
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
 @pytest.fixture
