@@ -1,46 +1,44 @@
-"""The dynamic depthwise convolution in PyTorch, and the single graph node it becomes on export."""
+"""``torch.ops.edgepose.dynamic_depthwise_conv2d``, and the single graph node it becomes on export.
+
+On a CPU it is one grouped convolution with the batch folded into the groups, on CUDA the project's own kernel, compiled
+for the GPU that is there when it is first used. Both are differentiable in both inputs.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .launch import LARGEST_KERNEL
 from .spec import QUALIFIED_NAME, VERSION
 
 
 def dynamic_depthwise_conv2d(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve every channel of every sample with its own kernel; stride 1, zero padding k // 2.
 
-    In eager mode the batch is folded into the groups of one convolution, which is differentiable in both inputs. That
-    form would freeze the batch in an exported graph, so an export emits one ``edgepose::DynamicDepthwiseConv2d`` node.
+    Under autocast both inputs are cast, as those of a convolution. An export emits one
+    ``edgepose::DynamicDepthwiseConv2d`` node, because a grouped convolution would freeze the batch.
 
     Args:
-        x: (N, C, H, W).
-        kernels: (N, C, kh, kw), kh and kw odd, same dtype and device as ``x``.
+        x: (N, C, H, W), float32, float16 or bfloat16 (on a CPU also float64); N may be 0.
+        kernels: (N, C, kh, kw), kh and kw odd and at most 11, same dtype and device as ``x``.
 
     Returns:
         (N, C, H, W).
 
     Raises:
-        ValueError: the shapes do not fit or a kernel side is even.
+        ValueError: the shapes do not fit, a kernel side is even or too large, or the dtypes differ.
     """
-    kh, kw = kernels.shape[-2:]
-    if kernels.shape[:2] != x.shape[:2] or kh % 2 == 0 or kw % 2 == 0:
-        raise ValueError(
-            f"dynamic_depthwise_conv2d: x {tuple(x.shape)} needs kernels (N, C, kh, kw) with the same N and C and "
-            f"odd kh and kw, got {tuple(kernels.shape)}"
-        )
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, kernels = x.to(dtype), kernels.to(dtype)
+    _check(x, kernels)
     if torch.onnx.is_in_onnx_export():
         return torch.onnx.ops.symbolic(QUALIFIED_NAME, (x, kernels), dtype=x.dtype, shape=x.shape, version=VERSION)
-    n, c, height, width = x.shape
-    y = F.conv2d(
-        x.reshape(1, n * c, height, width),
-        kernels.reshape(n * c, 1, kh, kw),
-        padding=(kh // 2, kw // 2),
-        groups=n * c,
-    )
-    return y.reshape(n, c, height, width)
+    return _forward(x, kernels)
 
 
 class DynamicDepthwiseConv2d(nn.Module):
@@ -48,3 +46,85 @@ class DynamicDepthwiseConv2d(nn.Module):
 
     def forward(self, x: Tensor, kernels: Tensor) -> Tensor:
         return dynamic_depthwise_conv2d(x, kernels)
+
+
+def _check(x: Tensor, kernels: Tensor) -> None:
+    sides = kernels.shape[-2:]
+    if x.ndim != 4 or kernels.ndim != 4 or kernels.shape[:2] != x.shape[:2] or any(side % 2 == 0 for side in sides):
+        raise ValueError(
+            f"dynamic_depthwise_conv2d: x {tuple(x.shape)} needs kernels (N, C, kh, kw) with the same N and C and "
+            f"odd kh and kw, got {tuple(kernels.shape)}"
+        )
+    if max(sides) > LARGEST_KERNEL:
+        raise ValueError(f"dynamic_depthwise_conv2d: kernels go up to {LARGEST_KERNEL}, got {tuple(kernels.shape)}")
+    if x.dtype != kernels.dtype:
+        raise ValueError(f"dynamic_depthwise_conv2d: x is {x.dtype}, kernels are {kernels.dtype}: expected one dtype")
+
+
+@torch.library.custom_op("edgepose::dynamic_depthwise_conv2d", mutates_args=(), device_types="cpu")
+def _forward(x: Tensor, kernels: Tensor) -> Tensor:
+    n, c, height, width = x.shape
+    if n == 0:
+        return torch.empty_like(x)
+    groups, padding = n * c, _padding(kernels)
+    folded = x.reshape(1, groups, height, width), kernels.reshape(groups, 1, *kernels.shape[2:])
+    return F.conv2d(*folded, padding=padding, groups=groups).reshape(x.shape)
+
+
+@_forward.register_kernel("cuda")
+def _(x: Tensor, kernels: Tensor) -> Tensor:
+    from .torch_cuda import convolve
+
+    return convolve(x, kernels)
+
+
+@_forward.register_fake
+def _(x: Tensor, kernels: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+@torch.library.custom_op("edgepose::dynamic_depthwise_conv2d_backward", mutates_args=(), device_types="cpu")
+def _backward(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+    n, c, height, width = x.shape
+    if n == 0:
+        return torch.empty_like(x), torch.empty_like(kernels)
+    groups = n * c
+    planes = (1, groups, height, width)
+    dx, dk, _ = torch.ops.aten.convolution_backward(
+        dy.reshape(planes),
+        x.reshape(planes),
+        kernels.reshape(groups, 1, *kernels.shape[2:]),
+        bias_sizes=None,
+        stride=[1, 1],
+        padding=_padding(kernels),
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=groups,
+        output_mask=[True, True, False],
+    )
+    return dx.reshape(x.shape), dk.reshape(kernels.shape)
+
+
+@_backward.register_kernel("cuda")
+def _(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+    from .torch_cuda import convolve, correlate
+
+    # The gradient of x is a convolution, too, with the kernels turned by half a turn.
+    return convolve(dy, kernels.flip(2, 3)), correlate(x, dy, kernels.shape)
+
+
+@_backward.register_fake
+def _(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, kernels))  # type: ignore[return-value]
+
+
+def _padding(kernels: Tensor) -> list[int]:
+    return [side // 2 for side in kernels.shape[2:]]
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+
+
+_forward.register_autograd(lambda ctx, dy: _backward(dy, *ctx.saved_tensors), setup_context=_keep)

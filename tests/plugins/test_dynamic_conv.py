@@ -109,3 +109,65 @@ def test_wrong_kernels_are_refused_with_their_shape(kernel_shape):
 
     with pytest.raises(ValueError, match=rf"got \({kernel_shape[0]}, {kernel_shape[1]}"):
         dynamic_depthwise_conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(kernel_shape))
+
+
+def test_the_operator_keeps_pytorchs_rules():
+    """Schema, fake kernel and autograd registration, as PyTorch itself checks them."""
+    torch = pytest.importorskip("torch")
+    from edgepose.plugins import torch_op  # noqa: F401
+
+    operator = torch.ops.edgepose.dynamic_depthwise_conv2d.default
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(2, 3, 6, 8, dtype=dtype, requires_grad=True)
+        kernels = torch.randn(2, 3, 3, 5, dtype=dtype, requires_grad=True)
+        torch.library.opcheck(operator, (x, kernels))
+
+
+def test_an_empty_batch_gives_an_empty_result_and_empty_gradients():
+    torch = pytest.importorskip("torch")
+    from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+
+    x, kernels = torch.zeros(0, 3, 8, 8, requires_grad=True), torch.zeros(0, 3, 7, 5, requires_grad=True)
+    y = dynamic_depthwise_conv2d(x, kernels)
+    y.sum().backward()
+    assert (y.shape, x.grad.shape, kernels.grad.shape) == (x.shape, x.shape, kernels.shape)
+
+
+def test_autocast_casts_both_inputs_as_it_does_those_of_a_convolution():
+    torch = pytest.importorskip("torch")
+    from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+
+    x, kernels = (torch.from_numpy(a) for a in random_case(2, (3, 8, 8), (7, 5)))
+    want = dynamic_depthwise_conv2d(x.bfloat16(), kernels.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        got = dynamic_depthwise_conv2d(x.requires_grad_(), kernels)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, want)
+    got.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+
+
+def test_maps_that_are_not_contiguous_are_taken():
+    torch = pytest.importorskip("torch")
+    from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+
+    x, kernels = (torch.from_numpy(a) for a in random_case(2, (3, 8, 8), (7, 5)))
+    strided = x.to(memory_format=torch.channels_last), kernels.transpose(2, 3).contiguous().transpose(2, 3)
+    assert not strided[0].is_contiguous() and not strided[1].is_contiguous()
+    torch.testing.assert_close(dynamic_depthwise_conv2d(*strided), dynamic_depthwise_conv2d(x, kernels))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "dtype", "complaint"),
+    [
+        ((2, 3, 13, 5), "float32", r"kernels go up to 11, got \(2, 3, 13, 5\)"),
+        ((2, 3, 5), "float32", r"needs kernels \(N, C, kh, kw\).*got \(2, 3, 5\)"),
+        ((2, 3, 5, 5), "float16", "x is torch.float32, kernels are torch.float16: expected one dtype"),
+    ],
+)
+def test_what_the_kernel_cannot_take_is_refused(kernels, dtype, complaint):
+    torch = pytest.importorskip("torch")
+    from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+
+    with pytest.raises(ValueError, match=complaint):
+        dynamic_depthwise_conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(kernels, dtype=getattr(torch, dtype)))

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgepose.plugins import launch  # noqa: E402
 from edgepose.plugins.reference import dynamic_depthwise_conv2d as loops  # noqa: E402
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d  # noqa: E402
 
@@ -41,9 +42,22 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def answer(host: Path, what: int, a: torch.Tensor, b: torch.Tensor, kernel: tuple[int, int]) -> torch.Tensor:
-    """What the kernel makes of two tensors (planes, h, w)."""
-    head = np.array([what, DTYPES[a.dtype], *a.shape, *kernel], np.int32).tobytes()
+def threads_of(what: int, shape: tuple[int, int, int], kernel: tuple[int, int]) -> int:
+    """Those of the grid that is launched."""
+    planes, height, width = shape
+    if what == CORRELATE:
+        return launch.kernel_gradient(planes, height, width, kernel, "float32").grid * launch.THREADS
+    plan = launch.forward(planes, height, width, kernel, "float32", aligned=what == CONVOLVE)
+    assert ("any" in plan.kernel) == (what == CONVOLVE_ANY)
+    return plan.grid * launch.THREADS
+
+
+def answer(
+    host: Path, what: int, a: torch.Tensor, b: torch.Tensor, kernel: tuple[int, int], *, counts: bool = False
+) -> torch.Tensor:
+    """What the kernel makes of two tensors (planes, h, w); or how many threads write each value of it."""
+    threads = threads_of(what, tuple(a.shape), kernel)
+    head = np.array([what + 10 * counts, DTYPES[a.dtype], *a.shape, *kernel, threads], np.int32).tobytes()
     arrays = b"".join(t.contiguous().view(torch.uint8).numpy().tobytes() for t in (a, b))
     done = subprocess.run([host], input=head + arrays, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
@@ -100,6 +114,44 @@ def test_the_gradient_of_the_kernels_equals_autograd(host, shape, kernel, dtype)
     kernels = kernels.double().requires_grad_()
     convolved(x, kernels).backward(dy.double())
     require_close(answer(host, CORRELATE, x, dy, kernel), kernels.grad, terms=shape[1] * shape[2])
+
+
+@pytest.mark.parametrize(
+    ("what", "shape", "kernel"),
+    [
+        *((CONVOLVE, shape, kernel) for shape in WHOLE_STRIPS[:5] for kernel in SPECIALISED),
+        *((CONVOLVE_ANY, shape, kernel) for shape in ANY_SIZE[:5] for kernel in ANY_KERNEL),
+        *((CORRELATE, shape, (3, 5)) for shape in ANY_SIZE[:5]),
+    ],
+)
+def test_the_grid_writes_every_value_once(host, what, shape, kernel):
+    x, kernels = random_planes(shape, kernel, torch.float32)
+    counts = answer(host, what, x, x if what == CORRELATE else kernels, kernel, counts=True)
+    assert counts.unique().tolist() == [1]
+
+
+def test_the_grid_is_written_with_what_a_symbol_can_do():
+    """TensorRT has no number of samples when it asks for the grid, but an expression that knows + * and //."""
+
+    class Symbol:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __mul__(self, other: int) -> Symbol:
+            return Symbol(f"({self.text} * {other})")
+
+        def __add__(self, other: int) -> Symbol:
+            return Symbol(f"({self.text} + {other})")
+
+        def __floordiv__(self, other: int) -> Symbol:
+            return Symbol(f"({self.text} // {other})")
+
+    for shape, aligned in (((64, 48), True), ((9, 31), True), ((64, 48), False)):
+        symbolic = launch.forward(Symbol("n"), *shape, (7, 5), "float16", aligned=aligned)
+        for planes in (1, 38, 4096 * 38):
+            plain = launch.forward(planes, *shape, (7, 5), "float16", aligned=aligned)
+            assert eval(symbolic.grid.text, {"n": planes}) == plain.grid
+            assert symbolic.kernel == plain.kernel
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

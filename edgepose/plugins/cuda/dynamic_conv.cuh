@@ -38,15 +38,23 @@ struct BFloat16 {
 };
 
 EDGEPOSE_FUNCTION float as_float(unsigned int bits) {
+#ifdef __CUDACC__
+    return __uint_as_float(bits);
+#else
     float value;
     __builtin_memcpy(&value, &bits, sizeof(value));
     return value;
+#endif
 }
 
 EDGEPOSE_FUNCTION unsigned int as_bits(float value) {
+#ifdef __CUDACC__
+    return __float_as_uint(value);
+#else
     unsigned int bits;
     __builtin_memcpy(&bits, &value, sizeof(bits));
     return bits;
+#endif
 }
 
 EDGEPOSE_FUNCTION float widen(float value) { return value; }

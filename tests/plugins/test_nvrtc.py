@@ -1,0 +1,55 @@
+"""Kernels compiled at run time: NVRTC needs no GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from edgepose.errors import UsageError
+from edgepose.plugins import launch, nvrtc
+
+pytest.importorskip("cuda.bindings.nvrtc")
+try:
+    nvrtc.compile_kernel("edgepose::convolve_any_kernel<float>", "compute_80")
+except UsageError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+PLANS = [
+    plan
+    for dtype in launch.TYPES
+    for plan in (
+        *(launch.forward(38, 64, 48, kernel, dtype) for kernel in launch.SPECIALISED),
+        launch.forward(38, 64, 47, (3, 3), dtype),
+        launch.kernel_gradient(38, 64, 48, (7, 5), dtype),
+    )
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kernel.removeprefix("edgepose::"))
+def test_every_kernel_that_is_launched_can_be_compiled_and_takes_its_arguments(plan):
+    code, name = nvrtc.compile_kernel(plan.kernel, "compute_75")
+    declared = re.search(rf"\.entry {re.escape(name.decode())}\((.*?)\)", code.decode(), re.DOTALL)
+    kinds = re.findall(r"\.param \.(\w+)", declared[1])
+    assert kinds == ["u64", "u64", *["u32"] * len(plan.arguments), "u64"]
+
+
+def test_machine_code_is_made_for_one_architecture():
+    code, _ = nvrtc.compile_kernel(PLANS[0].kernel, "sm_87")
+    assert code.startswith(b"\x7fELF")
+
+
+def test_an_architecture_that_nvrtc_does_not_know_is_named():
+    with pytest.raises(UsageError, match=r"NVRTC \d+\.\d+ cannot compile edgepose::.* for compute_10: .*architecture"):
+        nvrtc.compile_kernel(PLANS[0].kernel, "compute_10")
+
+
+def test_a_missing_nvrtc_is_said_with_what_installs_it(monkeypatch):
+    from cuda.bindings import nvrtc as bindings
+
+    def absent():
+        raise RuntimeError("libnvrtc.so")
+
+    monkeypatch.setattr(bindings, "nvrtcVersion", absent)
+    with pytest.raises(UsageError, match="pip install nvidia-cuda-nvrtc"):
+        nvrtc.compile_kernel("edgepose::convolve_any_kernel<float>", "compute_86")
