@@ -12,7 +12,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import JETPACK_OR_PIP
+from .errors import JETPACK_OR_PIP, UsageError
+from .plugins.library import find_library
 from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
 from .runtime.cuda import device_info, gpu_missing
 from .tables import text_table
@@ -65,6 +66,7 @@ def examine() -> list[Finding]:
         *(_backend(name) for name in BACKENDS),
         *(_module(name, name, "pip install 'edgepose[export]'") for name in _EXPORT_TOOLS),
         _gpu(),
+        _plugin(),
         _ffmpeg(),
     ]
 
@@ -143,6 +145,17 @@ def _gpu() -> Finding:
         return Finding("CUDA GPU", MISSING, what, install)
     gpu = device_info()
     return Finding("CUDA GPU", OK, f"{gpu.name}, {gpu.sm}, {gpu.memory / 2**30:.1f} GiB")
+
+
+def _plugin() -> Finding:
+    try:
+        library = find_library()
+    except UsageError as error:
+        what, _, install = str(error).rpartition(": run: ")
+        return Finding("TensorRT plugin", BROKEN, what, install)
+    if library is None:
+        return Finding("TensorRT plugin", MISSING, "the plugin library is not built", "edgepose plugins build")
+    return Finding("TensorRT plugin", OK, f"built: {library}")
 
 
 def _ffmpeg() -> Finding:

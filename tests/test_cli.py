@@ -23,7 +23,7 @@ from edgepose.errors import CheckError, UsageError
 from edgepose.runtime import backends
 from edgepose.runtime.sources import silence_codecs
 
-COMMANDS = ("train", "eval", "export", "build", "verify", "bench", "run", "demo", "doctor")
+COMMANDS = ("train", "eval", "export", "build", "verify", "bench", "run", "demo", "plugins", "doctor")
 Refuse = Callable[..., str]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgepose import doctor as doctor_module
 from edgepose.doctor import Finding, doctor, examine
+from edgepose.plugins.library import PluginLibrary
 from edgepose.runtime.backends import BACKENDS
 from edgepose.runtime.cuda import DeviceInfo
 
@@ -20,7 +21,7 @@ def findings() -> dict[str, Finding]:
 
 def test_every_part_has_a_row(findings: dict[str, Finding]) -> None:
     expected = ["Python", "platform", "numpy", "OpenCV", *(f"backend {name}" for name in BACKENDS)]
-    assert list(findings) == [*expected, "onnx", "onnxscript", "onnxsim", "CUDA GPU", "ffmpeg"]
+    assert list(findings) == [*expected, "onnx", "onnxscript", "onnxsim", "CUDA GPU", "TensorRT plugin", "ffmpeg"]
 
 
 def test_what_is_installed_shows_its_version(findings: dict[str, Finding]) -> None:
@@ -44,6 +45,18 @@ def test_a_module_that_is_missing_or_does_not_import(tmp_path: Path, monkeypatch
     assert doctor_module._module("x", "edgepose_broken_module", "pip install x") == Finding(
         "x", "broken", "import edgepose_broken_module fails: OSError: libGL.so.1: cannot open", "pip install x"
     )
+
+
+def test_the_plugin_library_is_found_where_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPOSE_PLUGINS", str(tmp_path))
+    missing = Finding("TensorRT plugin", "missing", "the plugin library is not built", "edgepose plugins build")
+    assert doctor_module._plugin() == missing
+    (tmp_path / "libedgepose_plugins.so").write_bytes(b"\x7fELF")
+    assert (doctor_module._plugin().status, doctor_module._plugin().install) == ("broken", "edgepose plugins build")
+    library = PluginLibrary(tmp_path / "p.so", (10, 3), ("sm86", "sm87"))
+    monkeypatch.setattr(doctor_module, "find_library", lambda: library)
+    found = f"built: {tmp_path / 'p.so'} (TensorRT 10.3, sm86 sm87)"
+    assert doctor_module._plugin() == Finding("TensorRT plugin", "ok", found)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ Status dynamic_conv2d(
     DType dtype, const void* x, const void* kernels, void* y, int n, int c, int height, int width, int kh, int kw,
     cudaStream_t stream);
 
+// The compute capabilities that there is code for, ten times: such as "750,860".
+const char* architectures();
+
 // One sentence about a status.
 const char* describe(Status status);
 

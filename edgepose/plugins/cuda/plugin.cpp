@@ -179,3 +179,11 @@ EDGEPOSE_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
     const std::lock_guard<std::mutex> lock(edgepose::finder_mutex);
     edgepose::finder = finder;
 }
+
+// What the library was built for, as JSON: Python reads it before TensorRT gets the library.
+EDGEPOSE_EXPORT const char* edgeposeBuildInfo() {
+    static const std::string info = "{\"tensorrt\": [" + std::to_string(NV_TENSORRT_MAJOR) + ", " +
+                                    std::to_string(NV_TENSORRT_MINOR) + "], \"architectures\": [" +
+                                    edgepose::architectures() + "]}";
+    return info.c_str();
+}

@@ -1,0 +1,177 @@
+"""The plugin library: built from source on the machine that needs it, found again, and loaded into TensorRT."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..files import atomic_path, sha256
+from .spec import DOMAIN, OP_TYPE, VERSION
+
+SOURCES = Path(__file__).parent / "cuda"
+FILE_NAME = "libedgepose_plugins.so"
+BUILD = "run: edgepose plugins build"
+
+
+@dataclass(frozen=True)
+class PluginLibrary:
+    """A built library.
+
+    Attributes:
+        path: the file.
+        tensorrt: (major, minor) of the headers it was compiled with.
+        architectures: SMs it has code for, such as ``sm86``.
+    """
+
+    path: Path
+    tensorrt: tuple[int, int]
+    architectures: tuple[str, ...]
+
+    def __str__(self) -> str:
+        version = ".".join(map(str, self.tensorrt))
+        return f"{self.path} (TensorRT {version}, {' '.join(self.architectures)})"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file, for the engine's record."""
+        return sha256(self.path)
+
+    def serves(self, sm: str) -> bool:
+        """Whether the code runs on a GPU: that of an SM runs on later ones of the same generation.
+
+        >>> PluginLibrary(Path("p.so"), (10, 3), ("sm80", "sm87")).serves("sm89")
+        True
+        >>> PluginLibrary(Path("p.so"), (10, 3), ("sm80", "sm87")).serves("sm90")
+        False
+        """
+        number = int(sm[2:])
+        return any(number // 10 == int(a[2:]) // 10 and int(a[2:]) <= number for a in self.architectures)
+
+
+def library_path() -> Path:
+    """Where the library is: in the folder that ``EDGEPOSE_PLUGINS`` names, else in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("EDGEPOSE_PLUGINS") or cache / "edgepose" / "plugins") / FILE_NAME
+
+
+def find_library(path: Path | None = None) -> PluginLibrary | None:
+    """The built library, or None.
+
+    Args:
+        path: the file; None for :func:`library_path`.
+
+    Raises:
+        UsageError: the file is no plugin library of this project.
+    """
+    path = path or library_path()
+    if not path.is_file():
+        return None
+    try:
+        describe = ctypes.CDLL(str(path)).edgeposeBuildInfo
+        describe.restype = ctypes.c_char_p
+        info = json.loads(describe())
+        architectures = tuple(f"sm{number // 10}" for number in info["architectures"])
+        return PluginLibrary(path, tuple(info["tensorrt"]), architectures)
+    except (OSError, AttributeError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is no plugin library that can be loaded ({error}): {BUILD}") from error
+
+
+def build_library(
+    output: Path | None = None, tensorrt_root: Path | None = None, architectures: str | None = None
+) -> PluginLibrary:
+    """Compile the library with CMake and nvcc.
+
+    Args:
+        output: the file to write; None for :func:`library_path`.
+        tensorrt_root: folder with ``include/NvInferRuntime.h``; None for the system's, such as JetPack's.
+        architectures: SMs separated by commas, such as ``87,90``; None for all that edgepose lists and nvcc knows.
+
+    Raises:
+        UsageError: a tool or the headers are missing, an architecture is unknown, or the sources do not compile.
+    """
+    output = output or library_path()
+    for tool, install in (
+        ("cmake", "sudo apt-get install cmake, or pip install cmake"),
+        ("nvcc", "install the CUDA toolkit and put its bin folder on the PATH; JetPack has it in /usr/local/cuda/bin"),
+    ):
+        if shutil.which(tool) is None:
+            raise UsageError(f"{tool} is needed to build the plugin library and not on the PATH: {install}")
+    _require_headers(tensorrt_root)
+    with tempfile.TemporaryDirectory(prefix="edgepose-plugins-") as folder:
+        configure = ["cmake", "-S", str(SOURCES), "-B", folder]
+        if tensorrt_root is not None:
+            configure.append(f"-DTENSORRT_ROOT={tensorrt_root.resolve()}")
+        if architectures is not None:
+            configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={_architecture_list(architectures)}")
+        _run(configure)
+        _run(["cmake", "--build", folder, "--parallel"])
+        with atomic_path(output) as temporary:
+            shutil.copy(Path(folder) / FILE_NAME, temporary)
+    library = find_library(output)
+    assert library is not None
+    return library
+
+
+def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
+    """Register the plugin of a library, once.
+
+    Args:
+        trt: the module ``tensorrt``.
+        library: from :func:`find_library`.
+        sm: of the GPU, such as ``sm87``; None to leave the check out.
+
+    Raises:
+        UsageError: it was built for another TensorRT major or without this GPU's code, or TensorRT cannot load it.
+    """
+    major = int(trt.__version__.split(".")[0])
+    if library.tensorrt[0] != major:
+        raise UsageError(f"the plugin library {library} does not fit TensorRT {trt.__version__}: {BUILD}")
+    if sm is not None and not library.serves(sm):
+        raise UsageError(f"the plugin library {library} has no code for this GPU, {sm}: {BUILD} --arch {sm[2:]}")
+    registry = trt.get_plugin_registry()
+    if registry.get_creator(OP_TYPE, str(VERSION), DOMAIN) is None:
+        registry.load_library(str(library.path))
+    if registry.get_creator(OP_TYPE, str(VERSION), DOMAIN) is None:
+        raise UsageError(f"TensorRT {trt.__version__} found no {DOMAIN}::{OP_TYPE} in {library}: {BUILD}")
+
+
+def _require_headers(root: Path | None) -> None:
+    """Whether CMake would find TensorRT's headers, asked before its own pages of output."""
+    if root is not None:
+        if not any((root / folder / "NvInferRuntime.h").is_file() for folder in ("include", ".")):
+            raise UsageError(f"{root} has no include/NvInferRuntime.h: give the folder that TensorRT was unpacked to")
+        return
+    folders = [Path("/usr/include"), Path("/usr/local/include"), *Path("/usr/include").glob("*-linux-gnu")]
+    if not any((folder / "NvInferRuntime.h").is_file() for folder in folders):
+        raise UsageError(
+            "TensorRT's headers are not installed: sudo apt-get install libnvinfer-headers-dev (JetPack has them), or "
+            "give --tensorrt the folder that TensorRT's archive was unpacked to"
+        )
+
+
+def _architecture_list(text: str) -> str:
+    """CMake's form of a list.
+
+    >>> _architecture_list("87,sm90")
+    '87-real;90-real'
+    """
+    numbers = [part.strip().removeprefix("sm").lstrip("_") for part in text.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise UsageError(f"architectures {text!r}: expected SMs separated by commas, such as 87,90")
+    return ";".join(f"{number}-real" for number in numbers)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()
+        errors = [line for line in said.splitlines() if "error" in line.lower()]
+        raise UsageError(f"{' '.join(command[:2])} failed: {(errors or said.splitlines())[0].strip()}\n{said[-2000:]}")
