@@ -388,10 +388,8 @@ def _add_others(commands: _Commands) -> None:
     p.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from a photo)")
     p.set_defaults(call=_demo)
-    plugins = commands.add_parser("plugins", help="the TensorRT plugin of DITN's dynamic convolution")
-    p = plugins.add_subparsers(required=True, metavar="ACTION").add_parser(
-        "build", help="compile the plugin library with CMake and nvcc"
-    )
+    p = commands.add_parser("plugins", help="the TensorRT plugin of DITN's dynamic convolution")
+    p.add_argument("action", choices=("build",), metavar="build", help="compile the library with CMake and nvcc")
     p.add_argument("--tensorrt", type=Path, metavar="DIR", help="folder with include/ (default: the system's headers)")
     p.add_argument("--arch", metavar="LIST", help="SMs such as 87,90 (default: all that are listed and nvcc knows)")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: where edgepose looks for it")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .bundle import CHECKPOINT, ENGINES, Bundle, open_bundle
 from .errors import UsageError
 from .files import atomic_path
-from .geometry import crop_regions, region_affine, warp_crop
+from .geometry import Size, crop_regions, region_affine, warp_crop
 from .photos import PEOPLE, load_photo
 from .runtime.run import run
 from .runtime.sources import open_source
@@ -23,12 +23,9 @@ from .verify import verify
 #: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
 SHIPPED = Path(__file__).parent / "assets" / "ditn_lite.edgepose"
 
-CLIP_SIZE = (640, 480)
+CLIP_SIZE = (480, 960)
 CLIP_FPS = 25.0
 CLIP_FRAMES = 125
-#: The photo the clip moves over. The other one, a man in a black coat bent over a camera, is too hard for the shipped
-#: model to show anything but its limits.
-CLIP_PHOTO = "astronaut"
 
 Say = Callable[[str], object]
 
@@ -116,20 +113,21 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
 
 
 def write_clip(path: Path) -> None:
-    """Write a short video in which a camera moves over a photo of a person."""
+    """Write a short video in which a camera moves over two people."""
     with atomic_path(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, CLIP_SIZE[::-1])
         if not writer.isOpened():
             raise UsageError("this OpenCV cannot write MPEG-4 video: install opencv-python-headless")
-        for frame in _camera_moves():
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        scene = np.concatenate([load_photo(name) for name in PEOPLE], axis=1)
+        for matrix in camera_path(scene.shape[:2]):
+            writer.write(cv2.cvtColor(warp_crop(scene, matrix, CLIP_SIZE), cv2.COLOR_RGB2BGR))
         writer.release()
 
 
-def _camera_moves() -> Iterator[NDArray[np.uint8]]:
-    """A slow zoom on the person, with a little roll and sway."""
-    photo, region = load_photo(CLIP_PHOTO), crop_regions(PEOPLE[CLIP_PHOTO], CLIP_SIZE, padding=1.0)[0]
+def camera_path(scene: Size) -> Iterator[NDArray[np.float64]]:
+    """Affine matrices (2, 3) from a scene of (height, width) to each frame: a slow zoom, a little sway and roll."""
+    whole = crop_regions((0, 0, scene[1], scene[0]), CLIP_SIZE, padding=1.0)[0]
     for t in np.linspace(0.0, 1.0, CLIP_FRAMES):
-        sway, zoom = 0.04 * np.sin(2 * np.pi * t), 1.3 - 0.25 * t
-        view = (region[0] + sway * region[2], region[1], region[2] * zoom, region[3] * zoom)
-        yield warp_crop(photo, region_affine(view, CLIP_SIZE, rotation=4 * np.sin(2 * np.pi * t)), CLIP_SIZE)
+        sway, zoom = 0.02 * np.sin(2 * np.pi * t), 1.1 - 0.1 * t
+        view = (whole[0] + sway * whole[2], whole[1], whole[2] * zoom, whole[3] * zoom)
+        yield region_affine(view, CLIP_SIZE, rotation=2 * np.sin(2 * np.pi * t))
