@@ -110,7 +110,7 @@ def _build(a: argparse.Namespace) -> None:
     from .bundle import ENGINES, open_bundle
     from .export.engine import build_engine
 
-    record = build_engine(open_bundle(a.bundle), a.target, a.precision, a.batch)
+    record = build_engine(open_bundle(a.bundle), a.target, a.precision, a.batch, plugin=not a.no_plugin)
     print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
 
 
@@ -337,6 +337,9 @@ def _add_build(commands: _Commands) -> None:
     p.add_argument("--precision", default="fp32", help="fp32 (default; others follow)")
     p.add_argument(
         "--batch", type=_profile, default=(1, 8, 32), metavar="MIN,TYPICAL,MAX", help="crops a call (default: 1,8,32)"
+    )
+    p.add_argument(
+        "--no-plugin", action="store_true", help="tensorrt: run dynamic convolutions as standard ops, not in the plugin"
     )
     p.set_defaults(call=_build)
 

@@ -1,4 +1,4 @@
-"""The main job with the shipped model: export, build, verify, run. ``edgepose demo``."""
+"""The main job with the shipped networks: export, build, verify, run. ``edgepose demo``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .errors import UsageError
 from .files import atomic_path
 from .geometry import Size, crop_regions, region_affine, warp_crop
 from .photos import PEOPLE, load_photo
+from .runtime.detect import SHIPPED_NAME
 from .runtime.run import run
 from .runtime.sources import open_source
 from .verify import verify
@@ -38,8 +39,8 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
 
     Args:
         output: folder for the bundle, the overlay video and the JSON lines.
-        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from a
-            public-domain photo of a person, which comes with scikit-image.
+        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
+            public-domain photos of a person each, which come with scikit-image.
         say: called with each line of progress.
 
     Raises:
@@ -61,7 +62,7 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
         source = str(clip)
     overlay, poses = output / "overlay.mp4", output / "poses.jsonl"
     say(f"run: {source}")
-    summary = run(bundle.path, source, save_video=overlay, save_json=poses)
+    summary = run(bundle.path, source, detector=SHIPPED_NAME, save_video=overlay, save_json=poses)
     say(str(summary))
     for what, path in (
         ("bundle", bundle.path),
@@ -78,7 +79,7 @@ def _check_source(source: str | None) -> None:
         open_source(source).close()
     elif find_spec("skimage") is None:
         raise UsageError(
-            "the demo's clip is made from a photo of scikit-image: pip install scikit-image, or give --source"
+            "the demo's clip is made from photos of scikit-image: pip install scikit-image, or give --source"
         )
 
 

@@ -98,7 +98,7 @@ class EngineRecord:
         datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen; ``unknown``
             where TensorRT does not tell.
         source: where the layers were read from, ``inspector`` or ``build log``.
-        plugin_hash: sha256 of the plugin library the engine needs, None for none.
+        plugin_hash: sha256 of the plugin that has to be registered to run the engine, None for none.
         graph_sha256: of the ONNX file it was built from.
         build_seconds: parsing and building.
         peak_memory_mb: most resident memory of the building process since its start (10^6 bytes), which may have been

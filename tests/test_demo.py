@@ -14,10 +14,12 @@ import pytest
 
 from edgepose import demo as demo_module
 from edgepose.bundle import open_bundle
-from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, demo, write_clip
+from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, camera_path, demo, write_clip
 from edgepose.errors import UsageError
+from edgepose.geometry import transform_points, warp_crop
 from edgepose.photos import PEOPLE, load_photo
 from edgepose.runtime import backends
+from edgepose.runtime.detect import box_iou, open_detector
 
 pytest.importorskip("skimage")
 
@@ -41,15 +43,31 @@ def test_the_photos_are_rgb_and_hold_their_boxes() -> None:
     assert red > blue + 30  # the suit is orange, not blue
 
 
-def test_the_clip_moves_over_the_person(tmp_path: Path) -> None:
+def test_the_clip_moves_over_two_people(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4")
     frames = frames_of(tmp_path / "clip.mp4")
     assert len(frames) == CLIP_FRAMES
     assert {frame.shape for frame in frames} == {(*CLIP_SIZE, 3)}
-    red, _, blue = frames[0][320:480, 160:320].reshape(-1, 3).mean(axis=0)
+    red, _, blue = frames[0][280:400, 560:760].reshape(-1, 3).mean(axis=0)
     assert red > blue + 30  # the orange suit, in RGB
+    grey = frames[0][100:400, 100:440].astype(int)
+    assert np.abs(grey[..., 0] - grey[..., 2]).mean() < 5  # the man beside it
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 5
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_person_lite_finds_both_people_in_the_clip() -> None:
+    boxes = np.array([[x1 + 512 * i, y1, x2 + 512 * i, y2] for i, (x1, y1, x2, y2) in enumerate(PEOPLE.values())])
+    scene = np.concatenate([load_photo(name) for name in PEOPLE], axis=1)
+    detector = open_detector("person_lite")
+    overlaps = []
+    for matrix in list(camera_path(scene.shape[:2]))[::10]:
+        found = detector(warp_crop(scene, matrix, CLIP_SIZE))
+        overlaps.append(
+            box_iou(transform_points(boxes.reshape(-1, 2, 2), matrix).reshape(-1, 4), found.boxes).max(axis=1)
+        )
+    detector.close()
+    assert (np.array(overlaps) > 0.5).mean(axis=0).min() >= 0.8
 
 
 def run_demo(output: Path, source: str | None = None) -> str:
@@ -151,7 +169,7 @@ def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     said = run_demo(tmp_path)
     check_output(tmp_path, frames=CLIP_FRAMES)
     rows = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
-    assert sum(len(row["people"]) for row in rows) >= 0.9 * len(rows)
+    assert sum(len(row["people"]) for row in rows) >= 1.6 * len(rows)  # of two
     bundle = open_bundle(tmp_path / "ditn_lite.edgepose")
     assert bundle.manifest.trained and bundle.manifest.skeleton == "lsp14"
     try:

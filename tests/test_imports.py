@@ -31,7 +31,7 @@ PLAIN = {
 ALLOWED = {
     **{part: set() for part in PLAIN},
     "plugins": set(),
-    "runtime": set(),
+    "runtime": {"plugins"},
     "train": {"plugins"},
     "machine": {"runtime"},
     "export": {"machine", "plugins", "runtime", "train"},

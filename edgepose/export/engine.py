@@ -18,6 +18,8 @@ from ..errors import CheckError, UsageError
 from ..files import atomic_path, sha256, staging_folder
 from ..heatmaps import STRIDE
 from ..machine import peak_memory_mb
+from ..plugins.onnx_function import hand_to_plugin, is_dynamic_conv
+from ..plugins.registration import Registered, is_registered, plugin_wins, register
 from ..runtime.cuda import DeviceInfo, device_info, gpu_missing
 from .engine_log import check_precision, count_datatypes, find_listing, read_layers
 
@@ -25,7 +27,12 @@ PRECISIONS = ("fp32",)
 
 
 def build_engine(
-    bundle: Bundle, target: str, precision: str = "fp32", batches: tuple[int, int, int] = (1, 8, 32)
+    bundle: Bundle,
+    target: str,
+    precision: str = "fp32",
+    batches: tuple[int, int, int] = (1, 8, 32),
+    *,
+    plugin: bool = True,
 ) -> EngineRecord:
     """Build an engine of a bundle's graph into the bundle, with a record beside it, and name both in the manifest.
 
@@ -37,6 +44,7 @@ def build_engine(
         target: ``tensorrt`` or ``tensorrt-rtx``.
         precision: one of :data:`PRECISIONS`.
         batches: smallest, typical and largest batch; the engine is fastest at the typical one.
+        plugin: run dynamic convolutions in the plugin; else, and always in TensorRT-RTX, by their function body.
 
     Returns:
         The record; the engine is ``bundle.path / "engines" / record.file_name``.
@@ -48,7 +56,8 @@ def build_engine(
     """
     _check_options(precision, batches)
     trt, gpu = _load(target)
-    built = _build(trt, bundle, batches, gpu)
+    registered = _choose_plugin(trt, bundle, gpu, wanted=plugin) if target == "tensorrt" else None
+    built = _build(trt, bundle, batches, gpu, registered)
     check_precision(built.layers, precision)
     record = EngineRecord(
         target=target,
@@ -61,7 +70,7 @@ def build_engine(
         layer_count=len(built.layers),
         datatypes=count_datatypes(built.layers),
         source=built.source,
-        plugin_hash=None,
+        plugin_hash=registered.sha256 if registered and registered.needed_at_run_time else None,
         graph_sha256=sha256(bundle.graph),
         build_seconds=round(built.seconds, 3),
         peak_memory_mb=peak_memory_mb(),
@@ -87,6 +96,22 @@ def _load(target: str) -> tuple[Any, DeviceInfo | None]:
     return trt, None if reason else device_info()
 
 
+def _choose_plugin(trt: Any, bundle: Bundle, gpu: DeviceInfo | None, *, wanted: bool) -> Registered | None:
+    """The plugin, registered, if the graph has a node for it."""
+    import onnx
+
+    if gpu is None or not any(map(is_dynamic_conv, onnx.load(bundle.graph).graph.node)):
+        return None
+    if wanted:
+        return register(trt, gpu.sm)
+    if plugin_wins(trt.__version__, registered=is_registered(trt), marked=False):
+        raise UsageError(
+            f"TensorRT {trt.__version__} would take the plugin that this process has registered: build without it in a "
+            "process of its own"
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class _Built:
     """A serialised engine, the names of the builder flags it was built with, its layers and where they were read."""
@@ -98,22 +123,29 @@ class _Built:
     seconds: float
 
 
-def _build(trt: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None) -> _Built:
+def _build(
+    trt: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None, plugin: Registered | None
+) -> _Built:
     log = recording_logger(trt, "VERBOSE")
     start = time.perf_counter()
-    plan, flags = _compile(trt, log, bundle, batches, gpu)
+    plan, flags = _compile(trt, log, bundle, batches, gpu, plugin)
     seconds = time.perf_counter() - start
     listing = _inspect(trt, log, plan) if gpu else find_listing(text for _, text in log.messages)
     return _Built(plan, flags, read_layers(listing), "inspector" if gpu else "build log", seconds)
 
 
 def _compile(
-    trt: Any, log: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None
+    trt: Any,
+    log: Any,
+    bundle: Bundle,
+    batches: tuple[int, int, int],
+    gpu: DeviceInfo | None,
+    plugin: Registered | None,
 ) -> tuple[Any, tuple[str, ...]]:
     """The serialised engine, and the names of the builder flags it was built with."""
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
-    _parse(trt, log, network, bundle.graph)
+    _parse(trt, log, network, bundle.graph, plugin)
     _check_contract(network, bundle)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -143,9 +175,9 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _parse(trt: Any, log: Any, network: Any, graph: Path) -> None:
+def _parse(trt: Any, log: Any, network: Any, graph: Path, plugin: Registered | None) -> None:
     parser = trt.OnnxParser(network, log)
-    if parser.parse_from_file(str(graph)):
+    if _parse_graph(parser, graph, plugin):
         return
     if not parser.num_errors:
         raise UsageError(f"{trt.__name__} {trt.__version__} cannot parse {graph}: {log.reason()}")
@@ -159,6 +191,14 @@ def _parse(trt: Any, log: Any, network: Any, graph: Path) -> None:
         f"{trt.__name__} {trt.__version__} cannot parse {node}{graph}: {reason} (export the bundle again, or change "
         "the network)"
     )
+
+
+def _parse_graph(parser: Any, graph: Path, plugin: Registered | None) -> bool:
+    if plugin is None:
+        return bool(parser.parse_from_file(str(graph)))
+    import onnx
+
+    return bool(parser.parse(hand_to_plugin(onnx.load(graph)).SerializeToString()))
 
 
 def _check_contract(network: Any, bundle: Bundle) -> None:

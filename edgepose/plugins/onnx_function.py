@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .spec import DOMAIN, OP_TYPE
+from .spec import DOMAIN, OP_TYPE, VERSION
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +58,31 @@ def function_body(
     return helper.make_function(
         DOMAIN, OP_TYPE, ["x", "kernels"], ["y"], body.nodes, [helper.make_opsetid("", OPSET)], []
     )
+
+
+def is_dynamic_conv(node: onnx.NodeProto) -> bool:
+    """Whether a node is the dynamic convolution."""
+    return node.domain == DOMAIN and node.op_type == OP_TYPE
+
+
+def hand_to_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph for TensorRT with the plugin: the function body is gone, and the nodes name the plugin.
+
+    Without the body the parser has no choice, whatever its version; its older ones look at the attributes alone.
+    """
+    import onnx
+    from onnx import helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [function for function in copy.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)]
+    del copy.functions[:]
+    copy.functions.extend(kept)
+    for node in filter(is_dynamic_conv, copy.graph.node):
+        del node.attribute[:]
+        names = {"plugin_version": str(VERSION), "plugin_namespace": DOMAIN}
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in names.items())
+    return copy
 
 
 def _spread(kh: int, kw: int, tile: tuple[int, int]) -> NDArray[np.bool_]:

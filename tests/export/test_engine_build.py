@@ -20,6 +20,8 @@ from edgepose.errors import CheckError, UsageError
 from edgepose.export import engine as engine_module
 from edgepose.export.engine import build_engine
 from edgepose.files import sha256
+from edgepose.plugins.onnx_function import hand_to_plugin, is_dynamic_conv
+from edgepose.plugins.registration import Registered
 from edgepose.runtime.backends.onnxruntime import OnnxRuntimeSession
 from edgepose.runtime.backends.tensorrt import TensorRtSession, find_engine
 from edgepose.runtime.cuda import DeviceInfo, gpu_missing
@@ -230,6 +232,54 @@ def test_a_module_that_is_broken_is_not_called_missing(tmp_path: Path, monkeypat
     monkeypatch.setitem(engines_module._MODULES, "absent", ("no_such_module_of_edgepose", "extra"))
     with pytest.raises(UsageError, match=r"not installed: pip install 'edgepose\[extra\]'"):
         load_target("absent")
+
+
+def test_the_graph_for_the_plugin_has_no_body_and_names_the_plugin() -> None:
+    model = small_model()
+    before = model.SerializeToString()
+    handed = hand_to_plugin(model)
+    assert model.SerializeToString() == before
+    assert [f"{f.domain}::{f.name}" for f in model.functions] == ["edgepose::DynamicDepthwiseConv2d"]
+    assert not handed.functions
+    (node,) = filter(is_dynamic_conv, handed.graph.node)
+    values = {a.name: onnx.helper.get_attribute_value(a).decode() for a in node.attribute}
+    assert values == {"plugin_version": "1", "plugin_namespace": "edgepose"}
+    assert [n.op_type for n in handed.graph.node] == [n.op_type for n in model.graph.node]
+
+
+GPU = DeviceInfo("GPU", "sm87", 2**33)
+PLUGIN = Registered("library", "abc")
+
+
+def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(engine_module, "register", lambda _, sm: asked.append(sm) or PLUGIN)
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    trt = SimpleNamespace(__version__="10.13.2")
+    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=True) is PLUGIN
+    assert asked == ["sm87"]
+    monkeypatch.setattr(engine_module, "is_registered", lambda _: False)
+    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=False) is None
+    monkeypatch.setattr(engine_module, "is_registered", lambda _: True)
+    with pytest.raises(UsageError, match=r"10.13.2 would take the plugin .*: build without it in a process of its own"):
+        engine_module._choose_plugin(trt, bundle, GPU, wanted=False)
+    trt.__version__ = "11.1.0"
+    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=False) is None
+    plain = small_model()
+    plain.graph.node.remove(next(filter(is_dynamic_conv, plain.graph.node)))
+    bundle = small_bundle(tmp_path / "plain.edgepose", plain)
+    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=True) is None
+    assert asked == ["sm87"]
+
+
+def test_the_parser_gets_the_file_or_the_graph_for_the_plugin(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    parser = SimpleNamespace(parse_from_file=lambda path: path == str(bundle.graph), parse=onnx.load_from_string)
+    assert engine_module._parse_graph(parser, bundle.graph, None)
+    parsed: list[bytes] = []
+    parser.parse = lambda content: parsed.append(content) or True
+    assert engine_module._parse_graph(parser, bundle.graph, PLUGIN)
+    assert onnx.load_from_string(parsed[0]) == hand_to_plugin(small_model())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from gpu_doubles import CudaErrorCode, HostCudart, SumEngine, tensorrt_with
 from edgepose.bundle import Bundle, Manifest, write_manifest
 from edgepose.engines import EngineLayer, EngineRecord, read_record, record_path
 from edgepose.errors import UsageError
+from edgepose.plugins.registration import Registered
 from edgepose.runtime import backends
 from edgepose.runtime.backends import choose_backends
 from edgepose.runtime.backends import tensorrt as backend_module
@@ -157,6 +158,20 @@ def test_session_on_an_engine_of_a_bundle(tmp_path: Path, cudart: HostCudart) ->
     assert cudart.blocks == {}
     with pytest.raises(RuntimeError, match="the session was closed"):
         session.run({"images": feed})
+
+
+def test_an_engine_gets_the_plugin_that_it_was_built_with(
+    tmp_path: Path, cudart: HostCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cudart
+    asked: list[str] = []
+    monkeypatch.setattr(backend_module, "register", lambda _, sm: asked.append(sm) or Registered("library", "abc"))
+    bundle = make_bundle(tmp_path, replace(RECORD, plugin_hash="abc"))
+    TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt").close()
+    assert asked == ["sm87"]
+    bundle = make_bundle(tmp_path / "other", replace(RECORD, plugin_hash="old"))
+    with pytest.raises(UsageError, match=rf"was built with another plugin than .*\(library\): {BUILD}"):
+        TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt")
 
 
 # --- refusing --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from ...bundle import Bundle
 from ...engines import ANY_SM, load_target, read_record, rebuild_command, recording_logger
 from ...errors import UsageError
+from ...plugins.registration import register
 from ..cuda import CudaError, Stream, device_info, gpu_missing, open_stream
 from ..session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
 
@@ -41,6 +42,8 @@ class TensorRtSession:
         if missing:
             raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
         self.backend = backend
+        if record.plugin_hash is not None:
+            _require_plugin(trt, engine, record.plugin_hash, backend)
         try:
             self._executor: Any = Executor(trt, open_stream(), engine.read_bytes())
         except (CudaError, UsageError) as error:
@@ -128,6 +131,14 @@ class Executor:
         for name, array in results.items():
             self._stream.download(self._addresses[name], array)
         self._stream.synchronise()
+
+
+def _require_plugin(trt: Any, engine: Path, wanted: str, backend: str) -> None:
+    """Register the plugin that an engine was built with, and no other."""
+    found = register(trt, device_info().sm)
+    if found.sha256 != wanted:
+        command = rebuild_command(engine.parent.parent, backend)
+        raise UsageError(f"engine {engine} was built with another plugin than {found}: {command}")
 
 
 def find_engine(bundle: Bundle, backend: str) -> Path:
