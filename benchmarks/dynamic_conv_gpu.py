@@ -1,0 +1,221 @@
+"""How near is the CUDA kernel of the dynamic convolution to what the GPU can do?
+
+First every type, kernel and odd shape is compared with float64. Then microseconds per call, from replays of a CUDA
+graph whose calls rotate through more inputs than the L2 cache holds, beside two ceilings that are measured in the same
+run (a device-to-device copy; a float32 matrix product without TF32) and beside PyTorch's own forms. Needs a CUDA GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from statistics import median
+from typing import Any
+
+import torch
+from common import Outcome, run_benchmark
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgepose.errors import CheckError, UsageError
+from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+from edgepose.tables import text_table
+
+#: (C, H, W, kh, kw): DITN for COCO, for MPII, for LSP.
+SHAPES = ((38, 64, 48, 7, 5), (30, 64, 64, 7, 7), (26, 64, 48, 7, 5))
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+DTYPES = (torch.float16, torch.float32)
+#: What is compared with float64: sizes with and without whole strips, kernels with and without code of their own.
+GRID = {
+    "batch": (1, 3, 17),
+    "map": ((64, 48), (64, 64), (9, 31), (5, 3), (33, 40), (1, 8)),
+    "kernel": ((7, 7), (7, 5), (5, 5), (1, 1), (3, 3), (1, 7), (11, 11)),
+    "dtype": (torch.float32, torch.float16, torch.bfloat16),
+}
+#: Relative error (norms) that a result in each type may have.
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
+#: The aims: share of the roofline and speed beside grouped convolution at batch 32 in FP16, microseconds at batch 1.
+AIM_ROOFLINE, AIM_RATIO, AIM_US = 0.70, 3.0, 5.0
+REPLAYS = 30
+
+
+def random_inputs(n: int, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x (N, C, H, W) and kernels (N, C, kh, kw) for one of :data:`SHAPES`."""
+    c, height, width, kh, kw = shape
+    x, kernels = (torch.randn(n, c, *sides, device="cuda").to(dtype) for sides in ((height, width), (kh, kw)))
+    return x, kernels
+
+
+def check() -> dict[str, float]:
+    """The largest error of each type over :data:`GRID`, of the result and of both gradients.
+
+    Raises:
+        CheckError: one is above :data:`TOLERANCE`.
+    """
+    worst = dict.fromkeys(map(str, DTYPES), 0.0)
+    for n, size, kernel, dtype in product(*GRID.values()):
+        x, kernels = (t.requires_grad_() for t in random_inputs(n, (3, *size, *kernel), dtype))
+        dy = torch.randn_like(x)
+        got = [dynamic_depthwise_conv2d(x, kernels)]
+        got += torch.autograd.grad(got[0], (x, kernels), dy)
+        exact = [t.detach().double().cpu().requires_grad_() for t in (x, kernels)]
+        want = [dynamic_depthwise_conv2d(*exact)]
+        want += torch.autograd.grad(want[0], exact, dy.double().cpu())
+        for name, mine, right in zip(("y", "dx", "dk"), got, want, strict=True):
+            error = float((mine.double().cpu() - right).norm() / right.norm().clamp(min=1e-30))
+            if not error <= TOLERANCE[dtype]:
+                case = f"{name} of batch {n}, map {size}, kernel {kernel}, {dtype}"
+                raise CheckError(f"{case}: relative error {error:.1e}, limit {TOLERANCE[dtype]:.0e}")
+            worst[str(dtype)] = max(worst.get(str(dtype), 0.0), error)
+    return worst
+
+
+def microseconds(calls: list[Callable[[], object]]) -> float:
+    """Median time of one call, from replays of a CUDA graph of all of them."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for call in calls:
+            call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for call in calls:
+            call()
+    times = []
+    for _ in range(REPLAYS + 3):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1000 / len(calls))
+    return median(times[3:])
+
+
+def ceilings() -> tuple[float, float]:
+    """Bytes a second of a copy (read plus written), and float32 multiply-adds a second of a matrix product."""
+    source = torch.randn(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    copied = 2 * source.nbytes / microseconds([lambda: target.copy_(source)]) * 1e6
+    torch.backends.cuda.matmul.allow_tf32 = False
+    a, b = torch.randn(2, 8192, 8192, device="cuda")
+    out = torch.empty_like(a)
+    multiplied = 8192**3 / microseconds([lambda: torch.mm(a, b, out=out)]) * 1e6
+    return copied, multiplied
+
+
+def unfolded(x: Tensor, kernels: Tensor) -> Tensor:
+    n, c, height, width = x.shape
+    kh, kw = kernels.shape[2:]
+    columns = F.unfold(x, (kh, kw), padding=(kh // 2, kw // 2)).view(n, c, kh * kw, height * width)
+    return torch.einsum("nckp,nck->ncp", columns, kernels.reshape(n, c, kh * kw)).view_as(x)
+
+
+def grouped(x: Tensor, kernels: Tensor) -> Tensor:
+    n, c, height, width = x.shape
+    kh, kw = kernels.shape[2:]
+    folded = x.view(1, n * c, height, width), kernels.view(n * c, 1, kh, kw)
+    return F.conv2d(*folded, padding=(kh // 2, kw // 2), groups=n * c).view_as(x)
+
+
+def banded(x: Tensor, kernels: Tensor) -> Tensor:
+    """Whole rows at once: kh rows side by side times a banded (Toeplitz) matrix; see ``dynamic_conv_body.py``."""
+    n, c, height, width = x.shape
+    kh, kw = kernels.shape[2:]
+    padded = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2))
+    rows = torch.cat([padded[:, :, u : u + height] for u in range(kh)], dim=3)
+    matrix = x.new_zeros(n, c, kh, width, width + kw)
+    matrix[..., :kw] = kernels[:, :, :, None]
+    # Rows that are one longer than the next one's shift make a band.
+    band = matrix.flatten(3)[..., : width * (width + kw - 1)].view(n, c, kh, width, width + kw - 1)
+    return rows @ band.transpose(3, 4).reshape(n, c, kh * (width + kw - 1), width)
+
+
+FORMS = {"ours": dynamic_depthwise_conv2d, "grouped": grouped, "unfold": unfolded, "banded": banded}
+
+
+def measure_shape(
+    shape: tuple[int, ...], batch: int, dtype: torch.dtype, copied: float, multiplied: float
+) -> dict[str, Any]:
+    c, height, width, kh, kw = shape
+    size = torch.finfo(dtype).bits // 8
+    moved = batch * c * (2 * height * width + kh * kw) * size
+    floors = moved / copied * 1e6, batch * c * height * width * kh * kw / multiplied * 1e6
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    sets = [random_inputs(batch, shape, dtype) for _ in range(min(256, 2 * cache // moved + 2))]
+    times = {}
+    for name, form in FORMS.items():
+        want, got = (f(*sets[0]).float() for f in (dynamic_depthwise_conv2d, form))
+        if not float((got - want).norm() / want.norm()) <= 2 * TOLERANCE[dtype]:
+            raise CheckError(f"{name} does not give what ours does at {shape}, batch {batch}, {dtype}")
+        few = sets if name == "ours" else sets[:8]
+        with torch.inference_mode():
+            times[name] = microseconds([partial(form, *inputs) for inputs in few])
+    return {
+        "shape": shape,
+        "batch": batch,
+        "dtype": str(dtype).removeprefix("torch."),
+        "us": times,
+        "memory_floor_us": floors[0],
+        "fma_floor_us": floors[1],
+        "roofline": max(floors) / times["ours"],
+        "ratios": {name: times[name] / times["ours"] for name in times},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    head = ("C, map, kernel", "N", "type", "us", "roofline", *(f"{name} / ours" for name in FORMS if name != "ours"))
+    cells = []
+    for row in rows:
+        c, height, width, kh, kw = row["shape"]
+        ratios = [f"{row['ratios'][name]:.1f}" for name in FORMS if name != "ours"]
+        share = f"{row['roofline']:.0%}"
+        cells.append(
+            [
+                f"{c}, {height}x{width}, {kh}x{kw}",
+                row["batch"],
+                row["dtype"],
+                f"{row['us']['ours']:.2f}",
+                share,
+                *ratios,
+            ]
+        )
+    return text_table(head, [[str(cell) for cell in row] for row in cells])
+
+
+def excess(rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each aim that is missed."""
+    missed = []
+    for row in rows:
+        where = f"{row['shape']} at batch {row['batch']} in {row['dtype']}"
+        if row["batch"] == 32 and row["dtype"] == "float16":
+            if row["roofline"] < AIM_ROOFLINE:
+                missed.append(f"{where}: {row['roofline']:.0%} of the roofline, aim {AIM_ROOFLINE:.0%}")
+            if row["ratios"]["grouped"] < AIM_RATIO:
+                missed.append(f"{where}: {row['ratios']['grouped']:.1f} x grouped convolution, aim {AIM_RATIO:g} x")
+        if row["batch"] == 1 and row["us"]["ours"] > AIM_US:
+            missed.append(f"{where}: {row['us']['ours']:.1f} us, aim {AIM_US:g} us")
+    return missed
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    if not torch.cuda.is_available():
+        raise UsageError("this benchmark needs a CUDA GPU that PyTorch can use")
+    torch.manual_seed(0)
+    errors = check()
+    copied, multiplied = ceilings()
+    cases = product(SHAPES, options.batches, DTYPES)
+    rows = [measure_shape(shape, batch, dtype, copied, multiplied) for shape, batch, dtype in cases]
+    gpu = torch.cuda.get_device_name()
+    text = f"{gpu}: {copied / 1e12:.2f} TB/s copied, {multiplied / 1e12:.1f} T float32 multiply-adds/s\n"
+    text += f"largest relative errors: {', '.join(f'{name} {error:.1e}' for name, error in errors.items())}\n\n"
+    figures = {"gpu": gpu, "bytes_per_s": copied, "fma_per_s": multiplied, "errors": errors, "rows": rows}
+    return Outcome(text + table(rows), figures, excess(rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="default: 1 2 4 8 16 32 64")
+    raise SystemExit(run_benchmark(parser, measure))
