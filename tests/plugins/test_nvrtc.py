@@ -53,3 +53,18 @@ def test_a_missing_nvrtc_is_said_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(bindings, "nvrtcVersion", absent)
     with pytest.raises(UsageError, match="pip install nvidia-cuda-nvrtc"):
         nvrtc.compile_kernel("edgepose::convolve_any_kernel<float>", "compute_86")
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("float32", 2), ("float16", 1), ("bfloat16", 1)])
+@pytest.mark.parametrize("kernel", launch.SPECIALISED)
+def test_a_strip_is_read_and_written_16_bytes_at_a_time(dtype, wide, kernel):
+    code, _ = nvrtc.compile_kernel(launch.forward(38, 64, 48, kernel, dtype).kernel, "compute_87")
+    reads, writes = (
+        re.findall(rb"\bld\.global\.nc\.v4\.[uf]32", code),
+        re.findall(rb"\bst\.global\.v4\.[uf]32", code),
+    )
+    input_rows = launch.ROWS + kernel[0] - 1
+    halo = 2 * input_rows if dtype == "float32" and kernel[1] == 7 else 0  # 4 columns of 4 bytes on either side
+    assert len(reads) == wide * input_rows + halo
+    assert len(writes) == wide * launch.ROWS
+    assert not re.search(rb"\b(ld|st)\.local", code)
