@@ -14,12 +14,13 @@ from typing import Any
 
 from ..bundle import ENGINES, Bundle, open_bundle, replace_files
 from ..engines import ANY_SM, EngineLayer, EngineRecord, load_target, record_path, recording_logger
-from ..errors import CheckError, UsageError
+from ..errors import CheckError, UsageError, missing_extra
 from ..files import atomic_path, sha256, staging_folder
 from ..heatmaps import STRIDE
 from ..machine import peak_memory_mb
-from ..plugins.onnx_function import hand_to_plugin, is_dynamic_conv
+from ..plugins.onnx_function import hand_to_plugin
 from ..plugins.registration import Registered, is_registered, plugin_wins, register
+from ..plugins.spec import OP_TYPE
 from ..runtime.cuda import DeviceInfo, device_info, gpu_missing
 from .engine_log import check_precision, count_datatypes, find_listing, read_layers
 
@@ -98,9 +99,8 @@ def _load(target: str) -> tuple[Any, DeviceInfo | None]:
 
 def _choose_plugin(trt: Any, bundle: Bundle, gpu: DeviceInfo | None, *, wanted: bool) -> Registered | None:
     """The plugin, registered, if the graph has a node for it."""
-    import onnx
-
-    if gpu is None or not any(map(is_dynamic_conv, onnx.load(bundle.graph).graph.node)):
+    # Most graphs have none, and need no onnx to be built.
+    if gpu is None or OP_TYPE.encode() not in bundle.graph.read_bytes():
         return None
     if wanted:
         return register(trt, gpu.sm)
@@ -196,9 +196,15 @@ def _parse(trt: Any, log: Any, network: Any, graph: Path, plugin: Registered | N
 def _parse_graph(parser: Any, graph: Path, plugin: Registered | None) -> bool:
     if plugin is None:
         return bool(parser.parse_from_file(str(graph)))
-    import onnx
+    return bool(parser.parse(hand_to_plugin(_read_graph(graph)).SerializeToString()))
 
-    return bool(parser.parse(hand_to_plugin(onnx.load(graph)).SerializeToString()))
+
+def _read_graph(graph: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "tensorrt") from error
+    return onnx.load(graph)
 
 
 def _check_contract(network: Any, bundle: Bundle) -> None:

@@ -267,6 +267,7 @@ def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monke
     assert engine_module._choose_plugin(trt, bundle, GPU, wanted=False) is None
     plain = small_model()
     plain.graph.node.remove(next(filter(is_dynamic_conv, plain.graph.node)))
+    del plain.functions[:]
     bundle = small_bundle(tmp_path / "plain.edgepose", plain)
     assert engine_module._choose_plugin(trt, bundle, GPU, wanted=True) is None
     assert asked == ["sm87"]
