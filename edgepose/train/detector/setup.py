@@ -35,7 +35,7 @@ class Setup:
 
     height: int = 320
     width: int = 320
-    steps: int = 9_250
+    steps: int = 30_000
     batch: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-2
@@ -43,7 +43,7 @@ class Setup:
     shares: tuple[float, float] = (0.7, 0.3)
     grids: tuple[float, float, float] = (0.5, 0.4, 0.1)
     smallest: float = 14.0
-    largest: float = 1.1
+    largest: float = 1.6
     colour: float = 0.3
     seed: int = 0
 
