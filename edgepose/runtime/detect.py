@@ -25,7 +25,7 @@ SHIPPED_NAME = "person_lite"
 SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NAME}.onnx"
 #: Least score of a person, unless another one is asked for: of YOLOX, and of a network that decodes its boxes itself,
 #: whose score is how well the box is thought to fit.
-YOLOX_THRESHOLD, PEAK_THRESHOLD = 0.4, 0.25
+YOLOX_THRESHOLD, PEAK_THRESHOLD = 0.4, 0.35
 #: Of two boxes that overlap by more than this IoU, the more certain stays.
 NMS = 0.5
 
