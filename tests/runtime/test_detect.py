@@ -251,7 +251,7 @@ def test_networks_whose_peaks_cannot_be_read_are_refused(taken: tuple, boxes: tu
 def test_the_shipped_detector_gives_the_same_people_on_every_backend() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("skimage")
-    detectors = [open_detector("person_lite", backend) for backend in ("onnxruntime", "openvino")]
+    detectors = [open_detector("person_lite", backend, threshold=0.2) for backend in ("onnxruntime", "openvino")]
     assert all(isinstance(detector, PeakDetector) for detector in detectors)
     for name in PEOPLE:
         photo = load_photo(name)
