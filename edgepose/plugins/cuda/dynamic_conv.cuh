@@ -16,10 +16,12 @@
 #ifdef __CUDACC__
 #define EDGEPOSE_FUNCTION __device__ __forceinline__
 #define EDGEPOSE_SHARED __host__ __device__ inline
+#define EDGEPOSE_CONSTANT static __device__ const __align__(16)
 #define EDGEPOSE_UNROLL _Pragma("unroll")
 #else
 #define EDGEPOSE_FUNCTION inline
 #define EDGEPOSE_SHARED inline
+#define EDGEPOSE_CONSTANT alignas(16) static const
 #define EDGEPOSE_UNROLL
 #endif
 
@@ -101,9 +103,14 @@ struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Pack {
     T values[N];
 };
 
+// What is read outside of a plane: 16 bytes are one access, and the 32 of a strip of float32 are two of them.
+EDGEPOSE_CONSTANT unsigned int zeros[8] = {};
+
+// Read N values, or zeros. Not a branch: the loads of many rows can be in flight.
 template <typename T, int N>
-EDGEPOSE_FUNCTION void read_pack(const T* from, float* to) {
-    const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+EDGEPOSE_FUNCTION void read_pack(bool inside, const T* from, float* to) {
+    const void* source = inside ? static_cast<const void*>(from) : static_cast<const void*>(zeros);
+    const Pack<T, N> pack = *static_cast<const Pack<T, N>*>(source);
     EDGEPOSE_UNROLL
     for (int i = 0; i < N; ++i) to[i] = widen(pack.values[i]);
 }
@@ -144,13 +151,11 @@ struct Window {
 
     // `plane` is the first value of the plane; a row or column outside of it is zero.
     EDGEPOSE_FUNCTION void read(const T* plane, Planes planes, int row, int column) {
-        EDGEPOSE_UNROLL
-        for (float& value : values) value = 0.0f;
-        if (row < 0 || row >= planes.height) return;
+        const bool inside = row >= 0 && row < planes.height;
         const T* strip = plane + row * planes.width + column;
-        if (column > 0) read_pack<T, kHalo>(strip - kHalo, values);
-        read_pack<T, kStrip>(strip, values + kHalo);
-        if (column + kStrip < planes.width) read_pack<T, kHalo>(strip + kStrip, values + kHalo + kStrip);
+        read_pack<T, kHalo>(inside && column > 0, strip - kHalo, values);
+        read_pack<T, kStrip>(inside, strip, values + kHalo);
+        read_pack<T, kHalo>(inside && column + kStrip < planes.width, strip + kStrip, values + kHalo + kStrip);
     }
 };
 
