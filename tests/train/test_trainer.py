@@ -71,7 +71,7 @@ def start(lsp: str, folder: Path, *more: str) -> subprocess.Popen:
 
 
 def wait_for_epoch(process: subprocess.Popen, folder: Path, epoch: int) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600  # a busy machine takes minutes to import PyTorch
     while time.monotonic() < end and process.poll() is None:
         if (folder / "metrics.csv").exists() and len(metrics(folder)) >= epoch:
             return
