@@ -170,6 +170,7 @@ def test_ablation_rows_train_and_evaluate(switches: dict[str, bool]) -> None:
     heads = network.train()(images)
     assert isinstance(heads, Heads)
     assert heads.joints.shape == (2, 14, 16, 16)
+    assert heads.joints.abs().max() < 0.3, "training starts from heat-maps near zero"
     assert (heads.bones is not None) == switches.get("mtl", True)
     sum(h.sum() for h in heads if h is not None).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]

@@ -22,6 +22,11 @@ from .hrnet import HRNet
 from .layers import conv_bn, heatmap_head
 from .resnet import ResNetPose
 
+#: Weight, at the start, of the last batch norm before the heat-maps: training starts from heat-maps near zero.
+_START = 0.02
+#: That of the channel attention's, relative to the features it is added to.
+_TRANSFERRED = 0.1
+
 
 @dataclass(frozen=True)
 class DitnSwitches:
@@ -107,15 +112,15 @@ class SpatialAttention(nn.Module):
     """Equation 5: (1 + sigmoid(DW9x9(1x1(g)))) * g with g = ReLU(BN(3x3(x))). 4.0 k parameters.
 
     Reading: BN and ReLU after the 1x1 and BN after the depthwise convolution (Table 8), but no ReLU between that BN and
-    the sigmoid, which would pin the map to [0.5, 1). The 3x3 starts as the identity and its BN at 0.02, so
-    that training starts from heat-maps near zero, each driven by its own joint's features.
+    the sigmoid, which would pin the map to [0.5, 1). The 3x3 starts as the identity and its BN small, so that training
+    starts from heat-maps near zero, each driven by its own joint's features.
     """
 
     def __init__(self, joints: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(*conv_bn(joints, joints, 3))
         nn.init.dirac_(self.residual[0].weight)
-        nn.init.constant_(self.residual[1].weight, 0.02)
+        nn.init.constant_(self.residual[1].weight, _START)
         self.point = nn.Sequential(*conv_bn(joints, joints, 1))
         self.depth = nn.Conv2d(joints, joints, 9, padding=4, groups=joints, bias=False)
         self.bn = nn.BatchNorm2d(joints)
@@ -146,7 +151,7 @@ class InformationTransfer(nn.Module):
         self.attention = ChannelAttention(bones) if cab else nn.Identity()
         nn.init.dirac_(self.mix.weight)
         if cab:
-            nn.init.constant_(self.attention.bn.weight, 0.1)
+            nn.init.constant_(self.attention.bn.weight, _TRANSFERRED)
         ends = torch.tensor(skeleton.bones).flatten()
         membership = F.one_hot(ends, joints).T.float()
         self.register_buffer("bone_ends", ends, persistent=False)
@@ -185,6 +190,10 @@ class DITN(nn.Module):
             self.joint_decoder, self.bone_decoder = heatmap_head(backbone.channels, joints), None
         self.transfer = InformationTransfer(skeleton, cab=switches.cab) if switches.ditm else None
         self.spatial = SpatialAttention(joints) if switches.sab else nn.Identity()
+        if switches.ditm and not switches.sab:  # the decoder's features, handed through, are the heat-maps then
+            nn.init.constant_(self.get_parameter("joint_decoder.head.1.weight"), _START)
+            if switches.cab:
+                nn.init.constant_(self.get_parameter("transfer.attention.bn.weight"), _START * _TRANSFERRED)
 
     def forward(self, images: Tensor) -> Tensor | Heads:
         """Joint heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` with bones in train mode."""
