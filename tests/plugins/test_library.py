@@ -38,6 +38,26 @@ def test_the_kernels_compile_for_every_architecture_without_spills_or_local_memo
 
 
 @needs_nvcc
+def test_the_launcher_checks_its_arguments(tmp_path):
+    program = tmp_path / "arguments"
+    sources = [SOURCES / "dynamic_conv.cu", Path(__file__).with_name("dynamic_conv_arguments.cpp")]
+    command = ["nvcc", "-std=c++17", "-Xcompiler=-Wall,-Wextra", f"-I{SOURCES}", "-arch=sm_90", *sources, "-o", program]
+    subprocess.run(command, check=True)
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
+    shape, kernel = (
+        "x is too large for one launch, or has a negative side",
+        "the sides of the kernels must be odd, from 1 to 11",
+    )
+    assert dict(line.split(": ", 1) for line in said) == {
+        **dict.fromkeys(("even", "large", "zero"), kernel),
+        **dict.fromkeys(("negative", "huge batch", "huge map", "huge grid"), shape),
+        "null": "a tensor has no memory",
+        "type": "the type must be float32, float16 or bfloat16",
+        **dict.fromkeys(("empty batch", "empty map"), "done"),
+    }
+
+
+@needs_nvcc
 @needs_headers
 @pytest.mark.parametrize("headers", HEADERS, ids=lambda folder: folder.name)
 def test_the_plugin_compiles_without_warnings(headers, tmp_path):
