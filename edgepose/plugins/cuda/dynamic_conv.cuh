@@ -263,8 +263,11 @@ EDGEPOSE_FUNCTION float correlate(
 // Threads of a block; a warp of them makes one value of a kernel's gradient.
 constexpr int kThreads = 128;
 
+// Blocks that fit on a multiprocessor at once, which leaves 128 registers to a thread.
+constexpr int kBlocks = 4;
+
 template <typename T, int KH, int KW>
-__global__ void __launch_bounds__(kThreads) convolve_kernel(
+__global__ void __launch_bounds__(kThreads, kBlocks) convolve_kernel(
     const T* __restrict__ x, const T* __restrict__ kernels, int count, int height, int width,
     T* __restrict__ y) {
     const int index = blockIdx.x * kThreads + threadIdx.x;
