@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import JETPACK_OR_PIP, UsageError
 from .plugins.library import find_library
+from .plugins.registration import form_for
 from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
 from .runtime.cuda import device_info, gpu_missing
 from .tables import text_table
@@ -148,14 +149,24 @@ def _gpu() -> Finding:
 
 
 def _plugin() -> Finding:
+    """Whether the plugin library is built, for what, and in which form the installed TensorRT gets the plugin."""
+    item = "TensorRT plugin"
     try:
         library = find_library()
     except UsageError as error:
         what, _, install = str(error).rpartition(": run: ")
-        return Finding("TensorRT plugin", BROKEN, what, install)
-    if library is None:
-        return Finding("TensorRT plugin", MISSING, "the plugin library is not built", "edgepose plugins build")
-    return Finding("TensorRT plugin", OK, f"built: {library}")
+        return Finding(item, BROKEN, what, install)
+    built = f"built: {library}" if library else "the plugin library is not built"
+    tensorrt = _module("TensorRT", "tensorrt", "")
+    if tensorrt.status != OK:
+        unused = f"{built}; no TensorRT to register it with"
+        return Finding(item, OK, unused) if library else Finding(item, MISSING, unused, "edgepose plugins build")
+    try:
+        return Finding(
+            item, OK, f"{built}; registered with TensorRT {tensorrt.detail} as: {form_for(tensorrt.detail, library)}"
+        )
+    except UsageError as error:
+        return Finding(item, UNUSABLE, f"{built}; {error}")
 
 
 def _ffmpeg() -> Finding:

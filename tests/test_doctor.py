@@ -49,14 +49,35 @@ def test_a_module_that_is_missing_or_does_not_import(tmp_path: Path, monkeypatch
 
 def test_the_plugin_library_is_found_where_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEPOSE_PLUGINS", str(tmp_path))
-    missing = Finding("TensorRT plugin", "missing", "the plugin library is not built", "edgepose plugins build")
-    assert doctor_module._plugin() == missing
+    monkeypatch.setattr(doctor_module, "_module", lambda *_: Finding("TensorRT", "missing", ""))
+    missing = "the plugin library is not built; no TensorRT to register it with"
+    assert doctor_module._plugin() == Finding("TensorRT plugin", "missing", missing, "edgepose plugins build")
     (tmp_path / "libedgepose_plugins.so").write_bytes(b"\x7fELF")
     assert (doctor_module._plugin().status, doctor_module._plugin().install) == ("broken", "edgepose plugins build")
     library = PluginLibrary(tmp_path / "p.so", (10, 3), ("sm86", "sm87"))
     monkeypatch.setattr(doctor_module, "find_library", lambda: library)
     found = f"built: {tmp_path / 'p.so'} (TensorRT 10.3, sm86 sm87)"
-    assert doctor_module._plugin() == Finding("TensorRT plugin", "ok", found)
+    assert doctor_module._plugin() == Finding("TensorRT plugin", "ok", f"{found}; no TensorRT to register it with")
+
+
+@pytest.mark.parametrize(
+    ("version", "built", "status", "end"),
+    [
+        ("10.3.0", True, "ok", "registered with TensorRT 10.3.0 as: library"),
+        ("10.3.0", False, "ok", "registered with TensorRT 10.3.0 as: Python class"),
+        ("11.1.0", False, "ok", "the plugin library is not built; registered with TensorRT 11.1.0 as: ahead of time"),
+        ("8.6.1", False, "cannot run", "TensorRT 8.6.1 is too old for the plugin: expected 10.0 or later"),
+    ],
+)
+def test_the_form_that_tensorrt_gets_is_shown(
+    version: str, built: bool, status: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = PluginLibrary(Path("p.so"), (10, 3), ("sm87",)) if built else None
+    monkeypatch.setattr(doctor_module, "find_library", lambda: library)
+    monkeypatch.setattr(doctor_module, "_module", lambda *_: Finding("TensorRT", "ok", version))
+    finding = doctor_module._plugin()
+    assert finding.status == status
+    assert finding.detail.endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UsageError
 from . import launch
-from .library import BUILD, find_library, load_library
+from .library import BUILD, PluginLibrary, find_library, load_library
 from .nvrtc import SOURCE, compile_kernel
 from .python_plugin import creator_class, define_ahead_of_time
 from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
@@ -59,6 +59,27 @@ def register(trt: Any, sm: str) -> Registered:
     return _registered[trt.__name__]
 
 
+def form_for(version: str, library: PluginLibrary | None) -> str:
+    """The form that :func:`register` gives a TensorRT: :data:`LIBRARY`, :data:`PTX` or :data:`PYTHON`.
+
+    Args:
+        version: of TensorRT, such as ``10.13.2``.
+        library: the built one, or None.
+
+    Raises:
+        UsageError: this TensorRT is too old for any.
+
+    >>> form_for("10.3.0", None), form_for("10.13.2", None)
+    ('Python class', 'ahead of time')
+    """
+    number = _number(version)
+    if number < CLASS_BASED:
+        raise UsageError(f"TensorRT {version} is too old for the plugin: expected 10.0 or later")
+    if library is not None:
+        return LIBRARY
+    return PTX if number >= AHEAD_OF_TIME else PYTHON
+
+
 def is_registered(trt: Any) -> bool:
     """Whether TensorRT's registry has the plugin, in whatever form."""
     return trt.get_plugin_registry().get_creator(OP_TYPE, str(VERSION), DOMAIN) is not None
@@ -84,20 +105,16 @@ def plugin_wins(version: str, *, registered: bool, marked: bool) -> bool:
 
 def _register(trt: Any, sm: str) -> Registered:
     library = find_library()
+    form = form_for(trt.__version__, library)
     if library is not None:
         load_library(trt, library, sm)
-        return Registered(LIBRARY, library.sha256)
-    number = _number(trt.__version__)
-    if number < CLASS_BASED:
-        raise UsageError(f"TensorRT {trt.__version__} is too old for the plugin: expected 10.0 or later")
+        return Registered(form, library.sha256)
     compile_kernel(launch.forward(1, 1, 1, (1, 1), "float32").kernel, f"compute_{sm[2:]}")  # or say now why it cannot
-    source = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
-    if number >= AHEAD_OF_TIME:
+    if form == PTX:
         define_ahead_of_time(trt, import_module(f"{trt.__name__}.plugin"), int(sm[2:]))
-        return Registered(PTX, source)
-    if not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
+    elif not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
         raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form; {BUILD}")
-    return Registered(PYTHON, source)
+    return Registered(form, hashlib.sha256(SOURCE.read_bytes()).hexdigest())
 
 
 def _number(version: str) -> tuple[int, int]:

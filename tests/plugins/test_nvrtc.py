@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +73,33 @@ def test_a_strip_is_read_and_written_16_bytes_at_a_time(dtype, wide, kernel):
     assert len(reads) == wide * input_rows + halo
     assert len(writes) == wide * launch.ROWS
     assert not re.search(rb"\b(ld|st)\.local", code)
+
+
+@pytest.fixture
+def disassemble(tmp_path: Path):
+    """The instructions of a kernel's machine code, by CUDA's own disassembler: the toolkit's or its wheels'."""
+    wheels = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin"
+    path = os.pathsep.join([os.environ["PATH"], str(wheels)])
+    tool = shutil.which("cuobjdump", path=path)
+    if tool is None or shutil.which("nvdisasm", path=path) is None:
+        pytest.skip("cuobjdump and nvdisasm are not installed: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+
+    def instructions(code: bytes) -> list[str]:
+        (tmp_path / "kernel.cubin").write_bytes(code)
+        command = [tool, "-sass", tmp_path / "kernel.cubin"]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path})
+        return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", listing.stdout, re.MULTILINE)
+
+    return instructions
+
+
+@pytest.mark.parametrize("sm", ["sm_87", "sm_90"])
+@pytest.mark.parametrize(("dtype", "wide"), [("float32", 20), ("float16", 10), ("bfloat16", 10)])
+def test_the_machine_code_is_multiply_adds_and_wide_loads(disassemble, dtype, wide, sm):
+    code, _ = nvrtc.compile_kernel(launch.forward(38, 64, 48, (7, 5), dtype).kernel, sm)
+    instructions = disassemble(code)
+    assert sum(name.startswith("LDG.E.128") for name in instructions) == wide
+    assert sum(name.startswith("STG.E.128") for name in instructions) == launch.ROWS * (2 if dtype == "float32" else 1)
+    assert not [name for name in instructions if name.startswith(("LDL", "STL"))]
+    assert instructions.count("FFMA") == launch.ROWS * launch.STRIP * 7 * 5
+    assert instructions.count("FFMA") > 0.6 * len(instructions)
