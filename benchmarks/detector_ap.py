@@ -1,7 +1,8 @@
 """How good and how fast is the shipped person detector beside another one?
 
-COCO's average precision over boxes of persons (pycocotools; a crowd is an ignored region there), and the milliseconds
-of the network alone, batch 1. For the times the detectors take turns in short blocks: ratios hold on a busy machine.
+COCO's average precision over boxes of persons (pycocotools; a crowd is an ignored region there), precision and recall
+at IoU 0.5 from each score on, and the milliseconds of the network alone, batch 1. For the times the detectors take turns
+in short blocks: ratios hold on a busy machine.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from edgepose.tables import text_table
 PERSON = 1
 #: The six figures that pycocotools states first; small, medium and large are areas up to 32^2, 96^2 and above.
 FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+#: Least scores to choose from.
+SCORES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 #: Average precision ranks every box, the unlikely ones too.
 LEAST_SCORE = 0.01
 BLOCKS, CALLS = 8, 5
 
 
-def precision(detector: NetworkDetector, truth: Any, folder: Path) -> dict[str, float]:
-    """:data:`FIGURES` of a detector on the pictures of a COCO ground truth."""
+def evaluate(detector: NetworkDetector, truth: Any, folder: Path) -> tuple[dict[str, float], dict[float, list[float]]]:
+    """:data:`FIGURES` of a detector on the pictures of a COCO ground truth, and its :func:`choices`."""
     from pycocotools.cocoeval import COCOeval
 
     results = []
@@ -41,13 +44,28 @@ def precision(detector: NetworkDetector, truth: Any, folder: Path) -> dict[str, 
         for box, score in zip(np.hstack([corner, size]).tolist(), found.scores.tolist(), strict=True):
             results.append({"image_id": image_id, "category_id": PERSON, "bbox": box, "score": score})
     if not results:
-        return dict.fromkeys(FIGURES, 0.0)
+        return dict.fromkeys(FIGURES, 0.0), {}
     evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
     evaluation.params.catIds = [PERSON]
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return dict(zip(FIGURES, map(float, evaluation.stats), strict=False))
+    return dict(zip(FIGURES, map(float, evaluation.stats), strict=False)), choices(evaluation)
+
+
+def choices(evaluation: Any) -> dict[float, list[float]]:
+    """Precision and recall at IoU 0.5 by least score, of persons of any size."""
+    pictures = [e for e in evaluation.evalImgs if e and e["aRng"] == evaluation.params.areaRng[0]]
+    scores = np.concatenate([e["dtScores"] for e in pictures])
+    found = np.concatenate([e["dtMatches"][0] > 0 for e in pictures])
+    counts = ~np.concatenate([e["dtIgnore"][0].astype(bool) for e in pictures])
+    persons = sum(int((np.asarray(e["gtIgnore"]) == 0).sum()) for e in pictures)
+    rows = {}
+    for least in SCORES:
+        chosen = counts & (scores >= least)
+        right = int((chosen & found).sum())
+        rows[least] = [right / max(int(chosen.sum()), 1), right / max(persons, 1)]
+    return rows
 
 
 def latencies(detectors: list[NetworkDetector]) -> list[float]:
@@ -74,11 +92,13 @@ def measure(options: argparse.Namespace) -> Outcome:
     if not annotations.is_file():
         raise UsageError(f"{annotations} is missing: give the folder that holds annotations/ and {options.split}/")
     figures: dict[str, dict[str, float]] = {Path(name).stem: {} for name in options.detectors}
+    by_score: dict[str, dict[float, list[float]]] = {}
     with redirect_stdout(io.StringIO()):
         truth = COCO(annotations)
-        for name, row in zip(options.detectors, figures.values(), strict=True):
+        for name, (short, row) in zip(options.detectors, figures.items(), strict=True):
             with closing(open_detector(name, threshold=LEAST_SCORE)) as detector:
-                row.update(precision(detector, truth, options.coco / options.split))
+                stated, by_score[short] = evaluate(detector, truth, options.coco / options.split)
+            row.update(stated)
     backends = [backend for backend in ("onnxruntime", "openvino") if unavailable(backend) is None]
     for backend in backends:
         with ExitStack() as stack:
@@ -95,7 +115,13 @@ def measure(options: argparse.Namespace) -> Outcome:
         "persons": len(truth.getAnnIds(iscrowd=False)),
         "crowds": len(truth.getAnnIds(iscrowd=True)),
     }
-    return Outcome(text_table(head, rows), {"data": counts, "detectors": figures})
+    chosen = [
+        (name, *(f"{value:.2f}" for value in (least, *pair)))
+        for name, choice in by_score.items()
+        for least, pair in choice.items()
+    ]
+    text = f"{text_table(head, rows)}\n\n{text_table(('detector', 'least score', 'precision', 'recall'), chosen)}"
+    return Outcome(text, {"data": counts, "detectors": figures, "precision_recall": by_score})
 
 
 def main() -> int:
