@@ -1,8 +1,8 @@
 """How good and how fast is the shipped person detector beside another one?
 
 COCO's average precision over boxes of persons (pycocotools; a crowd is an ignored region there), precision and recall
-at IoU 0.5 from each score on, and the milliseconds of the network alone, batch 1. For the times the detectors take turns
-in short blocks: ratios hold on a busy machine.
+at IoU 0.5 from each score on, and the milliseconds of the network alone, batch 1. For the times the detectors take
+turns in short blocks: ratios hold on a busy machine.
 """
 
 from __future__ import annotations
