@@ -158,20 +158,21 @@ def _require_headers(root: Path | None) -> None:
 
 
 def _architecture_list(text: str) -> str:
-    """CMake's form of a list.
-
-    >>> _architecture_list("87,sm90")
-    '87-real;90-real'
-    """
+    """CMake's form of a list such as ``87,sm90``: ``87-real;90-real``."""
     numbers = [part.strip().removeprefix("sm").lstrip("_") for part in text.split(",")]
     if not all(number.isdigit() for number in numbers):
         raise UsageError(f"architectures {text!r}: expected SMs separated by commas, such as 87,90")
+    listing = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=False).stdout
+    known = [code.removeprefix("sm_") for code in listing.split()]
+    if unknown := [number for number in numbers if number not in known]:
+        raise UsageError(f"this nvcc makes no code for SM {', '.join(unknown)}: expected some of {', '.join(known)}")
     return ";".join(f"{number}-real" for number in numbers)
 
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stdout + done.stderr).strip()
-        errors = [line for line in said.splitlines() if "error" in line.lower()]
-        raise UsageError(f"{' '.join(command[:2])} failed: {(errors or said.splitlines())[0].strip()}\n{said[-2000:]}")
+        said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        reasons = [line for line in said if "error" in line.lower() and "errors occurred" not in line] or said
+        reason = reasons[0] if reasons else f"exit code {done.returncode}"
+        raise UsageError(f"the plugin library could not be built, {command[0]} failed: {reason}")

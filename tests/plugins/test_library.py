@@ -142,9 +142,30 @@ def test_missing_headers_are_said_before_anything_is_built(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_architectures_are_numbers(tmp_path):
+@needs_nvcc
+@pytest.mark.parametrize(
+    ("architectures", "complaint"),
+    [
+        ("orin", "expected SMs separated by commas, such as 87,90"),
+        ("87,66", r"this nvcc makes no code for SM 66: expected some of .*\b87\b"),
+    ],
+)
+def test_architectures_are_some_that_nvcc_knows(architectures, complaint, tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake")
     (tmp_path / "NvInferRuntime.h").touch()
-    if shutil.which("cmake") is None or shutil.which("nvcc") is None:
-        pytest.skip("there is no cmake or nvcc")
-    with pytest.raises(UsageError, match="expected SMs separated by commas, such as 87,90"):
-        build_library(tmp_path / FILE_NAME, tmp_path, "orin")
+    with pytest.raises(UsageError, match=complaint):
+        build_library(tmp_path / FILE_NAME, tmp_path, architectures)
+
+
+@needs_nvcc
+def test_sources_that_do_not_compile_are_one_sentence_and_leave_no_file(tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake")
+    (tmp_path / "NvInferRuntime.h").write_text("#error these are no headers of TensorRT\n")
+    with pytest.raises(
+        UsageError, match=r"could not be built, cmake failed: .*these are no headers of TensorRT"
+    ) as caught:
+        build_library(tmp_path / FILE_NAME, tmp_path, "90")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["NvInferRuntime.h"]
