@@ -6,6 +6,8 @@
         manifest.json             what it is, what made it, the sha256 of every file below but reports
         checkpoint.safetensors    the PyTorch weights, for the reference backend and for exporting again
         pose.onnx                 FP32, dynamic batch, runs everywhere
+        pose.PRECISION.onnx       the same network in another of PRECISIONS, every cast and Q/DQ explicit
+        calibration.json          the ranges of the activations that INT8 graphs were made with
         golden.npz                crops, and the keypoints and heat-maps PyTorch gave for them
         engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json
         reports/                  written by verify and bench; not hashed
@@ -29,10 +31,15 @@ from .skeletons import Skeleton, get_skeleton
 #: Version of the manifest's layout; a reader refuses a newer one.
 SCHEMA = 1
 
+#: What a graph computes in: ``int8`` quantises convolutions and leaves the rest FP32, ``int8+fp16`` leaves it FP16, and
+#: ``mixed`` is what a search chose for each module.
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
+
 MANIFEST = "manifest.json"
 GRAPH = "pose.onnx"
 CHECKPOINT = "checkpoint.safetensors"
 GOLDENS = "golden.npz"
+CALIBRATION = "calibration.json"
 ENGINES = "engines"
 REPORTS = "reports"
 
@@ -109,6 +116,27 @@ class Bundle:
         """Folder for reports; made by whoever writes the first."""
         return self.path / REPORTS
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those of :data:`PRECISIONS` that the bundle has a graph of: ``fp32`` always."""
+        return tuple(name for name in PRECISIONS if name == "fp32" or graph_name(name) in self.manifest.files)
+
+    def graph_for(self, precision: str) -> Path:
+        """The ONNX graph of a precision.
+
+        Raises:
+            UsageError: no precision has that name, or the bundle has no graph of it.
+        """
+        if precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if precision not in self.precisions:
+            search = " --max-drop 0.3" if precision == "mixed" else ""
+            raise UsageError(
+                f"bundle {self.path} has no {precision} graph, only {', '.join(self.precisions)}; make it with: "
+                f"edgepose calibrate {self.path} --images DIR{search}"
+            )
+        return self.path / graph_name(precision)
+
     def goldens(self) -> Goldens:
         """Read ``golden.npz``."""
         with np.load(self.path / GOLDENS) as arrays:
@@ -122,6 +150,11 @@ class Bundle:
         """Hash files that were added to or changed in the bundle, and write the manifest that names them."""
         hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in paths}
         return write_manifest(self.path, replace(self.manifest, files={**self.manifest.files, **hashes}))
+
+
+def graph_name(precision: str) -> str:
+    """File name of the graph of a precision, such as ``pose.fp16.onnx``."""
+    return GRAPH if precision == "fp32" else f"pose.{precision}.onnx"
 
 
 def write_manifest(path: Path, manifest: Manifest) -> Bundle:

@@ -20,6 +20,7 @@ from ..heatmaps import decode
 from ..plugins.onnx_function import OPSET, function_body
 from ..plugins.spec import DOMAIN, OP_TYPE, VERSION
 from ..train.models.contract import PoseGraph
+from .modules import name_modules
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +39,8 @@ def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) ->
     """Write ``network`` as an FP32 ONNX graph: uint8 crops in, keypoints and heat-maps out, dynamic batch.
 
     The graph is simplified (onnxsim) and compared with what it was before; dynamic convolutions are one
-    ``edgepose::DynamicDepthwiseConv2d`` node each, with a function body of standard ops in the file.
+    ``edgepose::DynamicDepthwiseConv2d`` node each, with a function body of standard ops in the file. Every node carries
+    the path of its module (:mod:`edgepose.export.modules`).
 
     Args:
         network: normalised (N, 3, H, W) to heat-maps; it is not modified.
@@ -59,6 +61,7 @@ def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) ->
     with _quiet():
         simplified, _ = onnxsim.simplify(exported)
     _check_same(exported, simplified, input_size)
+    name_modules(simplified, exported)
     onnx.checker.check_model(simplified, full_check=True)
     with atomic_path(path) as temporary:
         onnx.save(simplified, temporary)

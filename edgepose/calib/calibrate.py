@@ -1,0 +1,281 @@
+"""``edgepose calibrate``: ranges on real crops, and from them the graphs of a bundle in every precision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..bundle import CALIBRATION, Bundle, graph_name, open_bundle, replace_files
+from ..errors import UsageError, missing_extra
+from ..export.precision import Unsafe, unsafe_nodes, with_rounding
+from ..files import staging_folder, write_text
+from ..machine import environment
+from ..runtime.backends import open_graph
+from ..tables import text_table
+from .agreement import Agreement
+from .crops import CropSet
+from .judge import Judge, keypoints_of
+from .placement import place, quantisable
+from .progress import bar
+from .ranges import Calibration, Extent, collect, read_calibration, scan
+from .search import Memory, Search, SearchResult
+from .variants import VARIANTS, Choice, choice_for, make_graph
+
+if TYPE_CHECKING:
+    import onnx
+
+#: The first crops set the ranges; this share of them, the last, judges what came of it.
+JUDGED = 1 / 3
+#: More crops than these are not scanned for what FP16 cannot hold.
+_SCANNED = 128
+SEARCH, FIGURES = "search.json", "search-figures.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One graph that was made.
+
+    Attributes:
+        precision: one of :data:`edgepose.bundle.PRECISIONS`.
+        megabytes: of the file (10^6 bytes).
+        int8: how many convolutions are in INT8.
+        agreement: with FP32's keypoints.
+        accuracy: average precision beside the labels, in percent; None without labels.
+    """
+
+    precision: str
+    megabytes: float
+    int8: int
+    agreement: Agreement
+    accuracy: float | None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of the report's table."""
+        shares = [f"{share:.2f} %" for share in asdict(self.agreement).values()]
+        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.2f} %"
+        return (self.precision, f"{self.megabytes:.1f}", str(self.int8), *shares, accuracy)
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What :func:`calibrate` did; ``str(report)`` is the table.
+
+    Attributes:
+        bundle: with the new graphs.
+        crops: a line on where the crops came from.
+        calibrated, judged: how many crops set the ranges, and how many judged.
+        method: how the ranges were chosen.
+        unsafe: nodes that FP16 cannot hold.
+        variants: FP32, and the graphs that were made.
+        search: None without a search.
+    """
+
+    bundle: Bundle
+    crops: str
+    calibrated: int
+    judged: int
+    method: str
+    unsafe: tuple[Unsafe, ...]
+    variants: tuple[Variant, ...]
+    search: SearchResult | None = None
+
+    def __str__(self) -> str:
+        head = (
+            "precision",
+            "MB",
+            "INT8 convolutions",
+            "AP beside FP32",
+            "identical",
+            "moved > 4 px",
+            "AP beside labels",
+        )
+        rows = [variant.cells for variant in self.variants]
+        lines = [
+            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), {self.judged} judge",
+            text_table(head, rows),
+            *map(str, self.unsafe),
+        ]
+        return "\n".join([*lines, str(self.search)] if self.search else lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "bundle": self.bundle.manifest.name,
+            "crops": self.crops,
+            "calibrated": self.calibrated,
+            "judged": self.judged,
+            "method": self.method,
+            "unsafe": [asdict(found) for found in self.unsafe],
+            "variants": [asdict(variant) for variant in self.variants],
+            "search": self.search.to_json() if self.search else None,
+            "files": self.bundle.manifest.files,
+            "environment": environment(),
+        }
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a search for the fastest mixed precision is bounded.
+
+    Attributes:
+        max_drop: most accuracy that may be lost, in points.
+        backend: ``openvino`` or ``onnxruntime``: where latency is measured.
+        minutes: no measurement is begun later.
+    """
+
+    max_drop: float
+    backend: str
+    minutes: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"--max-drop is in points of accuracy, from 0 to 100, got {self.max_drop:g}")
+        if self.backend not in ("openvino", "onnxruntime"):
+            raise UsageError(f"a search measures on openvino or onnxruntime, got --backend {self.backend}")
+        if not self.minutes > 0:
+            raise UsageError(f"--time-limit is in minutes, above 0, got {self.minutes:g}")
+
+
+def calibrate(
+    bundle: Bundle,
+    crops: CropSet,
+    method: str,
+    *,
+    calibration: Path | None = None,
+    search: SearchOptions | None = None,
+) -> CalibrationReport:
+    """Make the graphs of a bundle in FP16, BF16, INT8 and INT8 with FP16, and with a search also a mixed one.
+
+    The bundle gets the graphs and the ranges (``calibration.json``), its reports the figures. It stays as it is if
+    anything fails.
+
+    Args:
+        bundle: an opened bundle.
+        crops: persons as the network sees them; with labels, accuracy is measured against those.
+        method: one of :data:`edgepose.calib.histogram.METHODS`.
+        calibration: ranges that were collected before, in place of collecting them.
+        search: None for no search.
+
+    Raises:
+        UsageError: onnx is not installed, the graph is quantised already or cannot be run, or the calibration is of
+            another graph.
+        CheckError: values are not finite.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "export") from error
+    model = onnx.load(bundle.graph)
+    placement = place(model, [node.name for node in quantisable(model)])
+    count = len(crops.images) - round(len(crops.images) * JUDGED)
+    with bar("scanning") as progress:
+        extents = scan(bundle.graph, crops.images[: min(count, _SCANNED)], progress=progress)
+    unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
+    if calibration is not None:
+        found = read_calibration(calibration, bundle.graph)
+    else:
+        with bar("collecting ranges") as progress:
+            found = collect(bundle.graph, placement.tensors, crops.images[:count], method, progress=progress)
+    work = _Work(bundle, model, found, tuple(unsafe), _judge(bundle, crops, count, search))
+    with staging_folder(bundle.path) as folder:
+        variants = work.variants(folder)
+        result = work.search(folder, search) if search else None
+        found.write(folder / CALIBRATION)
+        files = {file.name: file for file in folder.iterdir()}
+        bundle = replace_files(open_bundle(bundle.path), files)
+    report = CalibrationReport(
+        bundle=bundle,
+        crops=str(crops),
+        calibrated=len(found.crops),
+        judged=len(crops.images) - count,
+        method=found.method,
+        unsafe=tuple(unsafe),
+        variants=variants,
+        search=result,
+    )
+    write_text(bundle.reports / "calibration.json", json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _judge(bundle: Bundle, crops: CropSet, count: int, search: SearchOptions | None) -> Judge:
+    """What did not set the ranges, with FP32's keypoints, and labels if there are any."""
+    images = crops.images[count:]
+    session = open_graph(bundle.graph)
+    try:
+        fp32 = keypoints_of(session, images)
+    finally:
+        session.close()
+    labels = None if crops.labels is None else crops.labels[count:]
+    manifest = bundle.manifest
+    backend = search.backend if search else "onnxruntime"
+    return Judge(images, fp32, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding, backend)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What making a graph and judging it need."""
+
+    bundle: Bundle
+    model: onnx.ModelProto
+    calibration: Calibration
+    unsafe: tuple[Unsafe, ...]
+    judge: Judge
+
+    def variants(self, folder: Path) -> tuple[Variant, ...]:
+        """Write the graph of every precision into a folder, and judge it; FP32 comes first."""
+        made = [self._judged("fp32", self.bundle.graph, self.model, 0)]
+        with bar("making graphs") as progress:
+            for done, precision in enumerate(VARIANTS):
+                choice = choice_for(precision, self.model, self.unsafe)
+                made.append(self._write(folder, precision, choice))
+                progress(done + 1, len(VARIANTS))
+        return tuple(made)
+
+    def search(self, folder: Path, options: SearchOptions) -> SearchResult:
+        """Search, and write the chosen graph."""
+        subject = {
+            "graph": self.calibration.graph_sha256,
+            "ranges": _hash(json.dumps(self.calibration.ranges, sort_keys=True).encode()),
+            "crops": _hash(self.judge.crops.tobytes()),
+            "labels": str(self.judge.labels is not None),
+            "backend": options.backend,
+        }
+        memory = Memory(self.bundle.reports / FIGURES, subject)
+        search = Search(self.model, Choice(), self.calibration.ranges, self.judge, memory)
+        with bar("searching") as progress:
+            result = search.run(options.max_drop, options.minutes * 60, progress)
+        self._save(folder, "mixed", search.graph(result.chosen.parts))
+        return result
+
+    def _write(self, folder: Path, precision: str, choice: Choice) -> Variant:
+        graph = make_graph(self.model, choice, self.calibration.ranges)
+        path = self._save(folder, precision, graph)
+        # No CPU computes in FP16, so its roundings are put into the graph that is judged.
+        judged = graph if choice.rest == "fp32" else with_rounding(graph)
+        return self._judged(precision, path, judged, len(choice.int8))
+
+    def _judged(self, precision: str, path: Path, model: onnx.ModelProto, int8: int) -> Variant:
+        judge, keypoints = self.judge, self.judge.keypoints(model)
+        accuracy = None if judge.labels is None else judge.accuracy(keypoints)
+        return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, judge.agreement(keypoints), accuracy)
+
+    def _save(self, folder: Path, precision: str, model: onnx.ModelProto) -> Path:
+        import onnx
+
+        path = folder / graph_name(precision)
+        onnx.save(model, path)
+        return path
+
+
+def _largest(extent: Extent) -> float:
+    return float(np.nanmax([abs(extent.low), abs(extent.high)])) if extent.finite else float("inf")
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

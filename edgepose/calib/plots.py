@@ -1,0 +1,73 @@
+"""What a search found, drawn: the front of latency and accuracy, and what each part of the network costs in INT8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import missing_extra
+from ..files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .calibrate import CalibrationReport
+    from .search import SearchResult
+
+PARETO, SENSITIVITY = "pareto.png", "sensitivity.png"
+
+
+def write_plots(report: CalibrationReport) -> list[Path]:
+    """Write the plots of a search into the bundle's reports; without a search there are none.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if report.search is None:
+        return []
+    title = f"{report.bundle.manifest.name}: accuracy on {report.judged} crops"
+    figures = {PARETO: draw_front(report.search, title), SENSITIVITY: draw_sensitivity(report.search, title)}
+    paths = []
+    for name, figure in figures.items():
+        path = report.bundle.reports / name
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def draw_front(result: SearchResult, title: str) -> Figure:
+    """Every point that was measured, the front through the best, and the choice."""
+    figure = _figure(6)
+    axes = figure.subplots()
+    axes.scatter([p.milliseconds for p in result.points], [p.accuracy for p in result.points], s=18, label="measured")
+    front = result.front
+    axes.step([p.milliseconds for p in front], [p.accuracy for p in front], where="post", label="front")
+    for point, label, marker in ((result.fp32, "FP32", "s"), (result.chosen, "chosen", "*")):
+        axes.plot(point.milliseconds, point.accuracy, marker, markersize=12, label=label)
+    axes.axhline(
+        result.fp32.accuracy - result.max_drop, linestyle=":", color="grey", label=f"budget {result.max_drop:g}"
+    )
+    axes.set(title=title, xlabel="ms per crop", ylabel="accuracy, %", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def draw_sensitivity(result: SearchResult, title: str) -> Figure:
+    """One bar a part: the points that are lost when only it is in INT8."""
+    figure = _figure(1 + 0.25 * len(result.sensitivity))
+    axes = figure.subplots()
+    parts = list(result.sensitivity)[::-1]
+    axes.barh(parts, [result.sensitivity[part] for part in parts])
+    axes.set(title=title, xlabel="points lost when only this part is in INT8")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _figure(height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("matplotlib", "export") from error
+    return Figure(figsize=(9, height), layout="constrained")  # without pyplot there is no window and no global state

@@ -1,0 +1,281 @@
+"""Ranges of the tensors of a graph: collected on crops, streamed, and kept in a file that knows its graph."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError, missing_extra
+from ..files import sha256, write_text
+from ..machine import versions
+from ..runtime.backends import open_graph
+from ..runtime.session import Arrays, Session
+from .crops import crop_hashes
+from .histogram import LEAST_RANGE, METHODS, Histogram, check_method, threshold
+
+#: Version of the calibration file's layout.
+SCHEMA = 1
+#: Bytes of tensors that a run may give back; larger batches are made smaller. ONNX Runtime holds them twice.
+_OUTPUT_BUDGET = 1 << 29
+_LARGEST = float(np.finfo(np.float32).max)
+
+#: Called after every batch with the crops done and the crops in all.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What INT8 needs to know of a graph's tensors.
+
+    Attributes:
+        ranges: by tensor, the magnitude T that INT8's level 127 stands for; larger ones are clipped.
+        method: one of :data:`edgepose.calib.histogram.METHODS`.
+        graph_sha256: of the FP32 graph that the ranges were collected on.
+        crops: hashes of the crops, see :func:`edgepose.calib.crops.crop_hashes`.
+        made_with: versions of the packages.
+        schema: version of the file's layout.
+    """
+
+    ranges: dict[str, float]
+    method: str
+    graph_sha256: str
+    crops: tuple[str, ...]
+    made_with: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Write a JSON file; read it with :func:`read_calibration`.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Least and largest finite value of a tensor (NaN where it had none), and whether all values were finite."""
+
+    low: float
+    high: float
+    finite: bool
+
+
+def read_calibration(path: Path, graph: Path) -> Calibration:
+    """Read the ranges of a graph.
+
+    Args:
+        path: a file that :meth:`Calibration.write` wrote.
+        graph: the FP32 ONNX graph that they must belong to.
+
+    Raises:
+        UsageError: a file cannot be read, this is not a calibration of this schema, it is of another graph, or a range
+            is not one that INT8 can use.
+    """
+    again = "run edgepose calibrate again"
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read calibration {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not readable JSON or was cut short ({error}): {again}") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise UsageError(f"{path} is not a calibration: expected a JSON object with a schema number: {again}")
+    if schema != SCHEMA:
+        raise UsageError(f"{path} has schema {schema}, this edgepose reads {SCHEMA}: upgrade edgepose or {again}")
+    wrong = _wrong_field(content)
+    if wrong:
+        raise UsageError(f"{path} does not hold a calibration of schema {schema} ({wrong}): {again}")
+    if content["graph_sha256"] != _graph_hash(graph):
+        raise UsageError(f"calibration {path} was made for another graph than {graph} (sha256 differs): {again}")
+    for tensor, value in content["ranges"].items():
+        if not LEAST_RANGE <= value <= _LARGEST:
+            raise UsageError(
+                f"{path}: the range of tensor {tensor!r} is {value}, expected a positive finite number: {again}"
+            )
+    values = {**content, "crops": tuple(content["crops"])}
+    values["ranges"] = {tensor: float(value) for tensor, value in content["ranges"].items()}
+    return Calibration(**values)
+
+
+def _wrong_field(content: dict[str, Any]) -> str | None:
+    """What of a calibration's fields is missing or of another type."""
+    if content.keys() != set(Calibration.__dataclass_fields__):
+        return f"its fields are {', '.join(sorted(content))}"
+    ranges, crops, versions_ = content["ranges"], content["crops"], content["made_with"]
+    wanted = {
+        "ranges must be an object of numbers, at least one": isinstance(ranges, dict)
+        and bool(ranges)
+        and all(isinstance(value, int | float) and type(value) is not bool for value in ranges.values()),
+        f"method must be one of {', '.join(METHODS)}": content["method"] in METHODS,
+        "graph_sha256 must be a text": isinstance(content["graph_sha256"], str),
+        "crops must be a list of texts": isinstance(crops, list) and all(isinstance(crop, str) for crop in crops),
+        "made_with must be an object": isinstance(versions_, dict),
+    }
+    return next((sentence for sentence, holds in wanted.items() if not holds), None)
+
+
+def collect(
+    graph: Path,
+    tensors: Sequence[str],
+    crops: NDArray[np.uint8],
+    method: str,
+    *,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Run the FP32 graph in ONNX Runtime and choose a range for each tensor.
+
+    Memory does not grow with the number of crops: every batch goes into histograms, all values of it.
+
+    Args:
+        graph: ONNX file with one input, crops.
+        tensors: names of floating-point tensors of the main graph, each computed by a node.
+        crops: (N, h, w, 3) uint8 RGB.
+        method: one of :data:`edgepose.calib.histogram.METHODS`.
+        batch: crops a run at most; fewer where they would give back more than half a gigabyte.
+        progress: called after every batch with the crops done and all crops.
+
+    Raises:
+        UsageError: the graph cannot be run on these crops, or lacks a tensor.
+        CheckError: a tensor holds NaN or infinity.
+    """
+    check_method(method)
+    names = list(dict.fromkeys(tensors))
+    if not names:
+        raise UsageError(f"no tensor of {graph} was named to calibrate: expected the inputs of its convolutions")
+    histograms = {name: Histogram(name) for name in names}
+    for arrays in _tensors(graph, names, crops, batch, progress):
+        for name in names:
+            histograms[name].add(arrays.pop(name))
+    return Calibration(
+        ranges={name: threshold(histogram, method) for name, histogram in histograms.items()},
+        method=method,
+        graph_sha256=sha256(graph),
+        crops=crop_hashes(crops),
+        made_with=versions("python", "edgepose", "numpy", "opencv-python-headless", "onnx", "onnxruntime"),
+    )
+
+
+def scan(
+    graph: Path, crops: NDArray[np.uint8], *, batch: int = 8, progress: Progress | None = None
+) -> dict[str, Extent]:
+    """Least and largest value of every floating-point tensor that the main graph computes, in the graph's order.
+
+    Tensors inside functions and subgraphs are left out, and so are the weights. Arguments are those of :func:`collect`.
+
+    Raises:
+        UsageError: the graph cannot be run on these crops.
+    """
+    found: dict[str, Extent] = {}
+    for arrays in _tensors(graph, None, crops, batch, progress):
+        for name in list(arrays):
+            values = arrays.pop(name)
+            if np.issubdtype(values.dtype, np.floating):
+                extent = _extent(values)
+                found[name] = _union(found[name], extent) if name in found else extent
+    return found
+
+
+def _extent(values: NDArray[Any]) -> Extent:
+    if not values.size:
+        return Extent(math.nan, math.nan, finite=True)
+    with np.errstate(invalid="ignore"):
+        low, high = float(values.min()), float(values.max())
+    if math.isfinite(low) and math.isfinite(high):
+        return Extent(low, high, finite=True)
+    finite = values[np.isfinite(values)]
+    inner = _extent(finite)
+    return Extent(inner.low, inner.high, finite=False)
+
+
+def _union(a: Extent, b: Extent) -> Extent:
+    return Extent(float(np.fmin(a.low, b.low)), float(np.fmax(a.high, b.high)), a.finite and b.finite)
+
+
+def _tensors(
+    graph: Path, names: Sequence[str] | None, crops: NDArray[np.uint8], batch: int, progress: Progress | None
+) -> Iterator[Arrays]:
+    """The named tensors of the main graph (None: all), batch by batch; the caller may empty the dictionaries."""
+    if not len(crops):
+        raise UsageError("there are no crops to run the graph on: expected at least one")
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, expected at least 1 crop")
+    with _probe(graph, names) as session:
+        (images,) = session.inputs
+        done = 0
+        size = 1  # how much one crop gives back decides how many may go together
+        while done < len(crops):
+            arrays = session.run({images.name: crops[done : done + size]})
+            done += min(size, len(crops) - done)
+            if size == 1:
+                each = sum(array.nbytes for array in arrays.values())
+                size = max(1, min(batch, _OUTPUT_BUDGET // max(each, 1)))
+            yield arrays
+            if progress:
+                progress(done, len(crops))
+
+
+@contextmanager
+def _probe(graph: Path, names: Sequence[str] | None) -> Iterator[Session]:
+    """A session on a copy of the graph whose outputs are the named tensors alone."""
+    with TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.onnx"
+        _write_probe(graph, names, probe)
+        try:
+            session = open_graph(probe)
+        except UsageError as error:
+            raise UsageError(f"{graph} with inner tensors as outputs cannot be run: {error}") from error
+    try:
+        if len(session.inputs) != 1:
+            inputs = ", ".join(map(str, session.inputs))
+            raise UsageError(f"{graph} takes {inputs}, expected one input, the crops: export or import the model again")
+        others = [spec for spec in session.outputs if not np.issubdtype(spec.dtype, np.floating)]
+        if names is not None and others:
+            raise UsageError(f"tensor {others[0]} of {graph} cannot be calibrated: expected floating-point numbers")
+        yield session
+    finally:
+        session.close()
+
+
+def _write_probe(graph: Path, names: Sequence[str] | None, path: Path) -> None:
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "export") from error
+    try:
+        model = onnx.load(graph)
+    except OSError as error:
+        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError, and whatever else the bytes make it raise
+        raise UsageError(f"{graph} is not an ONNX graph: export or import the model again") from error
+    computed = [name for node in model.graph.node for name in node.output if name]
+    if names is not None:
+        unknown = sorted(set(names) - set(computed))
+        if unknown:
+            raise UsageError(
+                f"{graph} computes no tensor {unknown[0]!r} outside of its functions: "
+                "expected names of outputs of its nodes"
+            )
+        computed = list(names)
+    del model.graph.output[:]
+    # Without a type: ONNX Runtime infers it, also behind nodes that are functions of the file.
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+    onnx.save(model, path)
+
+
+def _graph_hash(graph: Path) -> str:
+    try:
+        return sha256(graph)
+    except OSError as error:
+        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error

@@ -1,0 +1,158 @@
+"""``edgepose calibrate`` from crops to graphs, on the shipped bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from edgepose.bundle import CALIBRATION, open_bundle  # noqa: E402
+from edgepose.calib.calibrate import SearchOptions, calibrate  # noqa: E402
+from edgepose.calib.crops import CropSet  # noqa: E402
+from edgepose.calib.placement import place, quantisable  # noqa: E402
+from edgepose.calib.ranges import read_calibration  # noqa: E402
+from edgepose.calib.variants import VARIANTS  # noqa: E402
+from edgepose.cli import main  # noqa: E402
+from edgepose.demo import SHIPPED  # noqa: E402
+from edgepose.errors import UsageError  # noqa: E402
+from edgepose.runtime.backends import open_session  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """24 crops: the goldens, darker and mirrored ones."""
+    images = open_bundle(SHIPPED).goldens().images
+    several = np.concatenate([images, images // 2, images[:, :, ::-1]])
+    return CropSet(several, tuple(map(str, range(len(several)))))
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return open_bundle(shutil.copytree(SHIPPED, tmp_path / "lite.edgepose"))
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, crops):
+    """The report of a calibration, made once."""
+    path = shutil.copytree(SHIPPED, tmp_path_factory.mktemp("calibrated") / "lite.edgepose")
+    return calibrate(open_bundle(path), crops, "percentile")
+
+
+def test_the_bundle_gets_every_precision_and_the_ranges(calibrated):
+    bundle = open_bundle(calibrated.bundle.path)
+    assert bundle.precisions == ("fp32", *VARIANTS)
+    model = onnx.load(bundle.graph)
+    ranges = read_calibration(bundle.path / CALIBRATION, bundle.graph).ranges
+    assert tuple(sorted(ranges)) == place(model, [node.name for node in quantisable(model)]).tensors
+    assert not [path for path in bundle.path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_report_holds_what_was_measured(calibrated):
+    by_precision = {variant.precision: variant for variant in calibrated.variants}
+    assert (calibrated.calibrated, calibrated.judged) == (16, 8)
+    exact = by_precision["fp32"].agreement
+    assert (exact.ap, exact.identical, exact.moved) == (100.0, 100.0, 0.0)
+    assert by_precision["fp16"].agreement.identical > 97
+    assert 50 < by_precision["int8"].agreement.identical < 100
+    assert by_precision["int8"].agreement.ap > 90
+    assert by_precision["int8"].int8 == 88 and by_precision["bf16"].int8 == 0
+    assert by_precision["int8"].megabytes < 0.4 * by_precision["fp32"].megabytes
+    written = json.loads((calibrated.bundle.reports / "calibration.json").read_text())
+    assert [row["precision"] for row in written["variants"]] == ["fp32", *VARIANTS]
+    assert "int8+fp16" in str(calibrated) and written["search"] is None
+
+
+def test_the_graphs_run_and_agree_with_the_report(calibrated, crops):
+    judged = crops.images[16:]
+    found = {}
+    for precision in ("fp32", "int8"):
+        session = open_session(calibrated.bundle, "onnxruntime", precision)
+        found[precision] = session.run({"images": judged})["keypoints"]
+        session.close()
+    same = np.linalg.norm(found["int8"][..., :2] - found["fp32"][..., :2], axis=-1) < 0.05
+    int8 = next(variant for variant in calibrated.variants if variant.precision == "int8")
+    assert 100 * same.mean() == pytest.approx(int8.agreement.identical, abs=1)
+
+
+def test_labels_judge_where_there_are_any(bundle, crops):
+    labels = np.random.default_rng(0).uniform(0, 190, (len(crops.images), 14, 3)).astype(np.float32)
+    labels[..., 2] = 1
+    report = calibrate(bundle, replace(crops, labels=labels), "minmax")
+    assert all(variant.accuracy is not None and variant.accuracy < 30 for variant in report.variants)
+
+
+def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
+    ranges = calibrated.bundle.path / CALIBRATION
+    monkeypatch.setattr("edgepose.calib.calibrate.collect", lambda *_, **__: pytest.fail("collected again"))
+    report = calibrate(bundle, crops, "minmax", calibration=ranges)
+    assert report.method == "percentile"
+    name = "pose.int8.onnx"
+    assert report.bundle.manifest.files[name] == calibrated.bundle.manifest.files[name]
+
+
+def test_a_search_makes_the_mixed_graph_and_goes_on_where_it_was(bundle, crops):
+    search = SearchOptions(max_drop=100, backend="onnxruntime", minutes=0.05)
+    report = calibrate(bundle, crops, "minmax", search=search)
+    assert not report.search.finished and report.bundle.precisions[-1] == "mixed"
+    first = len(json.loads((bundle.reports / "search-figures.json").read_text())["figures"])
+    calibrate(open_bundle(bundle.path), crops, "minmax", search=search)
+    assert len(json.loads((bundle.reports / "search-figures.json").read_text())["figures"]) > first
+    assert open_session(open_bundle(bundle.path), "onnxruntime").run({"images": crops.images[:1]})["keypoints"].shape
+
+
+def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, crop in enumerate(crops.images):
+        cv2.imwrite(str(folder / f"{i}.png"), crop)
+    options = ["--detector", "none", "--max-drop", "5", "--backend", "onnxruntime", "--time-limit", "0.02"]
+    assert main(["calibrate", str(bundle.path), "--images", str(folder), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "24 crops: 16 set the ranges (entropy), 8 judge" in printed and "pareto.png" in printed
+    assert (bundle.reports / "pareto.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "either --images DIR, or --data KIND:ROOT"),
+        (["--images", ".", "--data", "lsp:."], "either --images DIR, or --data KIND:ROOT"),
+        (["--images", "nowhere"], "nowhere does not exist"),
+        (["--images", ".", "--max-drop", "-1"], "--max-drop is in points of accuracy, from 0 to 100, got -1"),
+        (["--images", ".", "--max-drop", "nan"], "--max-drop is in points of accuracy, from 0 to 100, got nan"),
+        (["--images", ".", "--max-drop", "1", "--backend", "tpu"], "measures on openvino or onnxruntime"),
+        (["--images", ".", "--max-drop", "1", "--time-limit", "0"], "--time-limit is in minutes, above 0, got 0"),
+    ],
+)
+def test_wrong_options_are_one_sentence(bundle, options, sentence, capsys):
+    assert main(["calibrate", str(bundle.path), *options]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+def test_a_failure_leaves_the_bundle_as_it_was(bundle, crops, monkeypatch):
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()}
+
+    def full(*_):
+        raise UsageError("cannot write: No space left on device")
+
+    monkeypatch.setattr("edgepose.calib.calibrate.replace_files", full)
+    with pytest.raises(UsageError, match="No space left"):
+        calibrate(bundle, crops, "minmax")
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()} == before
+
+
+def test_a_calibration_of_another_graph_is_refused(calibrated, bundle, crops):
+    graph = onnx.load(bundle.graph)
+    graph.producer_name = "somebody else"
+    onnx.save(graph, bundle.graph)
+    with pytest.raises(UsageError, match="was made for another graph"):
+        calibrate(bundle.with_files(bundle.graph), crops, "minmax", calibration=calibrated.bundle.path / CALIBRATION)

@@ -1,0 +1,145 @@
+"""The search, on a judge whose figures are known: what it finds, what it remembers, when it stops."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from small import small_graph  # noqa: E402
+
+from edgepose.calib.modules import partition  # noqa: E402
+from edgepose.calib.placement import place, quantisable  # noqa: E402
+from edgepose.calib.search import Memory, Search  # noqa: E402
+from edgepose.calib.variants import Choice  # noqa: E402
+from edgepose.errors import UsageError  # noqa: E402
+from edgepose.export.modules import MODULE  # noqa: E402
+
+#: Points that each convolution costs in INT8; everything else costs nothing.
+COST = {"block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse.up": 0.2, "mix": 0.5}
+SUBJECT = {"graph": "a", "backend": "b"}
+
+
+class Judge:
+    """90 % without INT8, each convolution costs its points; 10 ms, and one less for each convolution in INT8."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def int8(self, model):
+        weights = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in weights]
+
+    def keypoints(self, model):
+        self.calls += 1
+        return self.int8(model)
+
+    def accuracy(self, int8):
+        return 90.0 - sum(COST[name] for name in int8)
+
+    def latency(self, model):
+        self.calls += 1
+        return 10.0 - len(self.int8(model))
+
+
+@pytest.fixture
+def make(tmp_path):
+    model = small_graph()
+    tensors = place(model, [node.name for node in quantisable(model)]).tensors
+    ranges = dict.fromkeys(tensors, 1.0)
+
+    def search(subject=SUBJECT):
+        judge = Judge()
+        return Search(model, Choice(), ranges, judge, Memory(tmp_path / "figures.json", subject)), judge
+
+    return search
+
+
+def test_the_fastest_within_the_budget_is_chosen(make):
+    search, _ = make()
+    result = search.run(max_drop=0.3, seconds=60)
+    assert list(result.sensitivity) == ["down", "mix", "fuse", "block.conv1", "block.conv2"]
+    assert [round(drop, 2) for drop in result.sensitivity.values()] == [2.0, 0.5, 0.2, 0.05, 0.0]
+    assert set(result.chosen.parts) == {"fuse", "block.conv1", "block.conv2"}
+    assert result.chosen.accuracy == pytest.approx(89.75) and result.chosen.milliseconds == 7.0
+    assert result.fp32.accuracy == 90.0 and result.finished
+    assert [point.milliseconds for point in result.front] == [5.0, 6.0, 7.0, 8.0, 9.0]
+    assert "chosen: 3 of 5 parts in INT8, 7.00 ms (1.4 x FP32), accuracy -0.25 points" in str(result)
+
+
+@pytest.mark.parametrize(("budget", "parts"), [(0.0, 1), (0.1, 2), (1.0, 4), (100.0, 5)])
+def test_the_budget_decides(make, budget, parts):
+    search, _ = make()
+    assert len(search.run(max_drop=budget, seconds=60).chosen.parts) == parts
+
+
+def test_what_was_measured_is_not_measured_again(make):
+    search, judge = make()
+    first = search.run(max_drop=0.3, seconds=60)
+    assert judge.calls > 10
+    search, judge = make()
+    assert search.run(max_drop=0.3, seconds=60) == first
+    assert judge.calls == 0
+    search, judge = make({**SUBJECT, "graph": "another"})
+    search.run(max_drop=0.3, seconds=60)
+    assert judge.calls > 10
+
+
+def test_a_search_that_was_stopped_goes_on(make, monkeypatch):
+    search, judge = make()
+    original = Judge.accuracy
+
+    def interrupted(self, int8):
+        if self.calls > 4:
+            raise KeyboardInterrupt
+        return original(self, int8)
+
+    monkeypatch.setattr(Judge, "accuracy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(max_drop=0.3, seconds=60)
+    measured = judge.calls - 1
+    monkeypatch.setattr(Judge, "accuracy", original)
+    search, judge = make()
+    assert search.run(max_drop=0.3, seconds=60).finished
+    whole, fresh = make({"graph": "fresh"})
+    whole.run(max_drop=0.3, seconds=60)
+    assert judge.calls == fresh.calls - measured
+
+
+def test_without_time_nothing_is_given_up(make):
+    search, _ = make()
+    result = search.run(max_drop=0.3, seconds=0)
+    assert result.chosen == result.fp32 and not result.finished
+    assert "the time limit came first: run it again to go on" in str(result)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"subject": 3}', '{"subject": {"graph": "a", "backend": "b"}, "figures": []}']
+)
+def test_a_damaged_memory_is_begun_anew(tmp_path, content):
+    path = tmp_path / "figures.json"
+    path.write_text(content)
+    assert Memory(path, SUBJECT).recall("ap", ("x",), lambda: 3.0) == 3.0
+    assert json.loads(path.read_text())["subject"] == SUBJECT
+    assert Memory(path, SUBJECT).recall("ap", ("x",), lambda: 4.0) == 3.0
+
+
+def test_large_modules_are_split_and_small_ones_are_not():
+    graph = onnx.GraphProto()
+    modules = [f"stage.{i}.conv{j}" for i in range(3) for j in range(10)] + ["tail.a", "tail.b"]
+    for module in modules:
+        node = graph.node.add(name=f"node_{module}", op_type="Conv")
+        node.metadata_props.add(key=MODULE, value=module)
+    parts = partition(list(graph.node))
+    assert sorted(name for names in parts.values() for name in names) == sorted(f"node_{module}" for module in modules)
+    assert parts["tail"] == ["node_tail.a", "node_tail.b"]
+    assert parts["stage.1.conv3"] == ["node_stage.1.conv3"]  # of 32, a part may hold 2
+
+
+def test_a_graph_that_does_not_know_its_modules_is_refused():
+    node = onnx.NodeProto(name="conv7", op_type="Conv")
+    with pytest.raises(UsageError, match="which module conv7 is of: export the bundle again"):
+        partition([node])
