@@ -3,23 +3,24 @@
 First every type, kernel and odd shape is compared with float64. Then microseconds per call, from replays of a CUDA
 graph whose calls rotate through more inputs than the L2 cache holds, beside two ceilings that are measured in the same
 run (a device-to-device copy; a float32 matrix product without TF32) and beside PyTorch's own forms. Needs a CUDA GPU.
+``--check-only`` ends after the comparison and writes no file: enough for compute-sanitizer, under which all is slow.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from statistics import median
 from typing import Any
 
 import torch
 from common import Outcome, run_benchmark
+from gpu_timing import microseconds, require_gpu
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgepose.errors import CheckError, UsageError
+from edgepose.errors import CheckError
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
 from edgepose.tables import text_table
 
@@ -38,7 +39,6 @@ GRID = {
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 #: The aims: share of the roofline and speed beside grouped convolution at batch 32 in FP16, microseconds at batch 1.
 AIM_ROOFLINE, AIM_RATIO, AIM_US = 0.70, 3.0, 5.0
-REPLAYS = 30
 
 
 def random_inputs(n: int, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -70,28 +70,6 @@ def check() -> dict[str, float]:
                 raise CheckError(f"{case}: relative error {error:.1e}, limit {TOLERANCE[dtype]:.0e}")
             worst[str(dtype)] = max(worst.get(str(dtype), 0.0), error)
     return worst
-
-
-def microseconds(calls: list[Callable[[], object]]) -> float:
-    """Median time of one call, from replays of a CUDA graph of all of them."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for call in calls:
-            call()
-    stream.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for call in calls:
-            call()
-    times = []
-    for _ in range(REPLAYS + 3):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / len(calls))
-    return median(times[3:])
 
 
 def ceilings() -> tuple[float, float]:
@@ -201,16 +179,18 @@ def excess(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    if not torch.cuda.is_available():
-        raise UsageError("this benchmark needs a CUDA GPU that PyTorch can use")
+    require_gpu()
     torch.manual_seed(0)
     errors = check()
+    text = f"largest relative errors: {', '.join(f'{name} {error:.1e}' for name, error in errors.items())}\n"
+    if options.check_only:
+        print(text, end="")
+        raise SystemExit(0)  # nothing was measured, and the result file stays as it is
     copied, multiplied = ceilings()
     cases = product(SHAPES, options.batches, DTYPES)
     rows = [measure_shape(shape, batch, dtype, copied, multiplied) for shape, batch, dtype in cases]
     gpu = torch.cuda.get_device_name()
-    text = f"{gpu}: {copied / 1e12:.2f} TB/s copied, {multiplied / 1e12:.1f} T float32 multiply-adds/s\n"
-    text += f"largest relative errors: {', '.join(f'{name} {error:.1e}' for name, error in errors.items())}\n\n"
+    text += f"{gpu}: {copied / 1e12:.2f} TB/s copied, {multiplied / 1e12:.1f} T float32 multiply-adds/s\n\n"
     figures = {"gpu": gpu, "bytes_per_s": copied, "fma_per_s": multiplied, "errors": errors, "rows": rows}
     return Outcome(text + table(rows), figures, excess(rows))
 
@@ -218,4 +198,5 @@ def measure(options: argparse.Namespace) -> Outcome:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="default: 1 2 4 8 16 32 64")
+    parser.add_argument("--check-only", action="store_true", help="compare with float64, measure and write nothing")
     raise SystemExit(run_benchmark(parser, measure))

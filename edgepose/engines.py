@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +16,17 @@ from .files import write_text
 _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 TARGETS = tuple(_MODULES)
 
+#: The builder flag of an engine that later versions can run.
+VERSION_COMPATIBLE = "VERSION_COMPATIBLE"
 #: In place of an SM: the engine holds code for the SMs that TensorRT-RTX targets by default.
 ANY_SM = "any"
 #: These SMs, of which the last stands for every later one too (NVIDIA's TensorRT-RTX documentation, "CPU-Only AOT and
 #: TensorRT-RTX Engines", Compute Capability). 7.5 must be asked for; 8.7 (Orin) and 9.0 (H100) are not among them.
 DEFAULT_SMS = (80, 86, 89, 120)
+#: In place of an SM: the hardware-compatible engine of TensorRT, for Ampere and every later GPU but Jetson's.
+AMPERE_PLUS = "sm80+"
+#: Orin and Thor.
+JETSON_SMS = (87, 101, 110)
 
 
 def load_target(target: str) -> Any:
@@ -44,8 +50,8 @@ def load_target(target: str) -> Any:
 def recording_logger(trt: Any, threshold: str) -> Any:
     """A logger that keeps messages of severity ``threshold`` (``VERBOSE`` ... ``ERROR``) and worse, and prints none.
 
-    Its ``messages`` are (severity name, text), in order; ``reason()`` is the first error. The logger must outlive every
-    object made with it.
+    Its ``messages`` are (severity name, text), in order; ``text()`` is all of them, ``reason()`` the first error. The
+    logger must outlive every object made with it.
     """
     limit = int(getattr(trt.ILogger.Severity, threshold))
 
@@ -62,6 +68,9 @@ def recording_logger(trt: Any, threshold: str) -> Any:
             errors = (text for severity, text in self.messages if severity in ("ERROR", "INTERNAL_ERROR"))
             return " ".join(next(errors, "no reason was logged").split())
 
+        def text(self) -> str:
+            return "".join(f"[{severity}] {message}\n" for severity, message in self.messages)
+
     return RecordingLogger()
 
 
@@ -74,15 +83,17 @@ class EngineLayer:
         kind: TensorRT's layer type.
         reads: datatypes of its inputs and constants, such as ``float32``; sorted, each once.
         writes: datatypes of its outputs.
+        nodes: names of the ONNX nodes that it computes; a node's work may be in several layers.
     """
 
     name: str
     kind: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineRecord:
     """The content of the ``.json`` beside an engine: what it was built from and for, and what TensorRT chose.
 
@@ -90,19 +101,24 @@ class EngineRecord:
         target: ``tensorrt`` or ``tensorrt-rtx``.
         version: of the target's module; an engine runs on this version only.
         gpu: name of the GPU it was built on, None without one.
-        sm: the SM it was built for, such as ``sm86``, or :data:`ANY_SM`.
+        sm: the SM it was built for, such as ``sm86``, or :data:`ANY_SM`, or :data:`AMPERE_PLUS`.
         precision: what was asked for.
         batches: smallest, typical and largest batch of the optimisation profile.
         flags: names of the builder flags that were set.
+        options: the other options of the build, by name.
         layer_count: layers of the engine.
         datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen; ``unknown``
             where TensorRT does not tell.
         source: where the layers were read from, ``inspector`` or ``build log``.
+        asked: by datatype, the number of convolutions that compute in it in the graph.
+        chosen: the same in the engine; ``unknown`` where TensorRT does not tell.
+        plugin: name, version, namespace and form of the plugin it was built with, None for none.
         plugin_hash: sha256 of the plugin that has to be registered to run the engine, None for none.
         graph_sha256: of the ONNX file it was built from.
         build_seconds: parsing and building.
         peak_memory_mb: most resident memory of the building process since its start (10^6 bytes), which may have been
             taken before the build, such as by an export; None where the system does not tell.
+        notes: what else whoever builds should know, a sentence each.
         layers: every layer, in order.
     """
 
@@ -113,23 +129,31 @@ class EngineRecord:
     precision: str
     batches: tuple[int, int, int]
     flags: tuple[str, ...]
+    options: dict[str, int | bool | None] = field(default_factory=dict)
     layer_count: int
     datatypes: dict[str, int]
     source: str
+    asked: dict[str, int] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
+    plugin: str | None = None
     plugin_hash: str | None
     graph_sha256: str
     build_seconds: float
     peak_memory_mb: float | None
+    notes: tuple[str, ...] = ()
     layers: tuple[EngineLayer, ...]
 
     def __str__(self) -> str:
-        chosen = ", ".join(f"{count} {datatype}" for datatype, count in self.datatypes.items())
         memory = "" if self.peak_memory_mb is None else f" (process peak {self.peak_memory_mb / 1000:.1f} GB)"
-        return (
-            f"{self.target} {self.version} for {self.gpu or 'any supported GPU'}, batches "
-            f"{'/'.join(map(str, self.batches))}, built in {self.build_seconds:.1f} s{memory}\n"
-            f"{self.precision} asked; {self.layer_count} layers by datatype ({self.source}): {chosen}"
+        lines = (
+            f"{self.target} {self.version} for {self._built_for()}, batches {'/'.join(map(str, self.batches))}, "
+            f"built in {self.build_seconds:.1f} s{memory}",
+            f"{self.precision} asked; {self.layer_count} layers by datatype ({self.source}): {_listed(self.datatypes)}",
+            f"convolutions: {_listed(self.asked)} in the graph, {_listed(self.chosen)} in the engine",
+            f"plugin: {self.plugin or 'none'}",
+            *(f"note: {note}" for note in self.notes),
         )
+        return "\n".join(lines)
 
     @property
     def file_name(self) -> str:
@@ -139,20 +163,42 @@ class EngineRecord:
 
     def misfit(self, target: str, version: str, sm: str | None) -> str | None:
         """Why the engine cannot run on a target version and SM (None: not known), as half a sentence, or None."""
-        if self.target != target or self.version != version:
-            return f"was built with {self.target} {self.version}, this machine has {target} {version}"
+        if self.target != target or not self._runs_on(version):
+            later = " for it and later versions" if VERSION_COMPATIBLE in self.flags else ""
+            return f"was built with {self.target} {self.version}{later}, this machine has {target} {version}"
         if sm is None or sm == self.sm:
             return None
-        if self.sm != ANY_SM:
+        if self.sm not in (ANY_SM, AMPERE_PLUS):
             return f"was built for {self.sm} ({self.gpu}); this GPU is {sm}"
         number = int(sm.removeprefix("sm"))
-        if number in DEFAULT_SMS or number > DEFAULT_SMS[-1]:
-            return None
-        return f"was built for {', '.join(f'sm{known}' for known in DEFAULT_SMS)} and later; this GPU is {sm}"
+        if self.sm == AMPERE_PLUS:
+            fits = number >= 80 and number not in JETSON_SMS
+        else:
+            fits = number in DEFAULT_SMS or number > DEFAULT_SMS[-1]
+        return None if fits else f"was built for {self._built_for()}; this GPU is {sm}"
+
+    def _runs_on(self, version: str) -> bool:
+        if VERSION_COMPATIBLE not in self.flags:
+            return version == self.version
+        here, built = _numbers(version), _numbers(self.version)
+        return built <= here and here[0] <= built[0] + 1
+
+    def _built_for(self) -> str:
+        if self.sm == ANY_SM:
+            return f"{', '.join(f'sm{known}' for known in DEFAULT_SMS)} and later"
+        return "sm80 and later, not Jetson" if self.sm == AMPERE_PLUS else f"{self.gpu} ({self.sm})"
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
 def record_path(engine: Path) -> Path:
@@ -160,9 +206,9 @@ def record_path(engine: Path) -> Path:
     return engine.with_suffix(".json")
 
 
-def rebuild_command(bundle: Path, target: str) -> str:
+def rebuild_command(bundle: Path, target: str, precision: str = "fp32") -> str:
     """The command that builds a bundle's engine on this machine."""
-    return f"edgepose build {bundle} --target {target}"
+    return f"edgepose build {bundle} --target {target}{'' if precision == 'fp32' else f' --precision {precision}'}"
 
 
 def read_record(engine: Path) -> EngineRecord:
@@ -175,12 +221,14 @@ def read_record(engine: Path) -> EngineRecord:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         layers = tuple(
-            EngineLayer(layer["name"], layer["kind"], tuple(layer["reads"]), tuple(layer["writes"]))
+            EngineLayer(
+                layer["name"], layer["kind"], tuple(layer["reads"]), tuple(layer["writes"]), tuple(layer["nodes"])
+            )
             for layer in values["layers"]
         )
         smallest, typical, largest = values["batches"]
-        known = {"batches": (smallest, typical, largest), "flags": tuple(values["flags"]), "layers": layers}
-        return EngineRecord(**{**values, **known})
+        texts = {name: tuple(values[name]) for name in ("flags", "notes")}
+        return EngineRecord(**{**values, **texts, "batches": (smallest, typical, largest), "layers": layers})
     except FileNotFoundError as error:
         raise UsageError(
             f"engine {engine} has no {path.name} beside it that says where it can run: build it again (edgepose build)"

@@ -1,7 +1,10 @@
 """The two ways in which edgepose says no. The command line turns each into its exit code."""
 
 #: No extra can install TensorRT for every machine.
-JETPACK_OR_PIP = "pip install tensorrt; on Jetson it is part of JetPack, for venvs made with --system-site-packages"
+JETPACK_OR_PIP = (
+    "pip install tensorrt; on Jetson it is part of JetPack (sudo apt-get install tensorrt python3-libnvinfer), for "
+    "venvs made with --system-site-packages"
+)
 
 
 class UsageError(Exception):

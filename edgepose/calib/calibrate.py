@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from ..errors import UsageError, missing_extra
 from ..export.precision import Unsafe, unsafe_nodes, with_rounding
 from ..files import staging_folder, write_text
 from ..machine import environment
-from ..runtime.backends import open_graph
+from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
 from ..tables import text_table
 from .agreement import Agreement
 from .crops import CropSet
-from .judge import Judge, keypoints_of
+from .judge import Judge, keypoints_of, open_engine, open_on_cpu
 from .placement import place, quantisable
 from .progress import bar
 from .ranges import Calibration, Extent, collect, read_calibration, scan
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 JUDGED = 1 / 3
 #: More crops than these are not scanned for what FP16 cannot hold.
 _SCANNED = 128
-SEARCH, FIGURES = "search.json", "search-figures.json"
+#: Figures of a search, in the reports.
+FIGURES = "search-figures.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class SearchOptions:
 
     Attributes:
         max_drop: most accuracy that may be lost, in points.
-        backend: ``openvino`` or ``onnxruntime``: where latency is measured.
+        backend: what is measured: ``openvino``, ``onnxruntime``, or with a GPU ``tensorrt`` or ``tensorrt-rtx``, whose
+            engines are built for each candidate, with FP16 as the third precision.
         minutes: no measurement is begun later.
     """
 
@@ -136,8 +139,11 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop <= 100:
             raise UsageError(f"--max-drop is in points of accuracy, from 0 to 100, got {self.max_drop:g}")
-        if self.backend not in ("openvino", "onnxruntime"):
-            raise UsageError(f"a search measures on openvino or onnxruntime, got --backend {self.backend}")
+        if self.backend == "torch":
+            raise UsageError("a search measures what runs graphs or engines, got --backend torch")
+        reason = unavailable(self.backend)
+        if reason:
+            raise UsageError(f"--max-drop measures on {self.backend}, which cannot run here: {reason}")
         if not self.minutes > 0:
             raise UsageError(f"--time-limit is in minutes, above 0, got {self.minutes:g}")
 
@@ -182,7 +188,7 @@ def calibrate(
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, placement.tensors, crops.images[:count], method, progress=progress)
-    work = _Work(bundle, model, found, tuple(unsafe), _judge(bundle, crops, count, search))
+    work = _Work(bundle, model, found, tuple(unsafe), _judge(bundle, crops, count))
     with staging_folder(bundle.path) as folder:
         variants = work.variants(folder)
         result = work.search(folder, search) if search else None
@@ -203,7 +209,7 @@ def calibrate(
     return report
 
 
-def _judge(bundle: Bundle, crops: CropSet, count: int, search: SearchOptions | None) -> Judge:
+def _judge(bundle: Bundle, crops: CropSet, count: int) -> Judge:
     """What did not set the ranges, with FP32's keypoints, and labels if there are any."""
     images = crops.images[count:]
     session = open_graph(bundle.graph)
@@ -213,8 +219,8 @@ def _judge(bundle: Bundle, crops: CropSet, count: int, search: SearchOptions | N
         session.close()
     labels = None if crops.labels is None else crops.labels[count:]
     manifest = bundle.manifest
-    backend = search.backend if search else "onnxruntime"
-    return Judge(images, fp32, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding, backend)
+    opened = partial(open_on_cpu, "onnxruntime")
+    return Judge(images, fp32, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding, opened)
 
 
 @dataclass(frozen=True)
@@ -247,10 +253,14 @@ class _Work:
             "backend": options.backend,
         }
         memory = Memory(self.bundle.reports / FIGURES, subject)
-        search = Search(self.model, Choice(), self.calibration.ranges, self.judge, memory)
+        engines = options.backend in ENGINE_BACKENDS
+        opened = partial(open_engine, self.bundle) if engines else open_on_cpu
+        judge = replace(self.judge, open_model=partial(opened, options.backend))
+        base = Choice(rest="fp16", fp32=frozenset(found.node for found in self.unsafe)) if engines else Choice()
+        search = Search(self.model, base, self.calibration.ranges, judge, memory)
         with bar("searching") as progress:
             result = search.run(options.max_drop, options.minutes * 60, progress)
-        self._save(folder, "mixed", search.graph(result.chosen.parts))
+        self._save(folder, "mixed", search.graph(result.chosen.levels))
         return result
 
     def _write(self, folder: Path, precision: str, choice: Choice) -> Variant:

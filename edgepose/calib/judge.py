@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,15 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bench import Budget, time_calls
+from ..bundle import Bundle, graph_name, open_bundle, write_manifest
 from ..errors import CheckError
+from ..export.build_options import BuildOptions
+from ..export.engine import build_engine
 from ..geometry import Size
-from ..runtime.backends import open_graph
+from ..runtime.backends import open_graph, open_session
 from ..runtime.session import Session
 from ..skeletons import Skeleton
 from .agreement import Agreement, agreement, precision_beside
 
 if TYPE_CHECKING:
     import onnx
+
+#: Opens a graph for as long as it is measured.
+Opener = Callable[["onnx.ModelProto"], AbstractContextManager[Session]]
 
 #: Crops a call when keypoints are computed; latency is that of one crop.
 _BATCH = 8
@@ -42,7 +48,7 @@ class Judge:
         skeleton: names the J joints.
         input_size: (height, width) of the crops.
         padding: factor from a person's box to the crop.
-        backend: ``onnxruntime`` or ``openvino``.
+        open_model: opens a graph on what is measured.
     """
 
     crops: NDArray[np.uint8]
@@ -51,7 +57,7 @@ class Judge:
     skeleton: Skeleton
     input_size: Size
     padding: float
-    backend: str
+    open_model: Opener
 
     def keypoints(self, model: onnx.ModelProto) -> NDArray[np.float32]:
         """(N, J, 3): what a graph finds on the crops.
@@ -59,7 +65,7 @@ class Judge:
         Raises:
             CheckError: numbers that are not finite.
         """
-        with self._open(model) as session:
+        with self.open_model(model) as session:
             keypoints = keypoints_of(session, self.crops)
         if not np.isfinite(keypoints).all():
             raise CheckError("a candidate graph gives NaN or infinity: scan the ranges on more crops")
@@ -76,21 +82,40 @@ class Judge:
 
     def latency(self, model: onnx.ModelProto) -> float:
         """Median milliseconds of one crop."""
-        with self._open(model) as session:
+        with self.open_model(model) as session:
             return median(time_calls(partial(session.run, {"images": self.crops[:1]}), _BUDGET))
 
-    @contextmanager
-    def _open(self, model: onnx.ModelProto) -> Iterator[Session]:
-        import onnx
 
-        with TemporaryDirectory() as folder:
-            graph = Path(folder) / "candidate.onnx"
-            onnx.save(model, graph)
-            session = open_graph(graph, self.backend)
-            try:
-                yield session
-            finally:
-                session.close()
+@contextmanager
+def open_on_cpu(backend: str, model: onnx.ModelProto) -> Iterator[Session]:
+    """A graph on ``onnxruntime`` or ``openvino``."""
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "candidate.onnx"
+        onnx.save(model, graph)
+        with closing(open_graph(graph, backend)) as session:
+            yield session
+
+
+@contextmanager
+def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator[Session]:
+    """A graph as an engine of this machine, built for it: seconds on a PC, minutes on a board.
+
+    Args:
+        bundle: whose network the graph is of.
+        target: ``tensorrt`` or ``tensorrt-rtx``.
+        model: the graph.
+    """
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / graph_name("mixed")
+        onnx.save(model, graph)
+        candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
+        build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
+        with closing(open_session(open_bundle(candidate.path), target, "mixed")) as session:
+            yield session
 
 
 def keypoints_of(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

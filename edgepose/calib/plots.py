@@ -55,12 +55,12 @@ def draw_front(result: SearchResult, title: str) -> Figure:
 
 
 def draw_sensitivity(result: SearchResult, title: str) -> Figure:
-    """One bar a part: the points that are lost when only it is in INT8."""
+    """One bar a part: the points that are lost when only it is in a lower precision."""
     figure = _figure(1 + 0.25 * len(result.sensitivity))
     axes = figure.subplots()
     parts = list(result.sensitivity)[::-1]
     axes.barh(parts, [result.sensitivity[part] for part in parts])
-    axes.set(title=title, xlabel="points lost when only this part is in INT8")
+    axes.set(title=title, xlabel="points lost when only this part is in this precision")
     axes.grid(axis="x", alpha=0.3)
     return figure
 

@@ -1,8 +1,9 @@
 """The fastest precision of each module within a budget of accuracy.
 
-First the sensitivity of every part of the network: what is lost when only it is quantised. Then from everything in INT8
-upwards, the most sensitive part first, with accuracy and latency measured at each step: a front from the fastest graph
-to FP32. Every figure is kept as it comes, so that a search that was stopped goes on where it was.
+First the sensitivity of every part of the network: what is lost when only it computes in a lower precision. Then from
+the lowest everywhere upwards, the most sensitive part first, with accuracy and latency measured at each step: a front
+from the fastest graph to the most exact one. Every figure is kept as it comes, so that a search that was stopped goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..export.modules import module_of
 from ..files import write_text
 from ..tables import text_table
 from .judge import Judge
@@ -26,20 +28,27 @@ from .variants import Choice, make_graph
 if TYPE_CHECKING:
     import onnx
 
+#: Precision of each part, by its path.
+Levels = dict[str, str]
+
 
 @dataclass(frozen=True)
 class Point:
     """One choice of precisions, measured.
 
     Attributes:
-        parts: the parts of the network in INT8.
+        levels: by part, ``int8``, ``fp16`` or ``fp32``; empty for the FP32 graph.
         accuracy: in percent, :meth:`edgepose.calib.judge.Judge.accuracy`.
         milliseconds: median latency of one crop.
     """
 
-    parts: tuple[str, ...]
+    levels: Levels
     accuracy: float
     milliseconds: float
+
+    def count(self, level: str) -> int:
+        """How many parts compute in a precision."""
+        return list(self.levels.values()).count(level)
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,11 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        fp32: the point without INT8.
-        sensitivity: by part, the accuracy lost when only it is INT8, in points; most sensitive first.
-        points: every choice that was measured, from all INT8 upwards.
-        chosen: the fastest point within the budget.
+        fp32: the FP32 graph.
+        sensitivity: by part and precision, such as ``backbone.layer1 int8``, the accuracy lost when only that part
+            computes in it, in points; most sensitive first.
+        points: every choice that was measured, the lowest precision first.
+        chosen: the fastest of all within the budget.
         max_drop: the budget, in points.
         finished: False if the time limit came first.
     """
@@ -73,20 +83,22 @@ class SearchResult:
 
     def __str__(self) -> str:
         """The front as a table, the most sensitive parts, and the choice."""
-        rows = [(f"{p.milliseconds:.2f}", f"{p.accuracy:.2f} %", str(len(p.parts))) for p in self.front]
+        levels = sorted({level for point in self.points for level in point.levels.values()})
+        rows = [
+            (f"{p.milliseconds:.2f}", f"{p.accuracy:.2f} %", *(str(p.count(level)) for level in levels))
+            for p in self.front
+        ]
         most = [f"{part} {drop:.2f}" for part, drop in list(self.sensitivity.items())[:5]]
-        chosen, total = self.chosen, len(self.sensitivity)
-        speed = self.fp32.milliseconds / chosen.milliseconds
-        return "\n".join(
-            (
-                text_table(("ms", "accuracy", "parts in INT8"), rows),
-                f"most sensitive (points lost when alone in INT8): {', '.join(most)}",
-                f"chosen: {len(chosen.parts)} of {total} parts in INT8, {chosen.milliseconds:.2f} ms "
-                f"({speed:.1f} x FP32), accuracy {chosen.accuracy - self.fp32.accuracy:+.2f} points, "
-                f"budget {self.max_drop:g}"
-                f"{'' if self.finished else '; the time limit came first: run it again to go on'}",
-            )
+        chosen, speed = self.chosen, self.fp32.milliseconds / self.chosen.milliseconds
+        parts = ", ".join(f"{chosen.count(level)} parts in {level}" for level in levels) if chosen.levels else "FP32"
+        lines = (
+            text_table(("ms", "accuracy", *(f"parts in {level}" for level in levels)), rows),
+            f"most sensitive (points lost alone): {', '.join(most)}",
+            f"chosen: {parts}, {chosen.milliseconds:.2f} ms ({speed:.1f} x FP32), "
+            f"accuracy {chosen.accuracy - self.fp32.accuracy:+.2f} points, budget {self.max_drop:g}",
+            *([] if self.finished else ["the time limit came first: run it again to go on"]),
         )
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the front."""
@@ -111,9 +123,9 @@ class Memory:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # nothing usable: measure again
 
-    def recall(self, what: str, parts: tuple[str, ...], measure: Callable[[], float]) -> float:
-        """A figure, measured if it is not known, and then kept."""
-        key = f"{what} {sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+    def recall(self, what: str, levels: Levels, measure: Callable[[], float]) -> float:
+        """A figure of a choice, measured if it is not known, and then kept."""
+        key = f"{what} {sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:16]}"
         if key not in self._figures:
             self._figures[key] = measure()
             write_text(self._path, json.dumps({"subject": self._subject, "figures": self._figures}, indent=1) + "\n")
@@ -125,7 +137,7 @@ class Search:
 
     Args:
         model: the FP32 graph, with its modules.
-        base: what everything that is not INT8 computes in.
+        base: what the rest computes in: FP16 (some nodes FP32) gives every part a third precision to choose.
         ranges: of the activations.
         judge: measures.
         memory: keeps.
@@ -136,30 +148,21 @@ class Search:
     ) -> None:
         self._model, self._base, self._ranges = model, base, ranges
         self._judge, self._memory = judge, memory
-        self.parts = partition(quantisable(model))
+        self._parts = partition(quantisable(model))
+        #: The lowest precision first.
+        self._levels = ("int8", "fp32") if base.rest == "fp32" else ("int8", base.rest, "fp32")
 
-    def graph(self, parts: tuple[str, ...]) -> onnx.ModelProto:
-        """The graph with some parts in INT8."""
-        int8 = frozenset(name for part in parts for name in self.parts[part])
-        return make_graph(self._model, Choice(int8, self._base.rest, self._base.fp32), self._ranges)
-
-    def measure(self, parts: tuple[str, ...]) -> Point:
-        """Accuracy and latency with some parts in INT8."""
-        latency = self._memory.recall("ms", parts, lambda: self._judge.latency(self.graph(parts)))
-        return Point(parts, self._accuracy(parts), latency)
-
-    def sensitivity(self, fp32: float, left: Callable[[], bool], progress: Progress) -> dict[str, float]:
-        """By part, what is lost when only it is INT8, most sensitive first; without those there was no time for."""
-        drops = {}
-        for done, part in enumerate(self.parts):
-            if not left():
-                break
-            progress(done, 2 * len(self.parts), f"only {part} in INT8")
-            drops[part] = fp32 - self._accuracy((part,))
-        return dict(sorted(drops.items(), key=lambda item: -item[1]))
+    def graph(self, levels: Levels) -> onnx.ModelProto:
+        """The graph of a choice; without any, the FP32 graph."""
+        if not levels:
+            return self._model
+        int8 = frozenset(name for part, level in levels.items() if level == "int8" for name in self._parts[part])
+        kept = tuple(part for part, level in levels.items() if level == "fp32")
+        fp32 = frozenset(node.name for node in self._model.graph.node if _inside(module_of(node), kept))
+        return make_graph(self._model, Choice(int8, self._base.rest, self._base.fp32 | fp32), self._ranges)
 
     def run(self, max_drop: float, seconds: float, progress: Progress = lambda *_: None) -> SearchResult:
-        """Measure the sensitivities, and then the choices from all INT8 to none.
+        """Measure the sensitivities, and then the choices from the lowest precision upwards.
 
         Args:
             max_drop: most accuracy that may be lost, in points.
@@ -170,23 +173,55 @@ class Search:
             what was found; in the worst case the choice is FP32, which loses nothing.
         """
         end = time.monotonic() + seconds
-        fp32 = self.measure(())
-
-        def left() -> bool:
-            return time.monotonic() < end
-
-        sensitivity = self.sensitivity(fp32.accuracy, left, progress)
-        order, points = list(sensitivity), [fp32]
-        finished = len(order) == len(self.parts)
-        for raised in range(len(order)):
-            if not left():
-                finished = False
+        fp32 = self._measure({})
+        steps = [(part, level) for part in self._parts for level in self._levels[:-1]]
+        drops: dict[tuple[str, str], float] = {}
+        for part, level in steps:
+            if time.monotonic() > end:
                 break
-            progress(len(self.parts) + raised, 2 * len(self.parts), f"{len(order) - raised} parts in INT8")
-            points.append(self.measure(tuple(sorted(order[raised:]))))
-        within = [point for point in points if fp32.accuracy - point.accuracy <= max_drop]
-        chosen = min(within, key=lambda point: point.milliseconds)
-        return SearchResult(fp32, sensitivity, tuple(points), chosen, max_drop, finished)
+            progress(len(drops), 2 * len(steps), f"only {part} in {level}")
+            drops[part, level] = fp32.accuracy - self._accuracy(self._alone(part, level))
+        order = sorted(drops, key=lambda step: -drops[step])
+        points = []
+        for levels in self._upwards(order):
+            if time.monotonic() > end:
+                break
+            progress(len(drops) + len(points), 2 * len(steps), f"{list(levels.values()).count('int8')} parts in int8")
+            points.append(self._measure(levels))
+        within = [point for point in (*points, fp32) if fp32.accuracy - point.accuracy <= max_drop]
+        return SearchResult(
+            fp32=fp32,
+            sensitivity={f"{part} {level}": drops[part, level] for part, level in order},
+            points=tuple(points),
+            chosen=min(within, key=lambda point: point.milliseconds),
+            max_drop=max_drop,
+            finished=len(order) == len(steps) and len(points) == len(steps) + 1,
+        )
 
-    def _accuracy(self, parts: tuple[str, ...]) -> float:
-        return self._memory.recall("ap", parts, lambda: self._judge.accuracy(self._judge.keypoints(self.graph(parts))))
+    def _alone(self, part: str, level: str) -> Levels:
+        return {**dict.fromkeys(self._parts, "fp32"), part: level}
+
+    def _upwards(self, order: list[tuple[str, str]]) -> list[Levels]:
+        """The choices from the lowest precision up, one part and one precision a step; what could not be judged alone
+        stays FP32."""
+        judged = {part for part, _ in order}
+        levels = {part: self._levels[0] if part in judged else "fp32" for part in self._parts}
+        choices = [dict(levels)] if order else []
+        for part, _ in order:
+            levels[part] = self._levels[self._levels.index(levels[part]) + 1]
+            choices.append(dict(levels))
+        return choices
+
+    def _measure(self, levels: Levels) -> Point:
+        latency = self._memory.recall("ms", levels, lambda: self._judge.latency(self.graph(levels)))
+        return Point(levels, self._accuracy(levels), latency)
+
+    def _accuracy(self, levels: Levels) -> float:
+        def judged() -> float:
+            return self._judge.accuracy(self._judge.keypoints(self.graph(levels)))
+
+        return self._memory.recall("ap", levels, judged)
+
+
+def _inside(module: str, parts: tuple[str, ...]) -> bool:
+    return any(module == part or module.startswith(f"{part}.") for part in parts)

@@ -13,96 +13,143 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import ENGINES, Bundle, open_bundle, replace_files
-from ..engines import ANY_SM, EngineLayer, EngineRecord, load_target, record_path, recording_logger
-from ..errors import CheckError, UsageError, missing_extra
-from ..files import atomic_path, sha256, staging_folder
-from ..heatmaps import STRIDE
+from ..engines import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, load_target, record_path, recording_logger
+from ..errors import CheckError, UsageError
+from ..files import atomic_path, sha256, staging_folder, write_text
 from ..machine import peak_memory_mb
-from ..plugins.onnx_function import hand_to_plugin
 from ..plugins.registration import Registered, is_registered, plugin_wins, register
 from ..plugins.spec import OP_TYPE
 from ..runtime.cuda import DeviceInfo, device_info, gpu_missing
-from .engine_log import check_precision, count_datatypes, find_listing, read_layers
-
-PRECISIONS = ("fp32",)
+from .build_options import DEFAULTS, BuildOptions
+from .engine_log import (
+    asked_convolutions,
+    check_convolutions,
+    check_graph,
+    check_precision,
+    chosen_convolutions,
+    count_convolutions,
+    count_datatypes,
+    find_listing,
+    read_layers,
+)
+from .parse import parse_network
+from .progress import build_with_progress
+from .timing_cache import attach_cache, cache_path, keep_cache
 
 
 def build_engine(
-    bundle: Bundle,
-    target: str,
-    precision: str = "fp32",
-    batches: tuple[int, int, int] = (1, 8, 32),
-    *,
-    plugin: bool = True,
+    bundle: Bundle, target: str, precision: str = "fp32", options: BuildOptions = DEFAULTS
 ) -> EngineRecord:
     """Build an engine of a bundle's graph into the bundle, with a record beside it, and name both in the manifest.
 
     ``tensorrt`` builds for the GPU of this machine. ``tensorrt-rtx`` does so too if there is one, and without a GPU
-    builds for the SMs that TensorRT-RTX targets by default.
+    builds for the SMs that TensorRT-RTX targets by default. The builder's whole log becomes
+    ``reports/build-ENGINE.log``, also when the build fails.
 
     Args:
         bundle: an opened bundle; its folder gets ``engines/TARGET-VERSION-SM-PRECISION.engine`` and ``.json``.
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: one of :data:`PRECISIONS`.
-        batches: smallest, typical and largest batch; the engine is fastest at the typical one.
-        plugin: run dynamic convolutions in the plugin; else, and always in TensorRT-RTX, by their function body.
+        precision: one of :data:`edgepose.bundle.PRECISIONS`, of which the bundle has the graph.
+        options: batches, memory, compatibility.
 
     Returns:
         The record; the engine is ``bundle.path / "engines" / record.file_name``.
 
     Raises:
-        UsageError: an option is wrong, the target is not installed or needs a GPU that is not there, or TensorRT cannot
-            parse or build the graph.
-        CheckError: TensorRT chose another precision than was asked for; nothing is written.
+        UsageError: an option cannot be had, the bundle has no such graph, the target is not installed or needs a GPU
+            that is not there, TensorRT cannot parse or build the graph, or the disk is full; the bundle's engines are
+            as they were.
+        CheckError: TensorRT chose another precision than was asked for; nothing is written but the log.
+        KeyboardInterrupt: Ctrl-C; nothing is written.
     """
-    _check_options(precision, batches)
-    trt, gpu = _load(target)
-    registered = _choose_plugin(trt, bundle, gpu, wanted=plugin) if target == "tensorrt" else None
-    built = _build(trt, bundle, batches, gpu, registered)
-    check_precision(built.layers, precision)
-    record = EngineRecord(
-        target=target,
-        version=trt.__version__,
-        gpu=gpu.name if gpu else None,
-        sm=gpu.sm if gpu else ANY_SM,
-        precision=precision,
-        batches=batches,
-        flags=built.flags,
-        layer_count=len(built.layers),
-        datatypes=count_datatypes(built.layers),
-        source=built.source,
-        plugin_hash=registered.sha256 if registered and registered.needed_at_run_time else None,
-        graph_sha256=sha256(bundle.graph),
-        build_seconds=round(built.seconds, 3),
-        peak_memory_mb=peak_memory_mb(),
-        layers=built.layers,
-    )
+    job = _prepare(bundle, target, precision, options)
+    log = recording_logger(job.trt, "VERBOSE")
+    try:
+        built = _build(job, log)
+    except (UsageError, CheckError) as error:
+        raise type(error)(f"{error} ({_where_log(job, log)})") from error
+    _keep_log(job, log)
+    record = _record(job, built)
     _write(bundle, record, built.plan)
     return record
 
 
-def _check_options(precision: str, batches: tuple[int, int, int]) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"engines are built in {', '.join(PRECISIONS)}, got precision {precision!r}")
-    smallest, typical, largest = batches
-    if not 1 <= smallest <= typical <= largest:
-        raise UsageError(f"batches must be 1 <= smallest <= typical <= largest, such as 1,8,32, got {batches}")
+@dataclass(frozen=True)
+class _Job:
+    """What is built, for what: ``gpu`` is None for the default SMs of TensorRT-RTX."""
+
+    bundle: Bundle
+    graph: Path
+    trt: Any
+    target: str
+    precision: str
+    options: BuildOptions
+    gpu: DeviceInfo | None
+    plugin: Registered | None
+
+    @property
+    def sm(self) -> str:
+        if self.gpu is None:
+            return ANY_SM
+        return AMPERE_PLUS if self.options.hardware_compatible else self.gpu.sm
+
+    @property
+    def engine_name(self) -> str:
+        """``TARGET-VERSION-SM-PRECISION``; the version is cut to three numbers."""
+        return f"{self.target}-{'.'.join(self.trt.__version__.split('.')[:3])}-{self.sm}-{self.precision}"
 
 
-def _load(target: str) -> tuple[Any, DeviceInfo | None]:
+@dataclass(frozen=True)
+class _Built:
+    """A serialised engine, and what TensorRT made of the graph."""
+
+    plan: Any
+    flags: tuple[str, ...]
+    layers: tuple[EngineLayer, ...]
+    source: str
+    asked: dict[str, str]
+    chosen: dict[str, str]
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def _prepare(bundle: Bundle, target: str, precision: str, options: BuildOptions) -> _Job:
+    """Everything that can be refused before the build."""
+    graph = bundle.graph_for(precision)
+    trt, gpu = _load(target, options)
+    options.check_target(target, trt, gpu.sm if gpu else None)
+    plugin = _choose_plugin(trt, graph, gpu, options) if target == "tensorrt" else None
+    return _Job(bundle, graph, trt, target, precision, options, gpu, plugin)
+
+
+def _load(target: str, options: BuildOptions) -> tuple[Any, DeviceInfo | None]:
     """The module of a target, and the GPU to build for: None for the default SMs of TensorRT-RTX."""
     trt, reason = load_target(target), gpu_missing()
     if target == "tensorrt" and reason:
         raise UsageError(f"tensorrt builds engines only on the GPU they will run on: {reason}")
-    return trt, None if reason else device_info()
+    for_all = target != "tensorrt" and options.hardware_compatible
+    return trt, None if reason or for_all else device_info()
 
 
-def _choose_plugin(trt: Any, bundle: Bundle, gpu: DeviceInfo | None, *, wanted: bool) -> Registered | None:
+def cannot_build(target: str, options: BuildOptions = DEFAULTS) -> str | None:
+    """Why no engine of a target can be built on this machine, in one sentence, or None if one can."""
+    try:
+        _load(target, options)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _choose_plugin(trt: Any, graph: Path, gpu: DeviceInfo | None, options: BuildOptions) -> Registered | None:
     """The plugin, registered, if the graph has a node for it."""
     # Most graphs have none, and need no onnx to be built.
-    if gpu is None or OP_TYPE.encode() not in bundle.graph.read_bytes():
+    if gpu is None or not graph.is_file() or OP_TYPE.encode() not in graph.read_bytes():
         return None
-    if wanted:
+    if options.plugin:
+        if options.hardware_compatible or options.version_compatible:
+            raise UsageError(
+                "the plugin is made for one GPU and TensorRT version: add --no-plugin to a compatible engine"
+            )
         return register(trt, gpu.sm)
     if plugin_wins(trt.__version__, registered=is_registered(trt), marked=False):
         raise UsageError(
@@ -112,123 +159,67 @@ def _choose_plugin(trt: Any, bundle: Bundle, gpu: DeviceInfo | None, *, wanted: 
     return None
 
 
-@dataclass(frozen=True)
-class _Built:
-    """A serialised engine, the names of the builder flags it was built with, its layers and where they were read."""
-
-    plan: Any
-    flags: tuple[str, ...]
-    layers: tuple[EngineLayer, ...]
-    source: str
-    seconds: float
-
-
-def _build(
-    trt: Any, bundle: Bundle, batches: tuple[int, int, int], gpu: DeviceInfo | None, plugin: Registered | None
-) -> _Built:
-    log = recording_logger(trt, "VERBOSE")
+def _build(job: _Job, log: Any) -> _Built:
     start = time.perf_counter()
-    plan, flags = _compile(trt, log, bundle, batches, gpu, plugin)
+    builder = job.trt.Builder(log)
+    network = parse_network(job.trt, log, builder, job.bundle, job.graph, plugin=job.plugin is not None)
+    asked = asked_convolutions(job.trt, network)
+    check_graph(asked, job.precision, job.graph)
+    config = _configure(job, log, builder, network)
+    plan, notes = _compile(job, log, builder, network, config)
     seconds = time.perf_counter() - start
-    listing = _inspect(trt, log, plan) if gpu else find_listing(text for _, text in log.messages)
-    return _Built(plan, flags, read_layers(listing), "inspector" if gpu else "build log", seconds)
+    listing = _inspect(job, log, plan) if job.gpu else find_listing(text for _, text in log.messages)
+    layers = read_layers(listing)
+    chosen = chosen_convolutions(layers, asked)
+    check_convolutions(asked, chosen, job.precision)
+    check_precision(layers, job.precision)
+    flags = tuple(name for name, flag in job.trt.BuilderFlag.__members__.items() if config.get_flag(flag))
+    return _Built(plan, flags, layers, "inspector" if job.gpu else "build log", asked, chosen, seconds, notes)
 
 
-def _compile(
-    trt: Any,
-    log: Any,
-    bundle: Bundle,
-    batches: tuple[int, int, int],
-    gpu: DeviceInfo | None,
-    plugin: Registered | None,
-) -> tuple[Any, tuple[str, ...]]:
-    """The serialised engine, and the names of the builder flags it was built with."""
-    builder = trt.Builder(log)
-    network = builder.create_network(_network_flags(trt))
-    _parse(trt, log, network, bundle.graph, plugin)
-    _check_contract(network, bundle)
-    config = builder.create_builder_config()
+def _configure(job: _Job, log: Any, builder: Any, network: Any) -> Any:
+    trt, config = job.trt, builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # On by default, and not visible in any layer's datatype: it would drop 13 of the 23 bits of a float32 mantissa.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
+    if job.gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
             raise UsageError(
-                f"{trt.__name__} {trt.__version__} cannot build for the SM of this GPU, {gpu.sm} ({gpu.name}): "
+                f"{trt.__name__} {trt.__version__} cannot build for the SM of this GPU, {job.gpu.sm} ({job.gpu.name}): "
                 f"{log.reason()}"
             )
+    job.options.configure(trt, config, job.target)
     profile = builder.create_optimization_profile()
     images = network.get_input(0)
-    profile.set_shape(images.name, *[(batch, *tuple(images.shape)[1:]) for batch in batches])
+    profile.set_shape(images.name, *[(batch, *tuple(images.shape)[1:]) for batch in job.options.profile])
     config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
+    return config
+
+
+def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """The serialised engine, and notes on the timing cache."""
+    cache, notes, path = None, [], None
+    if job.target == "tensorrt":  # in TensorRT-RTX nothing is timed before the engine runs
+        path = cache_path(job.bundle, job.target, job.trt.__version__, job.gpu.sm if job.gpu else ANY_SM)
+        cache, note = attach_cache(config, path)
+        notes.append(note)
+    plan = build_with_progress(job.trt, builder, network, config)
     if plan is None:
-        raise UsageError(f"{trt.__name__} {trt.__version__} cannot build {bundle.graph}: {log.reason()}")
-    flags = trt.BuilderFlag.__members__.items()
-    return plan, tuple(name for name, flag in flags if config.get_flag(flag))
+        reason = log.reason()
+        short = any(word in reason for word in ("OutOfMemory", "workspace"))
+        advice = "; allow more by --workspace, or smaller batches by --batch" if short else ""
+        raise UsageError(f"{job.trt.__name__} {job.trt.__version__} cannot build {job.graph}: {reason}{advice}")
+    if cache is not None and path is not None:
+        notes.append(keep_cache(cache, path))
+    return plan, tuple(note for note in notes if note)
 
 
-def _network_flags(trt: Any) -> int:
-    """Ask for strong typing where it can be asked for; its bit differs between versions, and 11 has nothing else."""
-    flag = trt.NetworkDefinitionCreationFlag.__members__.get("STRONGLY_TYPED")
-    return 0 if flag is None else 1 << int(flag)
-
-
-def _parse(trt: Any, log: Any, network: Any, graph: Path, plugin: Registered | None) -> None:
-    parser = trt.OnnxParser(network, log)
-    if _parse_graph(parser, graph, plugin):
-        return
-    if not parser.num_errors:
-        raise UsageError(f"{trt.__name__} {trt.__version__} cannot parse {graph}: {log.reason()}")
-    error = parser.get_error(0)
-    reason = " ".join(error.desc().split())
-    if "Plugin not found" in reason:
-        reason = "the parser does not know this op, and the graph has no function body for it"
-    where = ", ".join([f"op {error.node_operator()}", *(f"in {frame}" for frame in error.local_function_stack())])
-    node = f"node {error.node_name() or error.node()} ({where}) of " if error.node_operator() else ""
-    raise UsageError(
-        f"{trt.__name__} {trt.__version__} cannot parse {node}{graph}: {reason} (export the bundle again, or change "
-        "the network)"
-    )
-
-
-def _parse_graph(parser: Any, graph: Path, plugin: Registered | None) -> bool:
-    if plugin is None:
-        return bool(parser.parse_from_file(str(graph)))
-    return bool(parser.parse(hand_to_plugin(_read_graph(graph)).SerializeToString()))
-
-
-def _read_graph(graph: Path) -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("onnx", "tensorrt") from error
-    return onnx.load(graph)
-
-
-def _check_contract(network: Any, bundle: Bundle) -> None:
-    """The graph contract, as the parser understood the graph: a side it could not prove static shows as -1."""
-    height, width = bundle.manifest.input_size
-    joints = len(bundle.skeleton.joints)
-    expected = [
-        f"images UINT8 {(-1, height, width, 3)}",
-        f"keypoints FLOAT {(-1, joints, 3)}",
-        f"heatmaps FLOAT {(-1, joints, height // STRIDE, width // STRIDE)}",
-    ]
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    got = [f"{tensor.name} {tensor.dtype.name} {tuple(tensor.shape)}" for tensor in (*inputs, *outputs)]
-    if sorted(got) != sorted(expected):
-        raise UsageError(
-            f"{bundle.graph} does not keep the graph contract: got {', '.join(got) or 'no inputs and outputs'}, "
-            f"expected {', '.join(expected)}: export the bundle again"
-        )
-
-
-def _inspect(trt: Any, log: Any, plan: Any) -> str:
+def _inspect(job: _Job, log: Any, plan: Any) -> str:
     """The layer listing of an engine; it must be loaded for that, so this needs a GPU."""
-    runtime = trt.Runtime(log)
+    runtime = job.trt.Runtime(log)
+    if job.options.version_compatible:
+        runtime.engine_host_code_allowed = True  # the lean runtime inside; this process has just put it there
     engine = runtime.deserialize_cuda_engine(plan)
     context = engine.create_execution_context() if engine else None
     if context is None:
@@ -239,7 +230,33 @@ def _inspect(trt: Any, log: Any, plan: Any) -> str:
     inspector = engine.create_engine_inspector()
     # Without shapes TensorRT 10.3 tells no datatypes. The inspector does not keep the context alive; this frame does.
     inspector.execution_context = context
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.ONELINE))
+    return str(inspector.get_engine_information(job.trt.LayerInformationFormat.ONELINE))
+
+
+def _record(job: _Job, built: _Built) -> EngineRecord:
+    plugin = job.plugin
+    return EngineRecord(
+        target=job.target,
+        version=job.trt.__version__,
+        gpu=job.gpu.name if job.gpu else None,
+        sm=job.sm,
+        precision=job.precision,
+        batches=job.options.profile,
+        flags=built.flags,
+        options=job.options.recorded(),
+        layer_count=len(built.layers),
+        datatypes=count_datatypes(built.layers),
+        source=built.source,
+        asked=count_convolutions(built.asked),
+        chosen=count_convolutions(built.chosen),
+        plugin=str(plugin) if plugin else None,
+        plugin_hash=plugin.sha256 if plugin and plugin.needed_at_run_time else None,
+        graph_sha256=sha256(job.graph),
+        build_seconds=round(built.seconds, 3),
+        peak_memory_mb=peak_memory_mb(),
+        notes=built.notes,
+        layers=built.layers,
+    )
 
 
 def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
@@ -250,3 +267,18 @@ def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
         record.write(record_path(engine))
         # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
         replace_files(open_bundle(bundle.path), {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
+
+
+def _keep_log(job: _Job, log: Any) -> Path:
+    """Write everything the builder said."""
+    path = job.bundle.reports / f"build-{job.engine_name}.log"
+    write_text(path, log.text())
+    return path
+
+
+def _where_log(job: _Job, log: Any) -> str:
+    """:func:`_keep_log` after a failure, which is not to be hidden by another one."""
+    try:
+        return f"log: {_keep_log(job, log)}"
+    except UsageError as error:
+        return f"no log: {error}"

@@ -127,15 +127,15 @@ def test_mse_is_the_least_error_over_the_samples(kind):
     chosen = threshold(gathered(values), "mse")
     tried = np.unique(np.concatenate([np.geomspace(1e-3, 1, 120), np.linspace(0.6, 1.4, 80) * chosen / values.max()]))
     least = min(squared_error(values, limit * np.abs(values).max()) for limit in tried if limit <= 1)
-    # Which of two nearly equal ranges is least hangs on single samples. One of 1/4096 of the error of one value is none.
+    # Values are known to a bin, 1/4096 of the largest: an error of one value below that is none.
     assert squared_error(values, chosen) <= 1.01 * least + 1e-6 * values.max() ** 2 / values.size
 
 
 def test_mse_is_that_of_the_literature():
     """Banner et al., Post training 4-bit quantization (NeurIPS 2019): 3.92 sigma and 9.89 b at 8 bits."""
     rng = np.random.default_rng(3)
-    assert threshold(gathered(rng.standard_normal(2_000_000)), "mse") == pytest.approx(3.92, rel=0.01)
-    assert threshold(gathered(rng.laplace(size=2_000_000)), "mse") == pytest.approx(9.89, rel=0.01)
+    assert threshold(gathered(rng.standard_normal(2_000_000)), "mse") == pytest.approx(3.92, rel=0.02)
+    assert threshold(gathered(rng.laplace(size=2_000_000)), "mse") == pytest.approx(9.89, rel=0.02)
 
 
 def test_mse_sees_steps_far_smaller_than_a_bin():
@@ -177,14 +177,13 @@ def divergences(histogram: Histogram) -> tuple[np.ndarray, float]:
     counts = histogram.counts.reshape(2048, 2).sum(axis=1)
     found = []
     for end in range(128, int(np.flatnonzero(counts)[-1]) + 2):
-        p, q = counts[:end].astype(np.float64), np.zeros(end)
+        p = counts[:end].astype(np.float64)
         p[-1] += counts[end:].sum()
-        for level in range(128):
-            bins = slice(level * end // 128, (level + 1) * end // 128)
-            filled = p[bins] > 0
-            if filled.any():
-                q[bins][filled] = max(counts[bins].sum(), 1e-4) / filled.sum()
-        p, q, seen = p / p.sum(), q / max(counts[:end].sum(), 1e-9), p > 0
+        starts = np.arange(128) * end // 128
+        filled = np.maximum(np.add.reduceat(p > 0, starts, dtype=int), 1)
+        levels = np.maximum(np.add.reduceat(counts[:end], starts), 1e-4) / filled
+        q = np.where(p > 0, np.repeat(levels, np.diff(np.append(starts, end))), 0.0)
+        p, q, seen = p / p.sum(), q / counts[:end].sum(), p > 0
         found.append(np.sum(p[seen] * np.log(p[seen] / q[seen])))
     return np.array(found), 2 * histogram.width
 
@@ -206,13 +205,13 @@ def onnxruntime_range(method: str, values: np.ndarray) -> float:
 
 
 def test_entropy_is_that_of_onnxruntime():
-    """A clear case, uniform values and ten far outliers, in bins of the same width.
+    """A clear case in bins of the same width, 4 / 1024: uniform values and ten far outliers.
 
     On long tails ONNX Runtime chooses otherwise: it leaves the bins beyond the last whole level out of Q, and rounds
     Q down to whole numbers. There :func:`test_entropy_is_that_of_the_paper` tells.
     """
     rng = np.random.default_rng(0)
-    values = np.concatenate([rng.uniform(-1, 1, COUNT), rng.uniform(7, 8, 9), [8 - 2**-20]]).astype(np.float32)
+    values = np.concatenate([rng.uniform(-1, 1, COUNT), rng.uniform(3.5, 4, 9), [4.0]]).astype(np.float32)
     histogram = gathered(values)
     chosen = threshold(histogram, "entropy")
     assert chosen == pytest.approx(1.0, abs=4 * histogram.width)

@@ -18,6 +18,8 @@ from edgepose.bundle import open_bundle
 from edgepose.engines import EngineLayer, EngineRecord, load_target, read_record, record_path, recording_logger
 from edgepose.errors import CheckError, UsageError
 from edgepose.export import engine as engine_module
+from edgepose.export import parse as parse_module
+from edgepose.export.build_options import BuildOptions
 from edgepose.export.engine import build_engine
 from edgepose.files import sha256
 from edgepose.plugins.onnx_function import hand_to_plugin, is_dynamic_conv
@@ -42,7 +44,7 @@ def test_build_writes_an_engine_and_what_tensorrt_chose(tmp_path: Path) -> None:
     import tensorrt_rtx
 
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    record = build_engine(bundle, RTX, batches=(1, 4, 6))
+    record = build_engine(bundle, RTX, options=BuildOptions((1, 4, 6)))
 
     version = ".".join(tensorrt_rtx.__version__.split(".")[:3])
     engine = bundle.path / "engines" / f"tensorrt-rtx-{version}-any-fp32.engine"
@@ -72,7 +74,7 @@ def test_layers_carry_the_types_of_the_graph(tmp_path: Path) -> None:
     crops = next(layer for layer in record.layers if "uint8" in layer.reads)
     assert crops.writes == ("float32",)
     stem = next(layer for layer in record.layers if layer.name.startswith("stem"))
-    assert stem == EngineLayer(stem.name, "correlation", ("float32",), ("float32",))
+    assert stem == EngineLayer(stem.name, "correlation", ("float32",), ("float32",), ("stem",))
 
 
 @needs_rtx
@@ -97,8 +99,8 @@ def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
 @needs_rtx
 def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    build_engine(bundle, RTX, batches=(1, 2, 2))
-    record = build_engine(open_bundle(bundle.path), RTX, batches=(1, 4, 4))
+    build_engine(bundle, RTX, options=BuildOptions((1, 2, 2)))
+    record = build_engine(open_bundle(bundle.path), RTX, options=BuildOptions((1, 4, 4)))
     (engine,) = open_bundle(bundle.path).engines()
     assert read_record(engine) == record
     assert record.batches == (1, 4, 4)
@@ -107,17 +109,17 @@ def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
 @needs_rtx
 def test_a_rebuild_that_fails_leaves_the_older_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    older = build_engine(bundle, RTX, batches=(1, 2, 2))
+    older = build_engine(bundle, RTX, options=BuildOptions((1, 2, 2)))
 
     def full_disk(record: EngineRecord, path: Path) -> None:
         raise OSError(f"no space left for {path.name} of {record.target}")
 
     monkeypatch.setattr(EngineRecord, "write", full_disk)
     with pytest.raises(OSError, match="no space left"):
-        build_engine(open_bundle(bundle.path), RTX, batches=(1, 4, 4))
+        build_engine(open_bundle(bundle.path), RTX, options=BuildOptions((1, 4, 4)))
     (engine,) = open_bundle(bundle.path).engines()
     assert read_record(engine) == older
-    assert sorted(path.name for path in bundle.path.iterdir()) == ["engines", "manifest.json", "pose.onnx"]
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["engines", "manifest.json", "pose.onnx", "reports"]
 
 
 def _without_body(model: onnx.ModelProto) -> None:
@@ -194,18 +196,8 @@ def test_a_graph_that_parses_but_does_not_build(tmp_path: Path) -> None:
         build_engine(bundle, RTX)
 
 
-@pytest.mark.parametrize("batches", [(0, 8, 32), (8, 1, 32), (1, 32, 8), (-1, 1, 1)])
-def test_batches_must_increase_from_one(tmp_path: Path, batches: tuple[int, int, int]) -> None:
+def test_an_unknown_target(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", b"")
-    with pytest.raises(UsageError, match=r"1 <= smallest <= typical <= largest, such as 1,8,32, got \(") as caught:
-        build_engine(bundle, RTX, batches=batches)
-    assert str(batches) in str(caught.value)
-
-
-def test_unknown_precision_and_target(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", b"")
-    with pytest.raises(UsageError, match="engines are built in fp32, got precision 'int8'"):
-        build_engine(bundle, RTX, "int8")
     with pytest.raises(UsageError, match="unknown engine target 'tflite': expected one of tensorrt, tensorrt-rtx"):
         build_engine(bundle, "tflite")
 
@@ -254,32 +246,36 @@ PLUGIN = Registered("library", "abc")
 def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(engine_module, "register", lambda _, sm: asked.append(sm) or PLUGIN)
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    graph = small_bundle(tmp_path / "small.edgepose", small_model()).graph
+    with_plugin, without = BuildOptions(), BuildOptions(plugin=False)
     trt = SimpleNamespace(__version__="10.13.2")
-    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=True) is PLUGIN
+    assert engine_module._choose_plugin(trt, graph, GPU, with_plugin) is PLUGIN
     assert asked == ["sm87"]
+    for options in (BuildOptions(hardware_compatible=True), BuildOptions(version_compatible=True)):
+        with pytest.raises(UsageError, match="one GPU and TensorRT version: add --no-plugin"):
+            engine_module._choose_plugin(trt, graph, GPU, options)
     monkeypatch.setattr(engine_module, "is_registered", lambda _: False)
-    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=False) is None
+    assert engine_module._choose_plugin(trt, graph, GPU, without) is None
     monkeypatch.setattr(engine_module, "is_registered", lambda _: True)
     with pytest.raises(UsageError, match=r"10.13.2 would take the plugin .*: build without it in a process of its own"):
-        engine_module._choose_plugin(trt, bundle, GPU, wanted=False)
+        engine_module._choose_plugin(trt, graph, GPU, without)
     trt.__version__ = "11.1.0"
-    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=False) is None
+    assert engine_module._choose_plugin(trt, graph, GPU, without) is None
     plain = small_model()
     plain.graph.node.remove(next(filter(is_dynamic_conv, plain.graph.node)))
     del plain.functions[:]
-    bundle = small_bundle(tmp_path / "plain.edgepose", plain)
-    assert engine_module._choose_plugin(trt, bundle, GPU, wanted=True) is None
+    graph = small_bundle(tmp_path / "plain.edgepose", plain).graph
+    assert engine_module._choose_plugin(trt, graph, GPU, with_plugin) is None
     assert asked == ["sm87"]
 
 
 def test_the_parser_gets_the_file_or_the_graph_for_the_plugin(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
     parser = SimpleNamespace(parse_from_file=lambda path: path == str(bundle.graph), parse=onnx.load_from_string)
-    assert engine_module._parse_graph(parser, bundle.graph, None)
+    assert parse_module._parse(parser, bundle.graph, plugin=False)
     parsed: list[bytes] = []
     parser.parse = lambda content: parsed.append(content) or True
-    assert engine_module._parse_graph(parser, bundle.graph, PLUGIN)
+    assert parse_module._parse(parser, bundle.graph, plugin=True)
     assert onnx.load_from_string(parsed[0]) == hand_to_plugin(small_model())
 
 
@@ -290,7 +286,7 @@ def test_the_parser_gets_the_file_or_the_graph_for_the_plugin(tmp_path: Path) ->
 def test_strong_typing_is_asked_for_by_name(members: dict[str, int], expected: int) -> None:
     """Its bit differs between versions, and one that is always strongly typed may not have it."""
     trt = SimpleNamespace(NetworkDefinitionCreationFlag=enum.IntEnum("NetworkDefinitionCreationFlag", members))
-    assert engine_module._network_flags(trt) == expected
+    assert parse_module._network_flags(trt) == expected
 
 
 def test_layers_come_from_the_inspector_where_a_gpu_can_load_the_engine() -> None:
@@ -298,13 +294,13 @@ def test_layers_come_from_the_inspector_where_a_gpu_can_load_the_engine() -> Non
         Runtime=lambda _: SimpleNamespace(deserialize_cuda_engine={b"good": InspectedEngine(4)}.get),
         LayerInformationFormat=SimpleNamespace(ONELINE="one-line"),
     )
-    log = SimpleNamespace(reason=lambda: "bad magic")
-    assert engine_module._inspect(trt, log, b"good") == "one-line listing for images (4, 16, 12, 3)"
+    job, log = SimpleNamespace(trt=trt, options=BuildOptions()), SimpleNamespace(reason=lambda: "bad magic")
+    assert engine_module._inspect(job, log, b"good") == "one-line listing for images (4, 16, 12, 3)"
     with pytest.raises(CheckError, match="cannot be loaded on this GPU: bad magic"):
-        engine_module._inspect(trt, log, b"bad")
+        engine_module._inspect(job, log, b"bad")
     trt.Runtime = lambda _: SimpleNamespace(deserialize_cuda_engine=lambda _: InspectedEngine(9))
     with pytest.raises(CheckError, match="refuses a batch of 9: bad magic"):
-        engine_module._inspect(trt, log, b"good")
+        engine_module._inspect(job, log, b"good")
 
 
 class InspectedEngine:
@@ -369,7 +365,7 @@ def test_the_log_keeps_what_is_asked_for() -> None:
 @pytest.mark.skipif(gpu_missing() is not None, reason=str(gpu_missing()))
 def test_an_engine_gives_the_graphs_numbers(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    record = build_engine(bundle, RTX, batches=(2, 3, 4))
+    record = build_engine(bundle, RTX, options=BuildOptions((2, 3, 4)))
     assert record.source == "inspector"
     bundle = open_bundle(bundle.path)
     session, reference = TensorRtSession(find_engine(bundle, RTX), RTX), OnnxRuntimeSession(bundle.graph)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgepose.engines import EngineLayer
 from edgepose.errors import CheckError
-from edgepose.export.engine_log import check_precision, count_datatypes, find_listing, read_layers
+from edgepose.export.engine_log import (
+    check_convolutions,
+    check_graph,
+    check_precision,
+    chosen_convolutions,
+    count_convolutions,
+    count_datatypes,
+    find_listing,
+    read_layers,
+)
 
 #: TensorRT-RTX 1.7, from a build log.
 SPLIT = """Layers:
@@ -40,8 +51,8 @@ images
 def test_read_layers_of_a_build_log() -> None:
     assert read_layers(SPLIT) == (
         EngineLayer("__mye512_0_myl0_0", "shape_call", (), ()),
-        EngineLayer("__myl_CastSub_myl0_1", "kgen", ("uint8",), ("float16",)),
-        EngineLayer("stem, relu", "correlation", ("bfloat16", "float16"), ("float32", "int64")),
+        EngineLayer("__myl_CastSub_myl0_1", "kgen", ("uint8",), ("float16",), ("cast",)),
+        EngineLayer("stem, relu", "correlation", ("bfloat16", "float16"), ("float32", "int64"), ("stem",)),
     )
 
 
@@ -55,8 +66,10 @@ def test_read_layers_of_tensorrt_10() -> None:
 def test_datatypes_that_tensorrt_does_not_tell_are_unknown_and_fail_nothing() -> None:
     layers = read_layers(DYNAMIC)
     assert layers == (
-        EngineLayer("Reformatting CopyNode for Input Tensor 0 to stem", "Reformat", ("unknown",), ("unknown",)),
-        EngineLayer("stem + relu", "CaskConvolution", ("unknown",), ("unknown",)),
+        EngineLayer(
+            "Reformatting CopyNode for Input Tensor 0 to stem", "Reformat", ("unknown",), ("unknown",), ("cast",)
+        ),
+        EngineLayer("stem + relu", "CaskConvolution", ("unknown",), ("unknown",), ("stem",)),
     )
     assert count_datatypes(layers) == {"unknown": 2}
     check_precision(layers, "fp32")
@@ -101,3 +114,82 @@ def test_check_precision_looks_at_both_sides(other: str, side: str) -> None:
 def test_an_engine_without_the_asked_precision_fails(layers: tuple[EngineLayer, ...]) -> None:
     with pytest.raises(CheckError, match=f"none of the {len(layers)} layers listed computes in float32"):
         check_precision(layers, "fp32")
+
+
+def _convolution(kind: str, reads: tuple[str, ...], *nodes: str) -> EngineLayer:
+    return EngineLayer("+".join(nodes), kind, reads, ("float16",), nodes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([_convolution("correlation", ("float16", "float32"), "conv")], "float16"),  # scales are wider
+        ([_convolution("CaskConvolution", ("float32", "int8"), "wdq", "conv", "relu")], "int8"),
+        # What quantises a convolution's data carries its name, too.
+        ([_convolution("kgen", ("int8",), "conv"), _convolution("correlation", ("float32",), "conv")], "float32"),
+        ([_convolution("kgen", ("float16", "int32"), "conv")], "float16"),
+        ([_convolution("runtime_fusion", ("float16", "float32", "int64"), "add", "conv")], "float16"),
+        ([_convolution("Myelin", ("float32",), "conv")], "unknown"),
+        ([_convolution("CaskConvolution", ("unknown",), "conv")], "unknown"),
+        ([_convolution("correlation", ("float32",), "another")], "unknown"),
+        ([], "unknown"),
+    ],
+)
+def test_what_a_convolution_computes_in(layers: list[EngineLayer], expected: str) -> None:
+    assert chosen_convolutions(layers, ["conv"]) == {"conv": expected}
+
+
+def test_one_layer_may_be_several_convolutions() -> None:
+    layers = [_convolution("CaskConvolution", ("int8",), "a", "b"), _convolution("correlation", ("float32",), "c")]
+    chosen = chosen_convolutions(layers, ["a", "b", "c", "d"])
+    assert chosen == {"a": "int8", "b": "int8", "c": "float32", "d": "unknown"}
+    assert list(count_convolutions(chosen).items()) == [("int8", 2), ("float32", 1), ("unknown", 1)]
+
+
+def test_nodes_of_a_layer_are_apart_by_a_record_separator() -> None:
+    text = (
+        "Name: a, LayerType: CaskConvolution, Inputs: [], Outputs: [], Metadata: [ONNX Layer: a[0]]\x1e[ONNX Layer: b]"
+    )
+    (layer,) = read_layers(text)
+    assert layer.nodes == ("a[0]", "b")
+
+
+def test_convolutions_may_be_narrower_than_the_graph_not_wider() -> None:
+    asked = {"a": "int8", "b": "float16", "c": "float16", "d": "float32", "e": "int8"}
+    fine = {"a": "int8", "b": "bfloat16", "c": "int8", "d": "float32", "e": "unknown"}
+    check_convolutions(asked, fine, "mixed")
+    with pytest.raises(CheckError) as caught:
+        check_convolutions(asked, {**fine, "a": "float16", "b": "float32"}, "mixed")
+    assert str(caught.value) == (
+        "mixed was asked for, but TensorRT built 2 of 5 convolutions wider than the graph: a is in float16, "
+        "expected int8: leave it in float16 in the graph, too"
+    )
+
+
+def test_the_graph_itself_is_in_the_precision() -> None:
+    graph = Path("pose.x.onnx")
+    check_graph({"a": "int8", "b": "float16"}, "int8+fp16", graph)
+    check_graph({"a": "float16"}, "fp32", graph)  # every layer is looked at instead
+    check_graph({"a": "float32"}, "mixed", graph)
+    check_graph({}, "int8", graph)
+    with pytest.raises(CheckError) as caught:
+        check_graph({"a": "int8", "b": "float32", "c": "float32"}, "int8+fp16", graph)
+    assert str(caught.value) == (
+        "int8+fp16 was asked for, but no convolution of pose.x.onnx is in float16 (2 in float32, 1 in int8): make the "
+        "graph again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "foreign"),
+    [("fp16", "bfloat16"), ("fp16", "int8"), ("bf16", "float16"), ("int8", "float16"), ("mixed", "float8")],
+)
+def test_no_precision_holds_another_ones_types(precision: str, foreign: str) -> None:
+    own = {"fp16": "float16", "bf16": "bfloat16", "int8": "int8", "mixed": "float16"}[precision]
+    layers = [EngineLayer("good", "k", ("uint8", "float32"), (own,))]
+    check_precision(layers, precision)
+    with pytest.raises(CheckError, match=rf"{precision} was asked for, but layer bad \(k\) is in {foreign}"):
+        check_precision([*layers, EngineLayer("bad", "k", (own,), (foreign,))], precision)
+    if precision != "mixed":
+        with pytest.raises(CheckError, match=f"none of the 1 layers listed computes in {own}"):
+            check_precision([EngineLayer("a", "k", ("float32",), ("float32",))], precision)

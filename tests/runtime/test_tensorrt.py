@@ -231,7 +231,7 @@ def test_file_name_and_record_survive_the_disk(tmp_path: Path) -> None:
     assert record_path(engine).name == "tensorrt-rtx-1.7.1-any-fp32.json"
     assert read_record(engine) == record
     assert json.loads(record_path(engine).read_text())["layers"] == [
-        {"name": "sum", "kind": "Reduce", "reads": ["uint8"], "writes": ["float32"]}
+        {"name": "sum", "kind": "Reduce", "reads": ["uint8"], "writes": ["float32"], "nodes": []}
     ]
 
 
@@ -307,3 +307,40 @@ def test_select_engine_says_what_to_build(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=expected):
         select_engine(bundle, "tensorrt-rtx", "1.8.0", "sm87")
+
+
+def test_auto_takes_the_mixed_engine_and_then_the_most_exact(tmp_path: Path) -> None:
+    records = [replace(RECORD, precision=precision) for precision in ("int8", "mixed", "fp16")]
+    bundle = make_bundle(tmp_path, *records)
+
+    def chosen(bundle: Bundle, precision: str = "auto") -> str:
+        return read_record(select_engine(bundle, "tensorrt", "10.3.0", "sm87", precision)).precision
+
+    assert chosen(bundle) == "mixed"
+    assert [chosen(bundle, precision) for precision in ("int8", "fp16")] == ["int8", "fp16"]
+    without = replace(bundle.manifest, files={k: v for k, v in bundle.manifest.files.items() if "mixed" not in k})
+    assert chosen(write_manifest(bundle.path, without)) == "fp16"
+    expected = rf"has no tensorrt bf16 engine, only fp16, int8, mixed: {BUILD} --precision bf16$"
+    with pytest.raises(UsageError, match=expected):
+        chosen(bundle, "bf16")
+
+
+def test_an_engine_of_a_graph_that_was_replaced_is_not_taken(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, replace(RECORD, precision="int8"))
+    (bundle.path / "pose.int8.onnx").write_bytes(b"calibrated again")
+    bundle = bundle.with_files(bundle.path / "pose.int8.onnx")
+    expected = rf"was built from another pose.int8.onnx than the bundle's: {BUILD} --precision int8$"
+    with pytest.raises(UsageError, match=expected):
+        select_engine(bundle, "tensorrt", "10.3.0", "sm87")
+
+
+@pytest.mark.parametrize("flags", [(), ("VERSION_COMPATIBLE",)])
+@pytest.mark.usefixtures("cudart")
+def test_only_a_version_compatible_engine_may_carry_a_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    trt = backend_module.load_target("tensorrt")
+    runtimes = []
+    monkeypatch.setattr(trt, "Runtime", lambda log, make=trt.Runtime: runtimes.append(make(log)) or runtimes[-1])
+    TensorRtSession(find_engine(make_bundle(tmp_path, replace(RECORD, flags=flags)), "tensorrt"), "tensorrt").close()
+    assert hasattr(runtimes[0], "engine_host_code_allowed") == bool(flags)

@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle import Bundle
-from ...engines import ANY_SM, load_target, read_record, rebuild_command, recording_logger
+from ...bundle import PRECISIONS, Bundle, graph_name
+from ...engines import (
+    AMPERE_PLUS,
+    ANY_SM,
+    VERSION_COMPATIBLE,
+    EngineRecord,
+    load_target,
+    read_record,
+    rebuild_command,
+    recording_logger,
+)
 from ...errors import UsageError
 from ...plugins.registration import register
 from ..cuda import CudaError, Stream, device_info, gpu_missing, open_stream
@@ -34,20 +43,21 @@ class TensorRtSession:
         if not engine.is_file():
             raise UsageError(f"engine {engine} does not exist: {rebuild_command(engine.parent.parent, backend)}")
         record = read_record(engine)
+        command = rebuild_command(engine.parent.parent, backend, record.precision)
         trt = load_target(backend)
         missing = gpu_missing()
         misfit = record.misfit(backend, trt.__version__, None if missing else device_info().sm)
         if misfit:
-            raise UsageError(f"engine {engine} {misfit}: {rebuild_command(engine.parent.parent, backend)}")
+            raise UsageError(f"engine {engine} {misfit}: {command}")
         if missing:
             raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
         self.backend = backend
         if record.plugin_hash is not None:
-            _require_plugin(trt, engine, record.plugin_hash, backend)
+            _require_plugin(trt, engine, record.plugin_hash, command)
         try:
-            self._executor: Any = Executor(trt, open_stream(), engine.read_bytes())
+            portable = VERSION_COMPATIBLE in record.flags
+            self._executor: Any = Executor(trt, open_stream(), engine.read_bytes(), host_code=portable)
         except (CudaError, UsageError) as error:
-            command = rebuild_command(engine.parent.parent, backend)
             raise UsageError(f"engine {engine} cannot be loaded ({error}): {command}") from error
         self.inputs = self._executor.inputs
         self.outputs = self._executor.outputs
@@ -71,16 +81,19 @@ class Executor:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
         stream: owned from here on.
         plan: the serialised engine.
+        host_code: whether the plan holds code for the CPU, too: the runtime that a version-compatible engine carries.
 
     Raises:
         UsageError: TensorRT cannot load the plan.
         CudaError: the buffers do not fit into the GPU's memory, or TensorRT refuses them; as every method.
     """
 
-    def __init__(self, trt: Any, stream: Stream, plan: bytes) -> None:
+    def __init__(self, trt: Any, stream: Stream, plan: bytes, *, host_code: bool = False) -> None:
         self._stream = stream
         self._log = recording_logger(trt, "ERROR")
         self._runtime = trt.Runtime(self._log)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._context: Any = self._engine.create_execution_context() if self._engine else None
         if self._context is None:
@@ -133,37 +146,61 @@ class Executor:
         self._stream.synchronise()
 
 
-def _require_plugin(trt: Any, engine: Path, wanted: str, backend: str) -> None:
+def _require_plugin(trt: Any, engine: Path, wanted: str, rebuild: str) -> None:
     """Register the plugin that an engine was built with, and no other."""
     found = register(trt, device_info().sm)
     if found.sha256 != wanted:
-        command = rebuild_command(engine.parent.parent, backend)
-        raise UsageError(f"engine {engine} was built with another plugin than {found}: {command}")
+        raise UsageError(f"engine {engine} was built with another plugin than {found}: {rebuild}")
 
 
-def find_engine(bundle: Bundle, backend: str) -> Path:
-    """The engine of a bundle that fits this machine's TensorRT version and GPU; one made for its SM comes first.
+def find_engine(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
+    """The engine of a bundle that fits this machine's TensorRT version and GPU.
+
+    Of several, one of a ``mixed`` precision comes first, then the most exact, and among those one made for the SM.
+
+    Args:
+        bundle: an opened bundle.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        precision: one of :data:`edgepose.bundle.PRECISIONS`, or ``auto`` for any.
 
     Raises:
         UsageError: the backend is not installed, or the bundle has no engine for it that fits.
     """
     version = load_target(backend).__version__
-    return select_engine(bundle, backend, version, None if gpu_missing() else device_info().sm)
+    return select_engine(bundle, backend, version, None if gpu_missing() else device_info().sm, precision)
 
 
-def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None) -> Path:
+def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None, precision: str = "auto") -> Path:
     """:func:`find_engine` for a stated version and SM (None: not known)."""
     records = {path: read_record(path) for path in bundle.engines() if path.name.startswith(f"{backend}-")}
     records = {path: record for path, record in records.items() if record.target == backend}
-    command = rebuild_command(bundle.path, backend)
-    if not records:
-        raise UsageError(f"bundle {bundle.path} has no {backend} engine: {command}")
-    misfits = {path: record.misfit(backend, version, sm) for path, record in records.items()}
+    asked = {path: record for path, record in records.items() if precision in ("auto", record.precision)}
+    command = rebuild_command(bundle.path, backend, "fp32" if precision == "auto" else precision)
+    if not asked:
+        others = f", only {', '.join(sorted({r.precision for r in records.values()}))}" if records else ""
+        kind = backend if precision == "auto" else f"{backend} {precision}"
+        raise UsageError(f"bundle {bundle.path} has no {kind} engine{others}: {command}")
+    misfits = {path: _stale(bundle, record) or record.misfit(backend, version, sm) for path, record in asked.items()}
     fitting = [path for path, misfit in misfits.items() if misfit is None]
     if not fitting:
         path, misfit = next(iter(misfits.items()))
+        command = rebuild_command(bundle.path, backend, records[path].precision)
         raise UsageError(f"bundle {bundle.path} has no {backend} engine that fits: {path.name} {misfit}: {command}")
-    return min(fitting, key=lambda path: (records[path].sm == ANY_SM, path.name))
+
+    def rank(path: Path) -> tuple[bool, int, bool, str]:
+        record = records[path]
+        portable = record.sm in (ANY_SM, AMPERE_PLUS)
+        return record.precision != "mixed", PRECISIONS.index(record.precision), portable, path.name
+
+    return min(fitting, key=rank)
+
+
+def _stale(bundle: Bundle, record: EngineRecord) -> str | None:
+    """Half a sentence on an engine that was built from another graph than the bundle now has, or None."""
+    graph = graph_name(record.precision)
+    if bundle.manifest.files.get(graph, record.graph_sha256) == record.graph_sha256:
+        return None
+    return f"was built from another {graph} than the bundle's"
 
 
 def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:

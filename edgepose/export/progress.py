@@ -1,0 +1,114 @@
+"""How far a build is, on a terminal; and Ctrl-C during a build, which TensorRT's own code does not notice."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+#: Shows a fraction from 0 to 1 and the name of what is being done.
+Show = Callable[[float, str], None]
+
+
+def build_with_progress(trt: Any, builder: Any, network: Any, config: Any) -> Any:
+    """``builder.build_serialized_network(network, config)`` with a bar on stderr if that is a terminal.
+
+    The build runs in a thread of its own, so that a signal reaches Python, and ends at TensorRT's next step.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the build has ended.
+    """
+    with progress_bar() as show, ThreadPoolExecutor(1) as pool:
+        monitor = progress_monitor(trt, show)
+        config.progress_monitor = monitor
+        build = pool.submit(builder.build_serialized_network, network, config)
+        try:
+            return build.result()
+        except KeyboardInterrupt:
+            monitor.stopped = True
+            show(monitor.phases.fraction, "stopping at TensorRT's next step")
+            build.result()
+            raise
+
+
+class Phases:
+    """TensorRT's phases, which nest and have numbered steps, as one fraction. Several threads may report."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str | None, int, int]] = {}  # by name: parent, steps, steps done
+        self._lock = threading.Lock()
+        self.fraction = 0.0
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase of so many steps begins, within its parent's current step."""
+        with self._lock:
+            self._open[name] = (parent, max(steps, 1), 0)
+
+    def step(self, name: str, number: int) -> None:
+        """A step, counted from 0, is done."""
+        with self._lock:
+            if name in self._open:
+                parent, steps, _ = self._open[name]
+                self._open[name] = (parent, steps, number + 1)
+                self.fraction = max(self.fraction, self._done(next(iter(self._open))))
+
+    def finish(self, name: str) -> None:
+        """A phase ends; its parent says itself that the step is done."""
+        with self._lock:
+            self._open.pop(name, None)
+
+    def _done(self, name: str) -> float:
+        """The share of a phase that is done; the phase that began last within it counts as its current step."""
+        _, steps, done = self._open[name]
+        children = [child for child, (parent, _, _) in self._open.items() if parent == name]
+        within = self._done(children[-1]) if children else 0.0
+        return min(1.0, (done + min(within, 1.0)) / steps)
+
+
+def progress_monitor(trt: Any, show: Show) -> Any:
+    """A progress monitor that shows every step; once its ``stopped`` is True, TensorRT cancels the build."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)  # as for the logger: pybind11 refuses super()
+            self.stopped = False
+            self.phases = Phases()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.phases.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.phases.step(phase_name, step)
+            if not self.stopped:
+                show(self.phases.fraction, phase_name)
+            return not self.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.phases.finish(phase_name)
+
+    return Monitor()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Show]:
+    """A bar on stderr, if that is a terminal and tqdm is installed; it is gone at the end."""
+    if not sys.stderr.isatty() or find_spec("tqdm") is None:
+        yield lambda *_: None
+        return
+    from tqdm import tqdm
+
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(desc="Building", total=100, leave=False, bar_format=form, file=sys.stderr) as bar:
+        lock = threading.Lock()
+
+        def show(fraction: float, phase: str) -> None:
+            with lock:
+                bar.set_description_str(phase, refresh=False)
+                bar.update(max(0, int(100 * fraction) - bar.n))
+                bar.refresh()
+
+        yield show
