@@ -1,7 +1,8 @@
 """What does building a TensorRT-RTX engine cost on a machine without a GPU?
 
-Each network is exported untrained, and built by ``edgepose build`` in a process of its own from which GPUs are hidden:
-the layers decide the cost, not the weights. The seconds are those of parsing and building, without the start of Python.
+Each network is exported untrained, calibrated on a few crops, and built in every precision by ``edgepose build``, each
+in a process of its own from which GPUs are hidden: the layers decide the cost, not the weights. The seconds are those of
+parsing and building, without the start of Python. The convolutions are those that the build found in the engine.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from common import Outcome, run_benchmark
 
-from edgepose.bundle import open_bundle
+from edgepose.bundle import ENGINES, Bundle, open_bundle
+from edgepose.calib.calibrate import calibrate
+from edgepose.calib.crops import CropSet
 from edgepose.engines import EngineRecord, read_record
 from edgepose.errors import UsageError
-from edgepose.export.bundle import export
+from edgepose.export.bundle import export, golden_crops
 from edgepose.tables import text_table
 
 MODELS = (("ditn_hrnet_w32", "coco17"), ("hrnet_w32", "coco17"), ("ditn_lite", "lsp14"))
@@ -28,44 +32,61 @@ SIZE = (256, 192)
 LIMITS = {"seconds": 15.0, "gigabytes": 6.0}
 
 
-def build(bundle: Path, batches: str) -> EngineRecord:
-    command = [sys.executable, "-m", "edgepose", "build", str(bundle), "--target", "tensorrt-rtx", "--batch", batches]
+def bundle_of(model: str, skeleton: str, folder: Path) -> Bundle:
+    """An untrained network with a graph of every precision."""
+    bundle = export(model, folder / f"{model}.edgepose", skeleton=skeleton, input_size=SIZE)
+    crops = golden_crops(SIZE)
+    both = np.concatenate([crops, crops[:, :, ::-1]])
+    return calibrate(bundle, CropSet(both, tuple(map(str, range(len(both))))), "minmax").bundle
+
+
+def build(bundle: Path, precision: str, batches: str) -> EngineRecord:
+    target = ["--target", "tensorrt-rtx", "--precision", precision, "--batch", batches]
+    command = [sys.executable, "-m", "edgepose", "build", str(bundle), *target]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(f"the build failed with exit code {done.returncode}: {done.stderr.strip()}")
-    return read_record(open_bundle(bundle).engines()[0])
+    return next(r for r in map(read_record, open_bundle(bundle).engines()) if r.precision == precision)
 
 
-def cost(model: str, skeleton: str, batches: str) -> dict[str, Any]:
+def costs(model: str, skeleton: str, batches: str) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
-        bundle = export(model, Path(folder) / f"{model}.edgepose", skeleton=skeleton, input_size=SIZE)
-        record = build(bundle.path, batches)
-        engine = open_bundle(bundle.path).engines()[0].stat().st_size
+        bundle = bundle_of(model, skeleton, Path(folder))
+        return [cost(bundle, precision, batches) for precision in bundle.precisions]
+
+
+def cost(bundle: Bundle, precision: str, batches: str) -> dict[str, Any]:
+    record = build(bundle.path, precision, batches)
     if record.peak_memory_mb is None:
         raise UsageError("this system does not tell the memory of a process: run on Linux")
     return {
-        "model": model,
+        "model": bundle.manifest.model,
+        "precision": precision,
         "seconds": round(record.build_seconds, 2),
         "gigabytes": round(record.peak_memory_mb / 1e3, 2),
-        "engine_megabytes": round(engine / 1e6, 1),
+        "engine_megabytes": round((bundle.path / ENGINES / record.file_name).stat().st_size / 1e6, 1),
         "layers": record.layer_count,
+        "convolutions": record.chosen,
         "batches": record.batches,
-        "precision": record.precision,
     }
 
 
+def counted(convolutions: dict[str, int]) -> str:
+    return ", ".join(f"{count} {datatype}" for datatype, count in convolutions.items())
+
+
 def measure(options: argparse.Namespace) -> Outcome:
-    rows = [cost(model, skeleton, options.batch) for model, skeleton in MODELS]
+    rows = [row for model, skeleton in MODELS for row in costs(model, skeleton, options.batch)]
     first = rows[0]
     excess = [
         f"{first['model']} takes {first[unit]} {unit}, the limit is {limit:g}"
         for unit, limit in LIMITS.items()
         if first[unit] > limit
     ]
-    columns = ("model", "seconds", "gigabytes", "engine_megabytes", "layers")
-    head = ("model, 256x192", "build s", "peak GB", "engine MB", "layers")
-    text = text_table(head, [[str(row[column]) for column in columns] for row in rows])
+    columns = ("model", "precision", "seconds", "gigabytes", "engine_megabytes", "layers")
+    head = ("model, 256x192", "precision", "build s", "peak GB", "engine MB", "layers", "convolutions")
+    text = text_table(head, [[*(str(row[column]) for column in columns), counted(row["convolutions"])] for row in rows])
     return Outcome(text, {"input_size": SIZE, "limits": LIMITS, "rows": rows}, excess)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..bundle import CALIBRATION, Bundle, graph_name, open_bundle, replace_files
 from ..errors import UsageError, missing_extra
 from ..export.precision import Unsafe, unsafe_nodes, with_rounding
-from ..files import staging_folder, write_text
+from ..files import atomic_path, staging_folder, write_text
 from ..machine import environment
 from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
 from ..tables import text_table
@@ -279,7 +279,8 @@ class _Work:
         import onnx
 
         path = folder / graph_name(precision)
-        onnx.save(model, path)
+        with atomic_path(path) as temporary:
+            onnx.save(model, temporary)
         return path
 
 

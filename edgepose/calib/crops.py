@@ -112,7 +112,12 @@ def crops_from_images(
 
 
 def crops_from_data(
-    spec: str, input_size: Size, *, limit: int = DEFAULT_LIMIT, padding: float = CROP_PADDING
+    spec: str,
+    input_size: Size,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    padding: float = CROP_PADDING,
+    skeleton: str | None = None,
 ) -> CropSet:
     """The labelled persons of the training split of a data set, evenly spread over it.
 
@@ -123,6 +128,7 @@ def crops_from_data(
         input_size: (height, width) of the crops.
         limit: crops at most.
         padding: factor from a person's box to the crop.
+        skeleton: id of the one whose joints are wanted: labels of other joints are left out.
 
     Raises:
         UsageError: the data cannot be read, none of its pictures can, or it has fewer persons than :data:`MIN_CROPS`.
@@ -141,7 +147,8 @@ def crops_from_data(
         if image is not None:
             person = number[sample.image] = number.get(sample.image, -1) + 1
             cutter.cut(image, sample.image.name, sample.box[None], first=person)
-            cutter.label(sample.joints, sample.visible)
+            if data.skeleton == skeleton:
+                cutter.label(sample.joints, sample.visible)
         if cutter.full:
             break
     if not cutter.names:

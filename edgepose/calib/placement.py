@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..export.modules import label
-from ..export.precision import network_nodes
+from ..export.precision import network_nodes, require_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -56,8 +56,9 @@ def quantisable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     grouped convolutions.
 
     Raises:
-        UsageError: the graph holds Q/DQ pairs already.
+        UsageError: the graph holds Q/DQ pairs already, its opset is too old, or there is no such convolution.
     """
+    require_opset(model)
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             raise UsageError(f"the graph is quantised already ({label(node)}): give the FP32 graph, pose.onnx")
@@ -66,7 +67,10 @@ def quantisable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     dense = [node for node in convolutions if _groups(node) == 1]
     behind = {node.name for node in _leading_to(nodes, {node.input[0] for node in dense})}
     made = {name for node in nodes for name in node.output}
-    return [node for node in dense if node.name in behind and node.input[0] in made]
+    found = [node for node in dense if node.name in behind and node.input[0] in made]
+    if not found:
+        raise UsageError("the graph has no convolution between its first and its last: there is nothing to quantise")
+    return found
 
 
 def place(model: onnx.ModelProto, convolutions: Collection[str]) -> Placement:

@@ -27,8 +27,8 @@ HEADROOM = 4.0
 FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
 #: Inputs that ONNX wants as float32 whatever the tensor is: regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
-#: First opset with a Conv in BF16, and with scales of Q/DQ in 16 bit.
-_BF16_OPSET, _QDQ_OPSET = 22, 19
+#: First opset that is read, the one that is exported; first with a Conv in BF16, and with scales of Q/DQ in 16 bit.
+_OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
 HEATMAPS = "heatmaps"
 
 
@@ -79,10 +79,11 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
         keep: names of nodes that stay FP32.
 
     Raises:
-        UsageError: the graph has no heat-maps that a convolution leads to, or is in 16 bit already.
+        UsageError: no convolution of the graph leads to heat-maps, it is in 16 bit already, or its opset is too old.
     """
     import onnx
 
+    require_opset(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     kinds = {value.data_type for value in copy.graph.initializer}
@@ -163,6 +164,17 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
             if after.intersection(node.output) or node.op_type == "DequantizeLinear":
                 found.append(node)
     return found[::-1]
+
+
+def require_opset(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose ops may mean something else than those that edgepose exports.
+
+    Raises:
+        UsageError: the opset is older.
+    """
+    version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
+    if version < _OPSET:
+        raise UsageError(f"the graph is of opset {version}, expected {_OPSET} or later: export the bundle again")
 
 
 def raise_opset(model: onnx.ModelProto, version: int) -> None:

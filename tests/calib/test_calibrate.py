@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -15,8 +16,9 @@ pytest.importorskip("onnxruntime")
 from edgepose.bundle import CALIBRATION, open_bundle  # noqa: E402
 from edgepose.calib.calibrate import SearchOptions, calibrate  # noqa: E402
 from edgepose.calib.crops import CropSet  # noqa: E402
+from edgepose.calib.judge import Judge  # noqa: E402
 from edgepose.calib.placement import place, quantisable  # noqa: E402
-from edgepose.calib.ranges import read_calibration  # noqa: E402
+from edgepose.calib.ranges import Calibration, read_calibration  # noqa: E402
 from edgepose.calib.variants import VARIANTS  # noqa: E402
 from edgepose.cli import main  # noqa: E402
 from edgepose.demo import SHIPPED  # noqa: E402
@@ -150,6 +152,20 @@ def test_a_failure_leaves_the_bundle_as_it_was(bundle, crops, monkeypatch):
     with pytest.raises(UsageError, match="No space left"):
         calibrate(bundle, crops, "minmax")
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()} == before
+
+
+def test_a_full_disk_is_one_sentence(bundle, crops, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save", full)
+    monkeypatch.setattr("edgepose.calib.calibrate.scan", lambda *_, **__: {})
+    monkeypatch.setattr("edgepose.calib.calibrate.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
+    monkeypatch.setattr("edgepose.calib.calibrate.make_graph", lambda model, *_: model)
+    monkeypatch.setattr(Judge, "keypoints", lambda judge, _: judge.fp32)
+    with pytest.raises(UsageError, match=r"cannot write .*pose.fp16.onnx: No space left on device"):
+        calibrate(bundle, crops, "minmax")
+    assert open_bundle(bundle.path).precisions == ("fp32",)
 
 
 def test_a_calibration_of_another_graph_is_refused(calibrated, bundle, crops):

@@ -238,7 +238,9 @@ def test_labelled_persons_of_the_training_split(tmp_path):
 
 
 def test_labels_are_in_crop_pixels(tmp_path):
-    crops = crops_from_data(f"coco:{make_coco(tmp_path / 'coco')}", SIZE)
+    spec = f"coco:{make_coco(tmp_path / 'coco')}"
+    assert crops_from_data(spec, SIZE, skeleton="lsp14").labels is None  # of other joints
+    crops = crops_from_data(spec, SIZE, skeleton="coco17")
     assert crops.labels is not None
     assert (crops.labels.shape, crops.labels.dtype) == ((24, 17, 3), np.float32)
     assert crops.labels[:, :, 2].tolist() == [[1] + [0] * 16] * 24

@@ -20,6 +20,7 @@ from edgepose.calib.placement import (  # noqa: E402
     weight_scales,
 )
 from edgepose.errors import UsageError  # noqa: E402
+from edgepose.export.precision import to_16_bit  # noqa: E402
 
 ALL = ("block.conv1", "block.conv2", "down", "fuse.up", "mix")
 
@@ -134,6 +135,26 @@ def test_nothing_is_modified(model):
 def test_a_quantised_graph_is_refused(quantised):
     with pytest.raises(UsageError, match=r"quantised already \(.*\): give the FP32 graph"):
         quantisable(quantised)
+
+
+def test_an_old_opset_is_refused(model):
+    old = onnx.ModelProto()
+    old.CopyFrom(model)
+    old.opset_import[0].version = 11
+    for refusing in (quantisable, lambda graph: to_16_bit(graph, "fp16")):
+        with pytest.raises(UsageError, match="opset 11, expected 18 or later: export the bundle again"):
+            refusing(old)
+
+
+def test_a_graph_with_nothing_to_quantise_is_refused(model):
+    few = onnx.ModelProto()
+    few.CopyFrom(model)
+    for node in few.graph.node:
+        if node.name in ALL:
+            node.attribute.extend([onnx.helper.make_attribute("group", 2)])
+            del node.attribute[:-1]
+    with pytest.raises(UsageError, match="there is nothing to quantise"):
+        quantisable(few)
 
 
 def test_a_missing_range_is_refused(model):

@@ -1,0 +1,145 @@
+"""Does TensorRT-RTX run an engine on the GPU that is here, also where its list of SMs leaves this one out?
+
+Two attempts for each network: an engine that was built without a GPU, for the SMs that TensorRT-RTX targets by default,
+and one that is built here, for this GPU alone, into the bundle. The ordinary backend refuses the first by its record
+where the SM is 8.7 or 9.0; here TensorRT-RTX itself is asked. Each attempt runs in a process of its own, and whatever
+stops it, even a crash, is its result. An engine that runs is compared with the bundle's goldens and timed; a call's
+milliseconds include the copies to and from the GPU. ``--bundles`` is a folder of bundles that any machine can make::
+
+    edgepose export hrnet_w32 -o bundles/hrnet_w32.edgepose
+    CUDA_VISIBLE_DEVICES= edgepose build bundles/hrnet_w32.edgepose --target tensorrt-rtx
+
+and likewise for ``ditn_hrnet_w32``. The GPU's machine needs the version of TensorRT-RTX that built them, and a driver
+for CUDA 13. If it has no network, carry the wheels there from a machine with the same Python and system. They are made
+with ``pip wheel``: ``pip download`` brings ``tensorrt-rtx-cu13`` as a source archive, which does not install offline::
+
+    pip wheel --wheel-dir wheels tensorrt-rtx-cu13 cuda-bindings numpy onnx opencv-python-headless
+    pip install --no-index --find-links wheels tensorrt-rtx-cu13 cuda-bindings numpy onnx opencv-python-headless
+    PYTHONPATH=. python benchmarks/rtx_on_this_gpu.py --bundles bundles
+
+Among them are ``tensorrt_rtx_cu13_bindings`` and ``tensorrt_rtx_cu13_libs`` (95 MB), which hold all of TensorRT-RTX;
+PyTorch and the CUDA toolkit are not needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Outcome, run_benchmark
+
+from edgepose.bench import Budget, summarise, time_calls
+from edgepose.bundle import ENGINES, Bundle, open_bundle
+from edgepose.engines import ANY_SM, load_target, read_record
+from edgepose.errors import UsageError
+from edgepose.export.engine import build_engine
+from edgepose.limits import examine
+from edgepose.runtime.backends.tensorrt import Executor
+from edgepose.runtime.cuda import device_info, gpu_missing, open_stream
+from edgepose.tables import text_table
+
+TARGET = "tensorrt-rtx"
+MODELS = ("hrnet_w32", "ditn_hrnet_w32")
+BATCHES = (1, 8, 32)
+#: Calls of a new batch size before those that count: TensorRT-RTX compiles kernels for it in the background meanwhile.
+SETTLE = Budget(calls=1_000_000, seconds=10.0)
+
+
+def find_prebuilt(bundle: Bundle, precision: str) -> Path:
+    """The engine of a bundle that was built without a GPU."""
+    for engine in bundle.engines():
+        record = read_record(engine)
+        if (record.target, record.sm, record.precision) == (TARGET, ANY_SM, precision):
+            return engine
+    raise UsageError(
+        f"bundle {bundle.path} has no {TARGET} engine in {precision} for the default SMs: CUDA_VISIBLE_DEVICES= "
+        f"edgepose build {bundle.path} --target {TARGET} --precision {precision}"
+    )
+
+
+def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
+    """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it."""
+    goldens = open_bundle(folder).goldens()
+    start = time.perf_counter()
+    with closing(Executor(load_target(TARGET), open_stream(), engine.read_bytes())) as executor:
+        load_ms = round((time.perf_counter() - start) * 1e3, 1)
+        figures, wrong = examine(goldens, executor.run({"images": goldens.images}), precision)
+        ms = {}
+        for batch in BATCHES:
+            call = partial(executor.run, {"images": np.resize(goldens.images, (batch, *goldens.images.shape[1:]))})
+            time_calls(call, SETTLE)
+            ms[batch] = summarise(time_calls(call, Budget())).p50
+    fraction = figures.heatmap_fraction if figures else None  # None where outputs are not finite
+    return {"wrong": wrong, "heatmap_fraction": fraction, "load_ms": load_ms, "ms": ms}
+
+
+def build_and_run(folder: Path, precision: str) -> dict[str, Any]:
+    """The same with an engine that is built here, into the bundle."""
+    record = build_engine(open_bundle(folder), TARGET, precision)
+    return {"build_seconds": record.build_seconds, **run_engine(folder, folder / ENGINES / record.file_name, precision)}
+
+
+def attempt(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+    """Run ``work`` in a process of its own.
+
+    Returns:
+        What it returned, and ``stopped``: the message of what stopped it, None for nothing.
+    """
+    # "spawn" starts a new interpreter; a forked one could not use CUDA.
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        try:
+            return {"stopped": None, **pool.submit(work, *arguments).result()}
+        except BrokenProcessPool:
+            return {"stopped": "the process died"}
+        except Exception as error:  # TensorRT-RTX and CUDA raise what they like, and that is the answer
+            return {"stopped": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    head = ("model", "engine", *(f"ms at {batch}" for batch in BATCHES), "load ms", "result")
+    cells = []
+    for row in rows:
+        times = [f"{ms:.2f}" for ms in row["ms"].values()] if "ms" in row else ["-"] * len(BATCHES)
+        load = f"{row['load_ms']:.0f}" if "load_ms" in row else "-"
+        result = row["stopped"] or row["wrong"] or f"runs, heat-map error {row['heatmap_fraction']:.0e} of the range"
+        cells.append([row["model"], row["engine"], *times, load, result])
+    return text_table(head, cells)
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    missing = gpu_missing()
+    if missing:
+        raise UsageError(f"this benchmark needs an NVIDIA GPU: {missing}")
+    trt, gpu, precision = load_target(TARGET), device_info(), options.precision
+    bundles = {model: open_bundle(options.bundles / f"{model}.edgepose") for model in MODELS}
+    prebuilt = {model: find_prebuilt(bundle, precision) for model, bundle in bundles.items()}
+    rows = []
+    for model, bundle in bundles.items():
+        elsewhere = attempt(run_engine, bundle.path, prebuilt[model], precision)
+        here = attempt(build_and_run, bundle.path, precision)
+        rows += [{"model": model, "engine": f"for {ANY_SM} SM", **elsewhere}]
+        rows += [{"model": model, "engine": f"for {gpu.sm}", **here}]
+    text = f"{trt.__name__} {trt.__version__} on {gpu.name}, {gpu.sm}, {precision}\n{table(rows)}"
+    excess = [f"{row['model']}, engine {row['engine']}: {row['wrong']}" for row in rows if row.get("wrong")]
+    figures = {"gpu": gpu.name, "sm": gpu.sm, "tensorrt_rtx": trt.__version__, "precision": precision, "rows": rows}
+    return Outcome(text, figures, excess)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundles", type=Path, required=True, help="folder with a bundle of each network")
+    parser.add_argument("--precision", default="fp32", help="of the engines (default %(default)s)")
+    return run_benchmark(parser, measure)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
