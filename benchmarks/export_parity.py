@@ -20,13 +20,13 @@ from edgepose.errors import UsageError
 from edgepose.export.bundle import make_goldens
 from edgepose.geometry import crop_boxes
 from edgepose.images import read_image
+from edgepose.limits import Figures, compare, judge, limits_for
 from edgepose.runtime.backends import open_session
 from edgepose.runtime.session import Session
 from edgepose.tables import text_table
 from edgepose.train.checkpoint import ModelSpec, load_weights
 from edgepose.train.data import load_data
 from edgepose.train.models.contract import PoseGraph
-from edgepose.verify.checks import Figures, compare, judge, limits_for
 
 ENGINES = ("onnxruntime", "openvino")
 BATCHES = (1, 3, 16)

@@ -26,8 +26,8 @@ import torch
 from common import Outcome, run_benchmark
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from edgepose.bench import Latency, summarise
 from edgepose.tables import text_table
+from edgepose.timing import Latency, summarise
 from edgepose.train.data import load_data
 from edgepose.train.data import loader as loading
 from edgepose.train.data.augment import Augmentation

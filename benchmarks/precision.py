@@ -30,6 +30,7 @@ from edgepose.calib.agreement import CONFIDENT, MOVED, agreement
 from edgepose.calib.calibrate import SearchOptions, calibrate
 from edgepose.calib.crops import DEFAULT_LIMIT, crops_from_data
 from edgepose.calib.histogram import METHODS
+from edgepose.calib.plots import write_plots
 from edgepose.demo import SHIPPED
 from edgepose.export.precision import with_rounding
 from edgepose.runtime.backends import choose_precision, open_graph, open_session
@@ -175,14 +176,11 @@ def measure(options: argparse.Namespace) -> Outcome:
         rows, moved = accuracies(bundle, options.data)
         pairs = [*BACKENDS, *([("openvino", "mixed")] if search else [])]
         times = latencies(bundle, [pair for pair in pairs if choose_precision(bundle, *pair)])
-        if search:
-            for plot in ("pareto.png", "sensitivity.png"):
-                del plot
+        for plot in write_plots(report):
+            shutil.copy(plot, options.json.with_name(f"{options.json.stem}_{plot.name}"))
     fp32 = times["onnxruntime fp32"]
     head = ("precision", rows[0]["metric"], "AP beside FP32", "identical", "moved > 4 px")
-    cells = [
-        (r["precision"], *(f"{r[key]:.2f} %" for key in ("accuracy", "ap", "identical", "moved"))) for r in rows
-    ]
+    cells = [(r["precision"], *(f"{r[key]:.2f} %" for key in ("accuracy", "ap", "identical", "moved"))) for r in rows]
     text = text_table(head, cells)
     text += "\n\n" + text_table(
         ("backend", "ms", "x FP32 on ONNX Runtime"), [(n, f"{ms:.2f}", f"{fp32 / ms:.2f}") for n, ms in times.items()]
@@ -204,8 +202,12 @@ def measure(options: argparse.Namespace) -> Outcome:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=SHIPPED, help="default: the shipped ditn_lite")
-    parser.add_argument("--data", required=True, help="KIND:ROOT; ranges from its training split, accuracy from its test split")
-    parser.add_argument("--crops", type=int, default=DEFAULT_LIMIT, help="for the ranges and the search (default: %(default)s)")
+    parser.add_argument(
+        "--data", required=True, help="KIND:ROOT; ranges from its training split, accuracy from its test split"
+    )
+    parser.add_argument(
+        "--crops", type=int, default=DEFAULT_LIMIT, help="for the ranges and the search (default: %(default)s)"
+    )
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
     parser.add_argument("--max-drop", type=float, help="also search for the fastest mix within this many points")
     parser.add_argument("--time-limit", type=float, default=30.0, help="minutes of the search (default: %(default)s)")

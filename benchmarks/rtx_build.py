@@ -1,8 +1,8 @@
 """What does building a TensorRT-RTX engine cost on a machine without a GPU?
 
 Each network is exported untrained, calibrated on a few crops, and built in every precision by ``edgepose build``, each
-in a process of its own from which GPUs are hidden: the layers decide the cost, not the weights. The seconds are those of
-parsing and building, without the start of Python. The convolutions are those that the build found in the engine.
+in a process of its own from which GPUs are hidden: the layers decide the cost, not the weights. The seconds are those
+of parsing and building, without the start of Python. The convolutions are those that the build found in the engine.
 """
 
 from __future__ import annotations

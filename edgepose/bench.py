@@ -1,14 +1,14 @@
 """Bench a network: how long each engine takes per batch.
 
-Each backend is measured in a fresh process. Otherwise the memory of one would count for the next, thread pools would
-compete, and a backend's load time would depend on which ran before it.
+Each backend and precision is measured in a fresh process. Otherwise the memory of one would count for the next, thread
+pools would compete, and a load time would depend on which ran before it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,76 +24,16 @@ from .bundle import Bundle
 from .errors import UsageError, missing_extra
 from .files import atomic_path, write_text
 from .machine import environment, peak_memory_mb
-from .runtime.backends import choose_backends, open_session
+from .runtime.backends import choose_pairs, open_session
 from .tables import text_table
+from .timing import Budget, Latency, summarise, time_calls
 
 BATCHES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long one backend and batch is measured: ``calls`` times, or less when ``seconds`` have passed.
-
-    ``warm_up`` calls come first and are not counted; engines allocate and choose kernels in them.
-    """
-
-    calls: int = 100
-    seconds: float = 5.0
-    warm_up: int = 3
-
-    def __post_init__(self) -> None:
-        if self.calls < 1 or self.seconds <= 0 or self.warm_up < 0:
-            raise UsageError(
-                f"cannot measure with calls={self.calls}, seconds={self.seconds:g}, warm_up={self.warm_up}: "
-                "expected at least 1 call, more than 0 seconds, and a warm-up of 0 or more"
-            )
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Percentiles of durations in milliseconds, and how many were measured."""
-
-    p50: float
-    p95: float
-    p99: float
-    count: int
-
-
-def summarise(samples: Sequence[float]) -> Latency:
-    """Percentiles of durations in milliseconds, linear between samples.
-
-    >>> summarise([1.0, 2.0, 3.0, 4.0, 5.0])
-    Latency(p50=3.0, p95=4.8, p99=4.96, count=5)
-    """
-    p50, p95, p99 = (float(value) for value in np.percentile(samples, (50, 95, 99)))
-    return Latency(round(p50, 4), round(p95, 4), round(p99, 4), len(samples))
-
-
-def time_calls(
-    call: Callable[[], object], budget: Budget, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
-    """Durations of a call in milliseconds, at least one.
-
-    Args:
-        call: what to measure; it must not return before its work is done.
-        budget: warm-up, and the bounds on count and time.
-        clock: seconds that only grow.
-    """
-    for _ in range(budget.warm_up):
-        call()
-    samples: list[float] = []
-    begin = start = clock()
-    while len(samples) < budget.calls and (not samples or start - begin < budget.seconds):
-        call()
-        end = clock()
-        samples.append((end - start) * 1e3)
-        start = end
-    return samples
-
-
-@dataclass(frozen=True)
 class Row:
-    """One backend at one batch size.
+    """One backend in one precision at one batch size.
 
     Attributes:
         latency: of one call, in milliseconds.
@@ -104,6 +44,7 @@ class Row:
     """
 
     backend: str
+    precision: str
     batch: int
     latency: Latency
     crops_per_second: float
@@ -121,9 +62,9 @@ class BenchReport:
     budget: Budget
 
     def __str__(self) -> str:
-        head = ("backend", "batch", "p50 ms", "p95 ms", "p99 ms", "crops/s", "load ms", "peak MB", "calls")
+        head = ("backend", "precision", "batch", "p50 ms", "p95 ms", "p99 ms", "crops/s", "load ms", "peak MB", "calls")
         lines = [text_table(head, [_table_row(row) for row in self.rows])]
-        lines += [f"skipped {backend}: {reason}" for backend, reason in self.skipped.items()]
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -149,6 +90,7 @@ def bench(
     backends: Sequence[str] | None = None,
     batches: Sequence[int] = BATCHES,
     budget: Budget | None = None,
+    precisions: Sequence[str] | None = None,
 ) -> BenchReport:
     """Measure the network of a bundle; nothing is written.
 
@@ -157,48 +99,53 @@ def bench(
         backends: names; None or ``["all"]`` takes those that can run here and names the others in ``skipped``.
         batches: crops per call.
         budget: how long each backend and batch is measured; None for the defaults of :class:`Budget`.
+        precisions: names; None or ``["all"]`` takes every one that the bundle has and a backend can run.
 
     Raises:
-        UsageError: a batch below 1, or a backend that was named cannot run here or not at a batch size.
+        UsageError: a batch below 1, or a backend or precision that was named cannot run here or not at a batch size.
     """
     batches, budget = tuple(sorted(set(batches))), budget or Budget()
     if not batches or batches[0] < 1:
         raise UsageError(f"cannot measure batches {list(batches)}: expected whole numbers of crops from 1 up")
-    runnable, skipped = choose_backends(bundle, backends)
+    pairs, skipped = choose_pairs(bundle, backends, precisions)
     named = backends is not None and list(backends) != ["all"]
     rows: list[Row] = []
-    for backend in runnable:
+    for backend, precision in pairs:
         try:
-            rows += _in_fresh_process(bundle, backend, batches, budget)
+            rows += _in_fresh_process(bundle, backend, precision, batches, budget)
         except UsageError as error:
             if named:
                 raise
-            skipped[backend] = str(error)
+            skipped[f"{backend} {precision}"] = str(error)
     if find_spec("matplotlib") is None:  # a device without it still gets its numbers
         skipped["plot"] = str(missing_extra("matplotlib", "export"))
     return BenchReport(bundle, tuple(rows), skipped, budget)
 
 
-def _in_fresh_process(bundle: Bundle, backend: str, batches: Sequence[int], budget: Budget) -> list[Row]:
+def _in_fresh_process(
+    bundle: Bundle, backend: str, precision: str, batches: Sequence[int], budget: Budget
+) -> list[Row]:
     # "spawn" starts a new interpreter; a forked one would begin with this process's memory and threads.
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(measure, bundle, backend, batches, budget).result()
+            return pool.submit(measure, bundle, backend, precision, batches, budget).result()
         except BrokenProcessPool as error:
             raise UsageError(
-                f"the process that measured {backend} died (out of memory, or a fault in the engine): "
+                f"the process that measured {backend} in {precision} died (out of memory, or a fault in the engine): "
                 f"try smaller batches than {max(batches)}"
             ) from error
 
 
-def measure(bundle: Bundle, backend: str, batches: Sequence[int], budget: Budget) -> list[Row]:
-    """Measure one backend in this process, at ascending batch sizes. The crops are noise: timing ignores content.
+def measure(bundle: Bundle, backend: str, precision: str, batches: Sequence[int], budget: Budget) -> list[Row]:
+    """Measure one backend and precision in this process, at ascending batch sizes.
+
+    The crops are noise: timing ignores content.
 
     Raises:
         UsageError: the backend cannot be opened, or refuses a batch size.
     """
     start = time.perf_counter()
-    session = open_session(bundle, backend)
+    session = open_session(bundle, backend, precision)
     load_ms = round((time.perf_counter() - start) * 1e3, 1)
     rows = []
     try:
@@ -206,7 +153,8 @@ def measure(bundle: Bundle, backend: str, batches: Sequence[int], budget: Budget
             shape = (batch, *bundle.manifest.input_size, 3)
             feeds = {"images": np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
             latency = summarise(time_calls(partial(session.run, feeds), budget))
-            rows.append(Row(backend, batch, latency, round(batch * 1e3 / latency.p50, 2), load_ms, peak_memory_mb()))
+            speed = round(batch * 1e3 / latency.p50, 2)
+            rows.append(Row(backend, precision, batch, latency, speed, load_ms, peak_memory_mb()))
     finally:
         session.close()
     return rows
@@ -217,11 +165,12 @@ def _table_row(row: Row) -> tuple[str, ...]:
     peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
     times = tuple(f"{value:.2f}" for value in (latency.p50, latency.p95, latency.p99))
     speed = f"{row.crops_per_second:.1f}"
-    return (row.backend, str(row.batch), *times, speed, f"{row.load_ms:.0f}", peak, str(latency.count))
+    return (row.backend, row.precision, str(row.batch), *times, speed, f"{row.load_ms:.0f}", peak, str(latency.count))
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Draw latency per crop and crops per second against the batch size, one line a backend, to a PNG.
+    """Draw latency per crop and crops per second against the batch size, one line a backend and precision, to a
+    PNG.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -232,11 +181,12 @@ def plot(report: BenchReport, path: Path) -> None:
         raise missing_extra("matplotlib", "export") from error
     figure = Figure(figsize=(10, 4), layout="constrained")  # without pyplot there is no window and no global state
     per_crop, speed = figure.subplots(1, 2)
-    for backend in dict.fromkeys(row.backend for row in report.rows):
-        rows = [row for row in report.rows if row.backend == backend]
+    for pair in dict.fromkeys((row.backend, row.precision) for row in report.rows):
+        rows = [row for row in report.rows if (row.backend, row.precision) == pair]
+        name = " ".join(pair)
         sizes = [row.batch for row in rows]
-        per_crop.plot(sizes, [row.latency.p50 / row.batch for row in rows], marker="o", label=backend)
-        speed.plot(sizes, [row.crops_per_second for row in rows], marker="o", label=backend)
+        per_crop.plot(sizes, [row.latency.p50 / row.batch for row in rows], marker="o", label=name)
+        speed.plot(sizes, [row.crops_per_second for row in rows], marker="o", label=name)
     batches = sorted({row.batch for row in report.rows})
     for axes, title in ((per_crop, "median ms per crop"), (speed, "crops per second")):
         axes.set(title=title, xlabel="batch", ylim=(0, None), xticks=batches)

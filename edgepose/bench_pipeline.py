@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .bench import Latency, summarise
 from .bundle import Bundle
 from .errors import UsageError
 from .files import write_text
@@ -26,6 +25,7 @@ from .runtime.run import DEFAULT_FPS
 from .runtime.sinks import Sink, VideoSink
 from .runtime.sources import Frame, open_source
 from .tables import text_table
+from .timing import Latency, summarise
 
 #: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
 _WARM_UP_FRAMES = 3
@@ -37,7 +37,7 @@ class PipelineReport:
 
     Attributes:
         bundle: the pose network.
-        source, detector, backend: what ran.
+        source, detector, backend, precision: what ran.
         people: mean number of people in a frame.
         stages: by stage, see :data:`edgepose.runtime.pipeline.STAGES`; ``encode`` writes an MPEG-4 video.
         own_work: what the runtime does around the two networks, the sum of ``OWN_WORK`` in each frame.
@@ -48,6 +48,7 @@ class PipelineReport:
     source: str
     detector: str
     backend: str
+    precision: str
     people: float
     stages: dict[str, Latency]
     own_work: Latency
@@ -58,7 +59,8 @@ class PipelineReport:
         cells = [(name, *(f"{ms:.2f}" for ms in (x.p50, x.p95, x.p99)), str(x.count)) for name, x in rows.items()]
         table = text_table(("stage", "p50 ms", "p95 ms", "p99 ms", "frames"), cells)
         speed = 1e3 / self.total.p50 if self.total.p50 else float("inf")
-        return f"{table}\n{speed:.1f} frames/s at the median, {self.people:.1f} people a frame, {self.backend}"
+        ran = f"{self.people:.1f} people a frame, {self.backend} {self.precision}"
+        return f"{table}\n{speed:.1f} frames/s at the median, {ran}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the versions, hashes and machine that they hold for."""
@@ -67,6 +69,7 @@ class PipelineReport:
             "source": self.source,
             "detector": self.detector,
             "backend": self.backend,
+            "precision": self.precision,
             "people": round(self.people, 2),
             "stages": {name: asdict(latency) for name, latency in self.stages.items()},
             "own_work": asdict(self.own_work),
@@ -86,6 +89,7 @@ def bench_pipeline(
     detector: Path | str = "none",
     backend: str = "auto",
     frames: int = 100,
+    precision: str = "auto",
 ) -> PipelineReport:
     """Measure where the time of a frame goes, from reading it to writing it into a video.
 
@@ -97,13 +101,14 @@ def bench_pipeline(
         detector: ONNX file of a detector, or ``none`` to follow one person.
         backend: of the pose network; the detector runs on onnxruntime.
         frames: how many are measured, after three that are not.
+        precision: of the pose network, as in :func:`edgepose.load`.
 
     Raises:
-        UsageError: fewer than 1 frame, or a source, detector or backend that cannot be opened.
+        UsageError: fewer than 1 frame, or a source, detector, backend or precision that cannot be opened.
     """
     if frames < 1:
         raise UsageError(f"cannot measure {frames} frames: expected at least 1")
-    ran_on, passes = _measure(bundle, source, detector, backend, frames)
+    (ran_on, ran_in), passes = _measure(bundle, source, detector, (backend, precision), frames)
     samples: defaultdict[str, list[float]] = defaultdict(list)
     for stages, _ in passes:
         for name, milliseconds in stages.items():
@@ -113,6 +118,7 @@ def bench_pipeline(
         source,
         Path(detector).name,
         ran_on,
+        ran_in,
         people=float(np.mean([people for _, people in passes])),
         stages={name: summarise(samples[name]) for name in STAGES if name in samples},
         own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
@@ -121,18 +127,18 @@ def bench_pipeline(
 
 
 def _measure(
-    bundle: Bundle, source: str, detector: Path | str, backend: str, frames: int
-) -> tuple[str, list[tuple[dict[str, float], int]]]:
-    """The backend that ran, and what :func:`_time_frame` gives for each frame after the warm-up."""
+    bundle: Bundle, source: str, detector: Path | str, asked: tuple[str, str], frames: int
+) -> tuple[tuple[str, str], list[tuple[dict[str, float], int]]]:
+    """The backend and precision that ran, and what :func:`_time_frame` gives for each frame after the warm-up."""
     with ExitStack() as stack:
-        estimator = stack.enter_context(load(bundle.path, backend))
+        estimator = stack.enter_context(load(bundle.path, *asked))
         found = None if str(detector) == "none" else stack.enter_context(closing(open_detector(detector)))
         video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
         sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
         pictures = stack.enter_context(closing(_again_and_again(source)))
         pipeline = Pipeline(estimator, found)
         passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)]
-    return estimator.backend, passes[_WARM_UP_FRAMES:]
+    return (estimator.backend, estimator.precision), passes[_WARM_UP_FRAMES:]
 
 
 def _again_and_again(source: str) -> Generator[Frame, None, None]:

@@ -19,12 +19,12 @@ from .files import write_text
 from .geometry import CROP_PADDING, Size, crop_regions, region_affine, transform_points, warp_crop
 from .images import IMAGE_SUFFIXES, contact_sheet, read_image, write_image
 from .machine import environment
-from .runtime.backends import open_session
+from .runtime.backends import choose, open_session
 from .runtime.pose import PoseEstimator
 from .skeletons import Skeleton, get_skeleton
 from .train.accuracy import Person, Predictor, Scores, score
 from .train.data import PoseData, describe_skipped, detected_samples, load_data
-from .verify.report import draw_pair
+from .verify.pictures import draw_pair
 
 #: The picture of the worst crops: crops in a row, and the height of a line of text in pixels.
 _COLUMNS, _LINE = 5, 34
@@ -37,6 +37,7 @@ class Accuracy:
     Attributes:
         target: the bundle or checkpoint.
         backend: what ran it.
+        precision: what it computed in.
         data: KIND:ROOT.
         split: the labelled persons, and what of the data set could not be used.
         boxes: ``gt``, or the file of detected boxes.
@@ -49,6 +50,7 @@ class Accuracy:
 
     target: str
     backend: str
+    precision: str
     data: str
     split: PoseData
     boxes: str
@@ -63,7 +65,7 @@ class Accuracy:
         scores = self.scores
         ways = [
             f"{len(scores.persons)} persons in {len(self.split.pictures)} pictures",
-            self.backend,
+            f"{self.backend} {self.precision}",
             "labelled boxes" if self.boxes == "gt" else f"boxes of {self.boxes}",
             *(["flip test"] if self.flip else []),
             *(["dark decoding"] if self.decode == "dark" else []),
@@ -81,6 +83,7 @@ class Accuracy:
         return {
             "target": self.target,
             "backend": self.backend,
+            "precision": self.precision,
             "data": self.data,
             "annotations": str(self.split.annotations),
             "settings": {
@@ -153,8 +156,9 @@ def evaluate(
     decode: str = "quarter",
     shared_joints: bool = False,
     backend: str = "auto",
+    precision: str = "auto",
 ) -> Accuracy:
-    """Evaluate a bundle on one backend, or a checkpoint in PyTorch, on the val split of a data set.
+    """Evaluate a bundle on one backend in one precision, or a checkpoint in PyTorch, on the val split of a data set.
 
     Args:
         target: bundle folder or checkpoint file.
@@ -164,12 +168,16 @@ def evaluate(
         decode: ``quarter`` or ``dark``, see :func:`edgepose.train.accuracy.score`.
         shared_joints: score only the joints that the network and the data set both name.
         backend: for a bundle; a checkpoint runs in PyTorch.
+        precision: for a bundle, as in :func:`edgepose.load`; a checkpoint computes in fp32.
 
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
     """
     with ExitStack() as stack:
-        network = _open_checkpoint(target, backend) if target.is_file() else _open_bundle(target, backend, stack)
+        if target.is_file():
+            network = _open_checkpoint(target, backend, precision)
+        else:
+            network = _open_bundle(target, backend, precision, stack)
         split = load_data(data, "val")
         detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = score(
@@ -189,6 +197,7 @@ def evaluate(
     return Accuracy(
         target=str(target),
         backend=network.backend,
+        precision=network.precision,
         data=data,
         split=split,
         boxes=boxes,
@@ -226,26 +235,30 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
 class _Network:
     predict: Predictor
     backend: str
+    precision: str
     skeleton: str
     input_size: Size
     crop_padding: float = CROP_PADDING
 
 
-def _open_bundle(target: Path, backend: str, stack: ExitStack) -> _Network:
+def _open_bundle(target: Path, backend: str, precision: str, stack: ExitStack) -> _Network:
     bundle = open_bundle(target)
-    session, manifest = open_session(bundle, backend), bundle.manifest
+    backend, precision = choose(bundle, backend, precision)
+    session, manifest = open_session(bundle, backend, precision), bundle.manifest
     stack.callback(session.close)
     PoseEstimator(session, bundle.skeleton, manifest.input_size)  # refuses a graph that does not keep the contract
 
     def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         return session.run({"images": crops})["heatmaps"]
 
-    return _Network(predict, session.backend, manifest.skeleton, manifest.input_size, manifest.crop_padding)
+    return _Network(predict, session.backend, precision, manifest.skeleton, manifest.input_size, manifest.crop_padding)
 
 
-def _open_checkpoint(target: Path, backend: str) -> _Network:
+def _open_checkpoint(target: Path, backend: str, precision: str) -> _Network:
     if backend not in ("auto", "torch"):
         raise UsageError(f"{target} is a checkpoint, which runs in PyTorch only: export it to run on {backend}")
+    if precision not in ("auto", "fp32"):
+        raise UsageError(f"{target} is a checkpoint, which runs in fp32 only: export it to run in {precision}")
     from .train.checkpoint import load_weights, read_spec
     from .train.trainer import torch_predictor
 
@@ -254,4 +267,4 @@ def _open_checkpoint(target: Path, backend: str) -> _Network:
         raise UsageError(f"{target} does not say which model it is of: export it to a bundle first, naming the model")
     network = stored.build()
     load_weights(network, target)
-    return _Network(torch_predictor(network), "torch", stored.skeleton, stored.input_size)
+    return _Network(torch_predictor(network), "torch", "fp32", stored.skeleton, stored.input_size)

@@ -77,6 +77,11 @@ def staging_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
 
 
+def cache_folder() -> Path:
+    """Where edgepose keeps what can be made again: ``$XDG_CACHE_HOME/edgepose``, or ``~/.cache/edgepose``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepose"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .runtime.cpu import cpu_name
 from .runtime.cuda import device_info, gpu_missing
 
 _PACKAGES = (
@@ -29,14 +30,6 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "versions": versions(*_PACKAGES),
     }
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it, else the architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(named), platform.processor() or platform.machine())
 
 
 def usable_threads() -> int:

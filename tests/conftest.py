@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+
+from edgepose.files import cache_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,6 +53,16 @@ class Reference:
         share = float(np.max(np.abs(got - want) / limit, initial=0.0))
         self.compared[name].append(share)
         assert share <= 1, f"{name}: largest difference is {share:.3g} times its limit (atol {atol:g}, rtol {rtol:g})"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is remembered in the user's cache; a plugin library that is there is still found."""
+    plugins = os.environ.get("EDGEPOSE_PLUGINS") or str(cache_folder() / "plugins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPOSE_PLUGINS", plugins)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 _REFERENCE = Reference(_SHARED / "goldens")
@@ -135,6 +148,20 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from edgepose.export.bundle import export
 
     return export(None, tmp_path_factory.mktemp("exported") / "lively.edgepose", weights=checkpoint).path
+
+
+@pytest.fixture(scope="session")
+def shipped_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped bundle with a graph of fp16, bf16, int8 and int8+fp16 each. Read only: copy it to change it."""
+    for module in ("onnx", "ml_dtypes"):
+        pytest.importorskip(module)
+    from variants import with_variants
+
+    from edgepose.bundle import open_bundle
+    from edgepose.demo import SHIPPED
+
+    path = tmp_path_factory.mktemp("variants") / "shipped.edgepose"
+    return with_variants(open_bundle(shutil.copytree(SHIPPED, path))).path
 
 
 @pytest.fixture

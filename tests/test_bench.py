@@ -11,19 +11,10 @@ import pytest
 from tiny_bundle import make_bundle
 
 from edgepose import bench as bench_module
-from edgepose.bench import (
-    BenchReport,
-    Budget,
-    Latency,
-    Row,
-    bench,
-    measure,
-    plot,
-    summarise,
-    time_calls,
-)
+from edgepose.bench import BenchReport, Row, bench, measure, plot
 from edgepose.bundle import Bundle
 from edgepose.errors import UsageError
+from edgepose.timing import Budget, Latency, summarise, time_calls
 
 QUICK = Budget(calls=3, seconds=10.0, warm_up=1)
 
@@ -75,8 +66,8 @@ def test_a_budget_that_measures_nothing_is_refused(values: dict[str, int]) -> No
 def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda name: name in ("onnxruntime", "openvino") or None)
     report = bench(bundle, batches=(2, 1, 2), budget=QUICK)
-    assert [(row.backend, row.batch) for row in report.rows] == [
-        *(("onnxruntime", 1), ("onnxruntime", 2), ("openvino", 1), ("openvino", 2)),
+    assert [(row.backend, row.precision, row.batch) for row in report.rows] == [
+        *(("onnxruntime", "fp32", 1), ("onnxruntime", "fp32", 2), ("openvino", "fp32", 1), ("openvino", "fp32", 2)),
     ]
     for row in report.rows:
         assert row.latency.count == 3
@@ -113,12 +104,12 @@ def test_a_backend_that_cannot_open_is_named_or_skipped(bundle: Bundle, monkeypa
         bench(bundle, ["onnxruntime"], (1,), QUICK)
     monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda name: name == "onnxruntime" or None)
     report = bench(bundle, None, (1,), QUICK)
-    assert not report.rows and "not an ONNX graph" in report.skipped["onnxruntime"]
+    assert not report.rows and "not an ONNX graph" in report.skipped["onnxruntime fp32"]
 
 
 def test_a_process_that_dies_is_a_sentence(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "measure", die)
-    with pytest.raises(UsageError, match=r"the process that measured onnxruntime died .*: try smaller batches than 4"):
+    with pytest.raises(UsageError, match=r"measured onnxruntime in fp32 died .*: try smaller batches than 4"):
         bench(bundle, ["onnxruntime"], (1, 4), QUICK)
 
 
@@ -137,7 +128,7 @@ def test_measure_runs_the_warm_up_and_the_calls(bundle: Bundle, monkeypatch: pyt
             next(closed)
 
     monkeypatch.setattr(bench_module, "open_session", lambda *_: Counting())
-    rows = measure(bundle, "onnxruntime", (1, 8), QUICK)
+    rows = measure(bundle, "onnxruntime", "fp32", (1, 8), QUICK)
     assert shapes == [((1, 32, 24, 3), np.uint8)] * 4 + [((8, 32, 24, 3), np.uint8)] * 4
     assert [row.latency.count for row in rows] == [3, 3] and next(closed) == 1
 
@@ -153,9 +144,17 @@ def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest
 
 def test_the_plot_has_a_line_per_backend(bundle: Bundle, tmp_path: Path) -> None:
     latency = Latency(10.0, 11.0, 12.0, 5)
-    rows = tuple(Row(backend, n, latency, n * 100.0, 1.0, None) for backend in ("one", "two") for n in (1, 4))
+    rows = tuple(Row(backend, "fp32", n, latency, n * 100.0, 1.0, None) for backend in ("one", "two") for n in (1, 4))
     report = BenchReport(bundle, rows, {}, QUICK)
     plot(report, tmp_path / "plot.png")
     few = cv2.imread(str(tmp_path / "plot.png"))
     assert few.std() > 5
-    assert str(report).splitlines()[1].split() == ["one", "1", *("10.00", "11.00", "12.00", "100.0"), "1", "-", "5"]
+    assert str(report).splitlines()[1].split() == [
+        "one",
+        "fp32",
+        "1",
+        *("10.00", "11.00", "12.00", "100.0"),
+        "1",
+        "-",
+        "5",
+    ]

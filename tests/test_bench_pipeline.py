@@ -9,10 +9,10 @@ import pytest
 from tiny_bundle import make_bundle
 
 from edgepose import bench_pipeline as module
-from edgepose.bench import Latency
 from edgepose.bench_pipeline import bench_pipeline
 from edgepose.bundle import Bundle
 from edgepose.errors import UsageError
+from edgepose.timing import Latency
 
 
 @pytest.fixture
@@ -31,12 +31,13 @@ def test_a_pipeline_is_split_into_its_stages(bundle: Bundle, photo: Path) -> Non
     report = bench_pipeline(bundle, str(photo), backend="onnxruntime", frames=5)
     assert list(report.stages) == ["decode", "crop", "infer", "keypoints", "draw", "encode"]
     assert {latency.count for latency in (*report.stages.values(), report.own_work, report.total)} == {5}
-    assert report.people == 1 and report.detector == "none" and report.backend == "onnxruntime"
+    assert report.people == 1 and report.detector == "none"
+    assert (report.backend, report.precision) == ("onnxruntime", "fp32")
     assert not bundle.reports.exists()
     report.write(bundle.reports / "x.json")
     written = json.loads((bundle.reports / "x.json").read_text())
     assert written["stages"]["infer"] == vars(report.stages["infer"]) and written["total"]["count"] == 5
-    assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime")
+    assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime fp32")
 
 
 def test_own_work_and_total_are_sums_within_a_frame(

@@ -187,7 +187,9 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     replace(goldens, heatmaps=heatmaps).save(copy / GOLDENS)
     bundle.with_files(copy / GOLDENS)
     said = refuse("verify", copy, "--backend", "onnxruntime", code=1)
-    assert "2 of 2 checks failed; onnxruntime, batch 1: the heat-map error as a fraction of the range is 0.01" in said
+    assert (
+        "2 of 2 checks failed; onnxruntime fp32, batch 1: the heat-map error as a fraction of the range is 0.01" in said
+    )
     assert json.loads((copy / "reports" / "verify.json").read_text())["passed"] is False
     with pytest.raises(CheckError):
         main(["--debug", "verify", str(copy), "--backend", "onnxruntime"])
@@ -200,7 +202,7 @@ def test_figures_are_printed_before_a_place_that_cannot_be_written(
     (copy / "reports").write_text("mine")
     for options, figures in (
         (["verify", "--backend", "onnxruntime"], r"onnxruntime +fp32 +1 .* passed"),
-        (["bench", "--backend", "onnxruntime", "--batch", "1"], r"onnxruntime +1 +\d"),
+        (["bench", "--backend", "onnxruntime", "--batch", "1"], r"onnxruntime +fp32 +1 +\d"),
         (["bench", "--backend", "onnxruntime", "--source", str(picture), "--frames", "1"], r"total +\d"),
     ):
         assert main([options[0], str(copy), *options[1:]]) == 2
@@ -308,6 +310,52 @@ def test_without_pytorch_the_pip_line_is_shown(
             f"pip install 'edgepose[{extra}]'\n"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run --source {picture} --precision fp8", "unknown precision 'fp8': expected auto or one of fp32, fp16"),
+        ("run --source {picture} --precision int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
+        ("eval --data lsp:x --precision bf16 --backend onnxruntime", "cannot run here in bf16: ONNX Runtime's CPU"),
+        ("verify --precision fp32,int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
+        ("verify --precision fp16 --backend torch", "in fp16: the reference, torch, computes in fp32, got fp16"),
+        ("verify --backend onnxruntime --data lsp:x --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
+        ("bench --precision fp8", "unknown precision 'fp8'"),
+        ("bench --source {picture} --precision fp32,fp16", "bench --source measures one precision, got fp32, fp16"),
+    ],
+)
+def test_precisions_that_cannot_run_are_refused(
+    refuse: Refuse, exported: Path, picture: Path, command: str, message: str
+) -> None:
+    name, *options = command.format(picture=picture).split()
+    assert message in refuse(name, exported, *options)
+
+
+def test_a_checkpoint_computes_in_fp32(refuse: Refuse, checkpoint: Path) -> None:
+    said = refuse("eval", checkpoint, "--data", "lsp:x", "--precision", "int8")
+    assert "is a checkpoint, which runs in fp32 only: export it to run in int8" in said
+
+
+def test_precisions_go_through_every_command(
+    shipped_variants: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle, source = str(shipped_variants), str(tmp_path / "person.png")
+    cv2.imwrite(source, cv2.cvtColor(open_bundle(shipped_variants).goldens().images[0], cv2.COLOR_RGB2BGR))
+    poses = [tmp_path / f"{precision}.jsonl" for precision in ("fp32", "int8")]
+    for path in poses:
+        arguments = ["--source", source, "--precision", path.stem, "--save-json", str(path)]
+        assert main(["run", bundle, "--backend", "onnxruntime", *arguments]) == 0
+        assert f"onnxruntime {path.stem}" in capfd.readouterr().out
+    assert poses[0].read_text() != poses[1].read_text()
+    on = ["--backend", "onnxruntime", "--precision", "int8,fp32"]
+    assert main(["verify", bundle, *on, "--report", str(tmp_path)]) == 0
+    assert re.search(r"onnxruntime +int8 +1 .*\n.*\nonnxruntime +fp32 +1 ", capfd.readouterr().out)
+    assert main(["bench", bundle, *on, "--batch", "1", "--json", str(tmp_path / "b.json")]) == 0
+    assert [row["precision"] for row in json.loads((tmp_path / "b.json").read_text())["rows"]] == ["int8", "fp32"]
+    one = ["--precision", "int8", "--source", source, "--frames", "1", "--json", str(tmp_path / "p.json")]
+    assert main(["bench", bundle, "--backend", "onnxruntime", *one]) == 0
+    assert json.loads((tmp_path / "p.json").read_text())["precision"] == "int8"
 
 
 # --- sources and outputs --------------------------------------------------------------------------------------------

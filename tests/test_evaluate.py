@@ -94,7 +94,7 @@ def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def make(padding: float = 1.25) -> tuple[Path, KnowingSession]:
         session = KnowingSession(load_data(lsp, "val").samples, padding)
-        monkeypatch.setattr(evaluate_module, "open_session", lambda _bundle, _backend: session)
+        monkeypatch.setattr(evaluate_module, "open_session", lambda *_: session)
         path = tmp_path / "knowing.edgepose"
         path.mkdir()
         write_manifest(path, Manifest("knowing", "none", "lsp14", SIZE, crop_padding=padding))
@@ -108,7 +108,7 @@ def test_a_network_that_knows_has_100_percent(lsp: str, knowing: Callable[..., t
     accuracy = evaluate(bundle, lsp)
     assert accuracy.scores.per_joint == {joint: None if joint == "neck" else 100.0 for joint in JOINTS}
     assert (accuracy.scores.value, len(accuracy.scores.persons)) == (100, PERSONS)
-    assert (accuracy.target, accuracy.backend, accuracy.data) == (str(bundle), "fake", lsp)
+    assert (accuracy.target, accuracy.backend, accuracy.precision, accuracy.data) == (str(bundle), "fake", "fp32", lsp)
     assert (session.calls, session.closed) == (1, True)
 
 
@@ -174,13 +174,13 @@ def accuracy(tmp_path: Path) -> Accuracy:
     joints = {"neck": None, "head_top": 66.66}
     scores = Scores("AP", 66.66, LSP14, {"AP50": 70.0, "APM": None}, "joints right", joints, persons, [])
     split = PoseData("coco", "lsp14", [sample], tmp_path / "x.json", {"crowd": ["a"]}, {1: tmp_path / "x.png"})
-    return Accuracy("x", "torch", "coco:y", split, "b.json", True, "dark", (64, 64), 1.0, scores)
+    return Accuracy("x", "torch", "fp32", "coco:y", split, "b.json", True, "dark", (64, 64), 1.0, scores)
 
 
 def test_figures_are_printed_and_written(accuracy: Accuracy, tmp_path: Path) -> None:
     assert accuracy.table().splitlines() == [
         "AP 66.7 %",
-        "3 persons in 1 pictures, torch, boxes of b.json, flip test, dark decoding",
+        "3 persons in 1 pictures, torch fp32, boxes of b.json, flip test, dark decoding",
         "  AP50              70.0 %",
         "  APM             not labelled",
         "joints right:",
@@ -329,7 +329,7 @@ def test_detected_boxes_are_read_and_named(coco_network: Path, tmp_path: Path) -
     accuracy = evaluate(coco_network, f"coco:{tmp_path}", boxes=str(boxes))
     assert [r["image_id"] for r in accuracy.scores.results] == [7], "the same box twice is the same pose twice"
     assert accuracy.split.skipped == {"detection: picture not in the data": ["entry 2"]}
-    assert f"1 persons in 1 pictures, torch, boxes of {boxes}" in accuracy.table()
+    assert f"1 persons in 1 pictures, torch fp32, boxes of {boxes}" in accuracy.table()
     assert accuracy.to_json()["settings"]["boxes"] == str(boxes)
     with pytest.raises(UsageError, match=r"missing\.json"):
         evaluate(coco_network, f"coco:{tmp_path}", boxes=str(tmp_path / "missing.json"))

@@ -21,11 +21,13 @@ PLAIN = {
         "geometry",
         "heatmaps",
         "images",
+        "limits",
         "metrics",
         "photos",
         "skeletons",
     ),
     "tables",
+    "timing",
 }
 #: What each folder may import beside the plain modules.
 ALLOWED = {
@@ -35,9 +37,10 @@ ALLOWED = {
     "train": {"plugins"},
     "machine": {"runtime"},
     "export": {"machine", "plugins", "runtime", "train"},
+    "calib": {"export", "machine", "plugins", "runtime", "train"},
 }
 #: One command each, on top of all: these may import everything, and of the others nobody imports them.
-COMMANDS = {"bench", "bench_pipeline", "cli", "demo", "doctor", "evaluate", "verify"}
+COMMANDS = {"bench", "bench_pipeline", "cli", "demo", "doctor", "evaluate", "prove", "verify"}
 PARTS = ALLOWED.keys() | COMMANDS
 #: The reference backend needs the network itself, when it is asked for; the detector's training has people found in
 #: pictures where not everyone is labelled.

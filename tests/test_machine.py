@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from edgepose import machine
-from edgepose.machine import cpu_name, environment, peak_memory_mb, usable_threads
+from edgepose.machine import environment, peak_memory_mb, usable_threads
+from edgepose.runtime import cpu
+from edgepose.runtime.cpu import cpu_name
 from edgepose.runtime.cuda import DeviceInfo
 
 
@@ -38,7 +40,7 @@ def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_processor_is_called_what_the_system_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machine, "Path", lambda _: cpuinfo)
+    monkeypatch.setattr(cpu, "Path", lambda _: cpuinfo)
     assert cpu_name() == (platform.processor() or platform.machine())
     cpuinfo.write_text("processor\t: 0\nmodel name\t: Cortex: A78AE\nprocessor\t: 1\nmodel name\t: another\n")
     assert cpu_name() == "Cortex: A78AE"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench import Budget, time_calls
 from ..bundle import Bundle, graph_name, open_bundle, write_manifest
 from ..errors import CheckError
 from ..export.build_options import BuildOptions
@@ -23,6 +22,7 @@ from ..geometry import Size
 from ..runtime.backends import open_graph, open_session
 from ..runtime.session import Session
 from ..skeletons import Skeleton
+from ..timing import Budget, time_calls
 from .agreement import Agreement, agreement, precision_beside
 
 if TYPE_CHECKING:

@@ -252,7 +252,8 @@ def _shared_scales(placement: Placement, ranges: Mapping[str, float]) -> dict[st
             most = max(widest[name] for name in names)
             changed |= any(widest[name] != most for name in names)
             widest.update(dict.fromkeys(names, most))
-    return {name: round_scales(np.float32(value / LEVELS))[()] for name, value in widest.items()}
+    scales = round_scales(np.array([value / LEVELS for value in widest.values()]))
+    return dict(zip(widest, scales, strict=True))
 
 
 def _leading_to(nodes: list[onnx.NodeProto], tensors: set[str]) -> list[onnx.NodeProto]:

@@ -182,7 +182,7 @@ class Search:
             progress(len(drops), 2 * len(steps), f"only {part} in {level}")
             drops[part, level] = fp32.accuracy - self._accuracy(self._alone(part, level))
         order = sorted(drops, key=lambda step: -drops[step])
-        points = []
+        points: list[Point] = []
         for levels in self._upwards(order):
             if time.monotonic() > end:
                 break

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import atomic_path, sha256
+from ..files import atomic_path, cache_folder, sha256
 from .spec import DOMAIN, OP_TYPE, VERSION
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -58,8 +58,7 @@ class PluginLibrary:
 
 def library_path() -> Path:
     """Where the library is: in the folder that ``EDGEPOSE_PLUGINS`` names, else in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("EDGEPOSE_PLUGINS") or cache / "edgepose" / "plugins") / FILE_NAME
+    return Path(os.environ.get("EDGEPOSE_PLUGINS") or cache_folder() / "plugins") / FILE_NAME
 
 
 def find_library(path: Path | None = None) -> PluginLibrary | None:

@@ -15,7 +15,8 @@ from ..errors import CheckError, UsageError
 from ..geometry import CROP_PADDING, Size, crop_boxes, transform_points
 from ..heatmaps import STRIDE
 from ..skeletons import Skeleton
-from .backends import open_session
+from .backends import choose, open_session
+from .self_check import self_check as check_here
 from .session import Session, TensorSpec
 
 
@@ -45,16 +46,23 @@ class PoseEstimator:
         skeleton: names the J joints.
         input_size: (height, width) of the crops.
         crop_padding: factor from a person's box to the crop.
+        precision: what the session computes in, to be told.
 
     Raises:
         UsageError: the network does not keep the contract for this skeleton and size.
     """
 
     def __init__(
-        self, session: Session, skeleton: Skeleton, input_size: Size, crop_padding: float = CROP_PADDING
+        self,
+        session: Session,
+        skeleton: Skeleton,
+        input_size: Size,
+        crop_padding: float = CROP_PADDING,
+        precision: str = "fp32",
     ) -> None:
         _check_contract(session, len(skeleton.joints), input_size)
         self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
+        self.precision = precision
         self._session = session
 
     @property
@@ -91,7 +99,9 @@ class PoseEstimator:
             return np.zeros((0, len(self.skeleton.joints), 3), dtype=np.float32)
         keypoints: NDArray[np.float32] = self._session.run({"images": crops})["keypoints"]
         if not np.isfinite(keypoints).all():
-            raise CheckError(f"the network gave NaN or infinity on backend {self.backend}: run edgepose verify")
+            raise CheckError(
+                f"the network gave NaN or infinity on backend {self.backend} in {self.precision}: run edgepose verify"
+            )
         return keypoints
 
     def close(self) -> None:
@@ -105,16 +115,26 @@ class PoseEstimator:
         self.close()
 
 
-def load(bundle: Path | str, backend: str = "auto") -> PoseEstimator:
+def load(
+    bundle: Path | str, backend: str = "auto", precision: str = "auto", *, self_check: bool = True
+) -> PoseEstimator:
     """Open a model bundle for inference.
+
+    The first time on a machine a few golden crops are replayed, see :mod:`edgepose.runtime.self_check`.
 
     Args:
         bundle: folder ``NAME.edgepose``.
         backend: one of :data:`edgepose.runtime.backends.BACKENDS`, or ``auto`` for the first of tensorrt,
             tensorrt-rtx, onnxruntime, openvino, torch that can run here.
+        precision: one of :data:`edgepose.bundle.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``, which a
+            search chose within a budget of accuracy, or else the most exact. What the CPU has no arithmetic for is
+            computed in FP32, see :func:`edgepose.runtime.backends.arithmetic_note`.
+        self_check: whether to replay goldens on a machine where that was not done yet.
 
     Raises:
-        UsageError: not a bundle, a file in it that is missing or was changed, or a backend that cannot run here.
+        UsageError: not a bundle, a file in it that is missing or was changed, or a backend or precision that cannot run
+            here.
+        CheckError: the network does not give PyTorch's keypoints of the golden crops here.
 
     Example::
 
@@ -122,12 +142,16 @@ def load(bundle: Path | str, backend: str = "auto") -> PoseEstimator:
             poses = estimator(image_rgb, [[100, 50, 300, 450]])
     """
     opened = open_bundle(bundle)
-    session = open_session(opened, backend)
+    backend, precision = choose(opened, backend, precision)
+    session, manifest = open_session(opened, backend, precision), opened.manifest
     try:
-        return PoseEstimator(session, opened.skeleton, opened.manifest.input_size, opened.manifest.crop_padding)
-    except UsageError:
+        estimator = PoseEstimator(session, opened.skeleton, manifest.input_size, manifest.crop_padding, precision)
+        if self_check:
+            check_here(opened, session, precision)
+    except Exception:
         session.close()
         raise
+    return estimator
 
 
 def poses_from_crops(

@@ -30,6 +30,7 @@ class RunSummary:
         skipped: damaged images that were left out.
         seconds: wall-clock time from the first frame on.
         stages: milliseconds a frame by stage; see :data:`edgepose.runtime.pipeline.STAGES`.
+        backend, precision: what ran the pose network.
     """
 
     frames: int
@@ -37,9 +38,14 @@ class RunSummary:
     skipped: int
     seconds: float
     stages: dict[str, StageSummary]
+    backend: str
+    precision: str
 
     def __str__(self) -> str:
-        lines = [f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped)"]
+        lines = [
+            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped), "
+            f"{self.backend} {self.precision}"
+        ]
         lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
         lines += [f"{name:<12}{s.p50:>8.2f}{s.p95:>8.2f}{s.p99:>8.2f}" for name, s in self.stages.items()]
         return "\n".join(lines)
@@ -54,6 +60,8 @@ def run(
     save_json: Path | str | None = None,
     save_coco: Path | str | None = None,
     limit: int | None = None,
+    precision: str = "auto",
+    self_check: bool = True,
 ) -> RunSummary:
     """Estimate the poses in a source and write them to files.
 
@@ -67,10 +75,12 @@ def run(
         save_json: JSON lines file.
         save_coco: COCO results file.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
+        precision: of the pose network; with ``backend`` and ``self_check`` as in :func:`edgepose.load`.
 
     Raises:
         UsageError: wrong input, also where it shows midway; the files then hold the frames until there.
-        CheckError: the network gave numbers that are not finite; the files hold the frames until there.
+        CheckError: the network does not give PyTorch's keypoints of the golden crops here, and no frame was processed;
+            or it gave numbers that are not finite, and the files hold the frames until there.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, expected at least 1 frame")
@@ -81,7 +91,7 @@ def run(
         sinks = _open_sinks(save_video, save_json, save_coco, frames)
         for sink in sinks:
             stack.callback(sink.close)
-        estimator = stack.enter_context(load(bundle, backend))
+        estimator = stack.enter_context(load(bundle, backend, precision, self_check=self_check))
         found = None if str(detector) == "none" else open_detector(detector)
         if found is not None:
             stack.callback(found.close)
@@ -109,7 +119,8 @@ def _process(
     except KeyboardInterrupt:
         if not source.live:
             raise
-    return RunSummary(count, people, source.skipped, time.perf_counter() - start, times.summary())
+    seconds, estimator = time.perf_counter() - start, pipeline.estimator
+    return RunSummary(count, people, source.skipped, seconds, times.summary(), estimator.backend, estimator.precision)
 
 
 def _open_sinks(

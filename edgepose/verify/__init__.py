@@ -1,4 +1,4 @@
-"""Verify: replay the goldens of a bundle on every engine, and say where a wrong one first departs from PyTorch."""
+"""Verify: replay the goldens of a bundle on every engine in every precision, and say where a wrong one departs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,51 @@ from collections.abc import Sequence
 
 from ..bundle import Bundle, Goldens
 from ..errors import UsageError
-from ..runtime.backends import choose_backends
-from .checks import Check, check_backend, crop_errors, read_goldens
+from ..limits import crop_errors, read_goldens
+from ..runtime.backends import arithmetic_note, choose_pairs
+from .accuracy import MAX_DROP, check_accuracy
+from .checks import Check, check_backend
 from .locate import first_difference
 from .report import VerifyReport
 
 __all__ = ["VerifyReport", "verify"]
 
 
-def verify(bundle: Bundle, backends: Sequence[str] | None = None) -> VerifyReport:
-    """Replay a bundle's goldens one by one and all at once, and compare with PyTorch.
+def verify(
+    bundle: Bundle,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    *,
+    data: str | None = None,
+    max_drop: float = MAX_DROP,
+) -> VerifyReport:
+    """Replay a bundle's goldens one by one and all at once, and compare with FP32 PyTorch.
 
     Args:
         bundle: an opened bundle.
         backends: names of :data:`edgepose.runtime.backends.BACKENDS`; None or ``["all"]`` takes those that can run
             here and names the others in ``skipped``.
+        precisions: names of :data:`edgepose.bundle.PRECISIONS`; None or ``["all"]`` takes every one that the bundle has
+            and a backend can run.
+        data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
+        max_drop: points of accuracy that may be lost against FP32.
 
     Raises:
-        UsageError: the goldens are missing or damaged, or a backend that was named cannot run here.
+        UsageError: the goldens are missing or damaged, a backend or precision that was named cannot run here, or the
+            data cannot be read.
     """
     goldens = read_goldens(bundle)
-    runnable, skipped = choose_backends(bundle, backends)
-    checks = tuple(check for backend in runnable for check in check_backend(bundle, goldens, backend))
+    pairs, skipped = choose_pairs(bundle, backends, precisions)
+    accuracy = check_accuracy(bundle, pairs, data, max_drop) if data and pairs else None
+    checks = tuple(check for pair in pairs for check in check_backend(bundle, goldens, *pair))
     differences = {}
     for check in checks:
-        if check.problem and check.outputs and check.backend not in differences:
+        if check.problem and check.outputs and check.name not in differences:
             crop = int(crop_errors(goldens, check.outputs)[1].argmax())
-            differences[check.backend] = _locate(bundle, check, goldens, crop)
-    return VerifyReport(bundle, goldens, checks, skipped, differences)
+            differences[check.name] = _locate(bundle, check, goldens, crop)
+    said = {f"{backend} {precision}": arithmetic_note(backend, precision) for backend, precision in pairs}
+    notes = {name: note for name, note in said.items() if note}
+    return VerifyReport(bundle, goldens, checks, skipped, differences, notes, accuracy)
 
 
 def _locate(bundle: Bundle, check: Check, goldens: Goldens, crop: int) -> str:

@@ -1,13 +1,8 @@
-"""Find the ONNX node at which an engine, or the graph itself, first departs from PyTorch.
-
-Every inner tensor is read out through a copy of the graph that has them all as outputs. That keeps engines from fusing
-across nodes, so a fault that only exists in a fused graph cannot be seen here; the sentence then says so.
-"""
+"""Find the ONNX node at which an engine, or the graph itself, first departs from PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,25 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import CHECKPOINT, Bundle, Goldens
-from ..errors import missing_extra
-from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
+from ..runtime.backends import ENGINE_BACKENDS, unavailable
 from ..runtime.session import Arrays
+from .probe import HEATMAPS, IMAGES, Node, run_probe, write_probe
+from .variants import variant_difference
 
-#: The graph contract's input, and the output where the network ends and the decoding begins.
-IMAGES, HEATMAPS = "images", "heatmaps"
 #: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``checks.LIMITS``).
 _SAME = 1e-4
-#: FP16's largest finite number.
-_FP16_MAX = 65504.0
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the graph: how to call it, and the names of its tensors."""
-
-    label: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Goldens, crop: int) -> str:
@@ -50,20 +33,22 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
     if backend == "torch":
         return "PyTorch itself no longer gives the goldens: checkpoint and goldens differ, so export the bundle again"
     images = {IMAGES: goldens.images[crop : crop + 1]}
+    if precision != "fp32":
+        return variant_difference(bundle, backend, precision, images)
     with TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"
         nodes = write_probe(bundle.graph, probe)
-        expected = _run(probe, "onnxruntime", images)
-        overflow = first_beyond(nodes, expected, _FP16_MAX if "fp16" in precision else np.inf)
-        if overflow:
-            return overflow
+        expected = run_probe(probe, "onnxruntime", images)
+        broken = first_not_finite(nodes, expected)
+        if broken:
+            return f"NaN or infinity first appears at {broken}"
         if backend in ENGINE_BACKENDS:
             return (
-                "no node of the graph overflows, and an engine's inner tensors cannot be read: "
-                "if onnxruntime passes, building the engine changed the numbers; build it with a higher precision"
+                "every node of the graph gives finite numbers, and an engine's inner tensors cannot be read: "
+                "if onnxruntime passes, building the engine changed the numbers; build it again, or on another version"
             )
         if backend != "onnxruntime":
-            node = first_unequal(nodes, expected, _run(probe, backend, images))
+            node = first_unequal(nodes, expected, run_probe(probe, backend, images))
             if node:
                 return f"{backend} first differs from onnxruntime at {node}"
     return _departure_from_pytorch(bundle, nodes, expected, images, backend)
@@ -84,52 +69,13 @@ def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, 
     )
 
 
-def write_probe(graph: Path, path: Path) -> list[Node]:
-    """Write a copy of a graph with its functions inlined and every float tensor as an output.
-
-    Returns:
-        the nodes in the order of the file, which ONNX requires to be an order of computation.
-
-    Raises:
-        UsageError: the ``onnx`` package is not installed.
-    """
-    try:
-        import onnx
-        from onnx import inliner, shape_inference
-    except ImportError as error:
-        raise missing_extra("onnx", "export") from error
-    model = shape_inference.infer_shapes(inliner.inline_local_functions(onnx.load(graph)))
-    known = {value.name for value in model.graph.output}
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    inner = [v for v in model.graph.value_info if v.type.tensor_type.elem_type in floats and v.name not in known]
-    model.graph.output.extend(inner)
-    onnx.save(model, path)
-    return [
-        Node(f"{node.op_type} node {node.name or node.output[0]!r}", tuple(node.input), tuple(node.output))
-        for node in model.graph.node
-    ]
-
-
-def _run(graph: Path, backend: str, feeds: Arrays) -> Arrays:
-    session = open_graph(graph, backend)
-    try:
-        return session.run(feeds)
-    finally:
-        session.close()
-
-
-def first_beyond(nodes: Iterable[Node], tensors: Arrays, largest: float) -> str | None:
-    """A sentence on the first node with a value that is NaN, infinite, or larger than ``largest``, or None."""
+def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
+    """Label of the first node that gives NaN or infinity, or None."""
     for node in nodes:
         for name in node.outputs:
             tensor = tensors.get(name)
-            if tensor is None or not np.issubdtype(tensor.dtype, np.floating):
-                continue
-            if not np.isfinite(tensor).all():
-                return f"NaN or infinity first appears at {node.label}"
-            peak = float(np.abs(tensor).max(initial=0.0))
-            if peak > largest:
-                return f"{node.label} reaches {peak:.3g}, above FP16's {largest:g}: keep it in FP32"
+            if tensor is not None and not np.isfinite(tensor).all():
+                return node.label
     return None
 
 

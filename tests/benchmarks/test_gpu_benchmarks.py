@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from tiny_bundle import make_bundle
 
-from edgepose.bench import Budget, Latency
 from edgepose.bundle import Bundle, open_bundle
 from edgepose.errors import CheckError, UsageError
 from edgepose.runtime.session import Arrays
+from edgepose.timing import Budget, Latency
 
 torch = pytest.importorskip("torch")
 

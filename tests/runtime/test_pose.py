@@ -124,7 +124,7 @@ def test_outputs_of_unknown_sides_are_accepted(session) -> None:
 
 def test_nan_is_not_a_pose(estimator: PoseEstimator, session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "run", lambda _: {"keypoints": np.full((1, 14, 3), np.nan, np.float32)})
-    with pytest.raises(CheckError, match="NaN or infinity on backend fake: run edgepose verify"):
+    with pytest.raises(CheckError, match="NaN or infinity on backend fake in fp32: run edgepose verify"):
         estimator(np.zeros((48, 64, 3), np.uint8), [[0, 0, 10, 10]])
 
 

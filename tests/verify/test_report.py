@@ -12,7 +12,8 @@ from edgepose.skeletons import LSP14
 from edgepose.tables import text_table
 from edgepose.verify import VerifyReport, verify
 from edgepose.verify.checks import Check
-from edgepose.verify.report import draw_pair, picture_tag, verify_page
+from edgepose.verify.page import verify_page
+from edgepose.verify.pictures import draw_pair, picture_tag
 
 _VOID = {"meta", "img", "br", "link"}
 
@@ -117,3 +118,22 @@ def test_a_picture_survives_its_tag() -> None:
 def test_text_table_pads_to_the_widest_cell() -> None:
     assert text_table(("a", "b"), [("1", "22"), ("333", "4")]) == "a    b\n1    22\n333  4"
     assert text_table(("a", "b"), []) == "a  b"
+
+
+def test_the_page_shows_the_crops_that_moved_most_first(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny.edgepose", crops=11)
+    goldens = bundle.goldens()
+    keypoints = goldens.keypoints.copy()
+    keypoints[7, 2, 0] += 3
+    keypoints[4, 1, 1] += 9
+    heatmaps = goldens.heatmaps.copy()
+    heatmaps[9, 0, 0, 0] += 0.5
+    outputs = {"keypoints": keypoints, "heatmaps": heatmaps}
+    checks = tuple(Check("openvino", p, n, outputs=outputs) for p in ("fp32", "int8") for n in (1, 11))
+    page = verify_page(VerifyReport(bundle, goldens, checks, {}, {}, {"openvino int8": "a <note>"}))
+    assert page.index("crop 4: largest error 9.00 px") < page.index("crop 7: largest error 3.00 px")
+    assert page.index("crop 7: largest") < page.index("crop 9: largest error 0.00 px") < page.index("crop 0: largest")
+    read = Page(page)
+    assert len(read.pictures) == 2 * 8, "eight of each backend and precision, once for all batches"
+    assert "openvino, int8" in read.text and "8 of 11 crops, those that moved most first" in read.text
+    assert "openvino int8: a <note>" in read.text

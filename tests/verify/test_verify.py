@@ -13,10 +13,11 @@ from tiny_bundle import CPU, GRAPH, change_goldens, make_bundle, make_weights, t
 from edgepose.bundle import Bundle, open_bundle
 from edgepose.errors import CheckError, UsageError
 from edgepose.heatmaps import decode
+from edgepose.limits import LIMITS, Figures, compare, judge, limits_for, read_goldens
 from edgepose.runtime.backends import choose_backends, open_graph
 from edgepose.verify import locate, verify
-from edgepose.verify.checks import LIMITS, Figures, compare, judge, limits_for, read_goldens
-from edgepose.verify.locate import Node, first_beyond, first_unequal, first_unmatched
+from edgepose.verify.locate import first_not_finite, first_unequal, first_unmatched
+from edgepose.verify.probe import Node
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> No
     assert figures.largest == pytest.approx(0.1, abs=1e-5) and figures.heatmap_fraction < 1e-6
     problem = report.checks[1].problem or ""
     assert "median keypoint error is 0.1 px, the limit is 0.05 px" in problem and "heat-map" not in problem
-    with pytest.raises(CheckError, match="2 of 2 checks failed; onnxruntime, batch 1: the median keypoint error"):
+    with pytest.raises(CheckError, match="2 of 2 checks failed; onnxruntime fp32, batch 1: the median keypoint error"):
         report.require_passed()
 
 
@@ -124,7 +125,7 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
     report = verify(bundle, ("onnxruntime",))
     assert "NaN or infinite values, the first in crop 0, joint 5" in (report.checks[0].problem or "")
     assert report.checks[0].figures is None
-    assert report.differences == {"onnxruntime": "NaN or infinity first appears at Conv node 'head'"}
+    assert report.differences == {"onnxruntime fp32": "NaN or infinity first appears at Conv head"}
     report.write(bundle.reports)
     json.loads((bundle.reports / "verify.json").read_text(), parse_constant=pytest.fail)
 
@@ -167,19 +168,19 @@ def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: p
     write_graph(bundle.graph, weights)
     report = verify(bundle, ("openvino",))
     assert "heat-map error" in (report.checks[0].problem or "")
-    assert "the graph itself differs from PyTorch" in report.differences["openvino"]
+    assert "the graph itself differs from PyTorch" in report.differences["openvino fp32"]
 
     (bundle.path / "checkpoint.safetensors").touch()
     monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
     report = verify(bundle, ("openvino",))
-    assert "first at Conv node 'head'" in report.differences["openvino"]
+    assert "first at Conv head" in report.differences["openvino fp32"]
 
 
 def test_goldens_of_another_checkpoint_are_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     change_goldens(bundle, heatmaps=bundle.goldens().heatmaps * np.float32(1.1))
     (bundle.path / "checkpoint.safetensors").touch()
     monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
-    assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime"]
+    assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime fp32"]
 
 
 def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
@@ -197,19 +198,19 @@ def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
         return open_graph(graph, backend)
 
     monkeypatch.setattr("edgepose.runtime.backends.open_graph", faulty)
-    monkeypatch.setattr(locate, "open_graph", faulty)
+    monkeypatch.setattr("edgepose.verify.probe.open_graph", faulty)
     report = verify(bundle, CPU)
-    assert report.differences == {"openvino": "openvino first differs from onnxruntime at Conv node 'stem'"}
+    assert report.differences == {"openvino fp32": "openvino first differs from onnxruntime at Conv stem"}
 
 
 NODES = (Node("A", ("images",), ("a",)), Node("B", ("a",), ("b",)), Node("C", ("b", "k"), ("c",)))
 
 
-def test_first_beyond_names_the_node_that_overflows_fp16() -> None:
-    tensors = {"a": np.float32([60000]), "b": np.float32([-70000]), "c": np.float32([np.inf])}
-    assert first_beyond(NODES, tensors, 65504) == "B reaches 7e+04, above FP16's 65504: keep it in FP32"
-    assert first_beyond(NODES, tensors, np.inf) == "NaN or infinity first appears at C"
-    assert first_beyond(NODES[:2], tensors, np.inf) is None
+def test_first_not_finite_takes_the_order_of_the_graph() -> None:
+    tensors = {"a": np.float32([60000]), "b": np.float32([np.nan]), "c": np.float32([np.inf])}
+    assert first_not_finite(NODES, tensors) == "B"
+    assert first_not_finite(NODES, {**tensors, "b": tensors["a"]}) == "C"
+    assert first_not_finite(NODES[:1], tensors) is None
 
 
 def test_first_unequal_takes_the_order_of_the_graph() -> None:

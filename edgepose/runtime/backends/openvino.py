@@ -12,10 +12,12 @@ from ..session import Arrays, TensorSpec, check_feeds, engine_errors, require_op
 
 
 class OpenVinoSession:
-    """An ONNX file on OpenVINO's CPU device, in the precision of the graph.
+    """An ONNX file on OpenVINO's CPU device, in the precision of the graph as far as the CPU has it.
 
-    OpenVINO would choose BF16 by itself on CPUs that have it; the hint keeps an FP32 graph in FP32, so that ``verify``
-    compares what was asked for.
+    OpenVINO would choose BF16 by itself on CPUs that have it; the hint keeps a graph without BF16 in FP32, so that
+    ``verify`` compares what was asked for. A graph that holds BF16 computes in it where the CPU can: under the other
+    hint OpenVINO would convert back and forth. FP16 is computed in FP32, on weights that are rounded to FP16: the hint
+    for FP16 would also take those nodes that the graph keeps in FP32 because FP16 cannot hold their values.
 
     Raises:
         UsageError: OpenVINO is not installed, or the file is missing or not a graph it can load.
@@ -32,11 +34,12 @@ class OpenVinoSession:
             raise missing_extra(error.name or "openvino", "openvino") from error
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             # OpenVINO's importer knows no local functions, so their bodies are put in place of the calls first.
             model = onnx.inliner.inline_local_functions(onnx.load(graph))
             core = openvino.Core()
+            kind = "bf16" if _holds_bf16(model) and has_bf16() else "f32"
+            hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
             self._model: Any = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints)
         except (DecodeError, RuntimeError) as error:
             raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {_reason(error)}") from error
@@ -57,6 +60,22 @@ class OpenVinoSession:
 
     def close(self) -> None:
         self._request = self._model = None
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes BF16 on this CPU with the CPU's own instructions."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _holds_bf16(model: Any) -> bool:
+    from onnx import TensorProto
+
+    kinds = {weight.data_type for weight in model.graph.initializer}
+    casts = (node for node in model.graph.node if node.op_type == "Cast")
+    kinds |= {attribute.i for node in casts for attribute in node.attribute if attribute.name == "to"}
+    return TensorProto.BFLOAT16 in kinds
 
 
 def _spec(name: str, port: Any) -> TensorSpec:

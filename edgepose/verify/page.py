@@ -1,0 +1,120 @@
+"""The HTML page of a verification, with pictures of the crops that moved most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from ..limits import crop_errors, limits_for
+from ..machine import environment
+from .checks import Check
+from .pictures import BACKEND, PYTORCH, draw_pair, picture_tag
+
+if TYPE_CHECKING:
+    from .report import VerifyReport
+
+#: Columns of the table of checks, and of the table of accuracies, in text and in HTML.
+HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
+DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
+#: Crops that are shown of each backend and precision.
+_SHOWN = 8
+
+_STYLE = f"""
+:root {{ color-scheme: light dark; --line: #8884; --pass: #16803c; --fail: #c62828; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.2rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }}
+.scroll {{ overflow-x: auto; }} .pass {{ color: var(--pass); font-weight: 600; }}
+.fail {{ color: var(--fail); font-weight: 600; }}
+.crops {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }} figure {{ margin: 0; }}
+img {{ display: block; border-radius: 6px; max-width: 100%; height: auto; }}
+figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabular-nums; }}
+.key {{ display: inline-block; width: 1.6em; vertical-align: middle; margin: 0 .35em 0 1em; border-radius: 3px; }}
+.pytorch {{ height: 6px; background: rgb{PYTORCH}; }} .backend {{ height: 2px; background: rgb{BACKEND}; }}
+"""
+
+
+def verify_page(report: VerifyReport) -> str:
+    """The self-contained HTML page of a verification: verdict, figures, and the crops that moved most."""
+    name = escape(report.bundle.manifest.name)
+    verdict = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
+    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    where = environment()
+    made = f"{where['cpu']}, {where['gpu'] or 'no GPU'}, {where['time']}"
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>verify {name}</title><style>{_STYLE}</style></head>\n<body>",
+            f"<h1>{name}: verification {verdict}</h1>",
+            f"<p>{len(report.goldens.images)} golden crops replayed and compared with PyTorch. {escape(made)}.</p>",
+            _figures_html(report),
+            _accuracy_html(report),
+            "<h2>Limits</h2>",
+            _limits_html(report),
+            *(_check_html(report, check) for check in last.values()),
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'
+
+
+def _result(problem: str | None) -> str:
+    if problem:
+        return f'<span class="fail">failed</span>: {escape(problem)}'
+    return '<span class="pass">passed</span>'
+
+
+def _figures_html(report: VerifyReport) -> str:
+    rows = [(c.backend, escape(c.precision), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
+    said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
+    said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
+    said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
+    return _html_table(HEAD, rows) + "\n".join(said)
+
+
+def _accuracy_html(report: VerifyReport) -> str:
+    accuracy = report.accuracy
+    if accuracy is None:
+        return ""
+    rows = [
+        (c.backend, escape(c.precision), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks
+    ]
+    return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{_html_table(DATA_HEAD, rows)}"
+
+
+def _limits_html(report: VerifyReport) -> str:
+    precisions = dict.fromkeys(check.precision for check in report.checks)
+    rows = [
+        (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
+        for p, x in ((p, limits_for(p)) for p in precisions)
+    ]
+    return _html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
+
+
+def _check_html(report: VerifyReport, check: Check) -> str:
+    title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
+    if check.outputs is None:
+        return f"{title}<p>No keypoints to draw.</p>"
+    distances, maps = crop_errors(report.goldens, check.outputs)
+    # The crops that moved most; of those that did not move, the ones whose heat-maps differ most.
+    order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(), -maps[i]))[:_SHOWN]
+    figures = []
+    for i in order:
+        goldens, skeleton = report.goldens, report.bundle.skeleton
+        picture = draw_pair(goldens.images[i], goldens.keypoints[i], check.outputs["keypoints"][i], skeleton)
+        joint = skeleton.joints[int(distances[i].argmax())].replace("_", " ")
+        caption = f"crop {i}: largest error {distances[i].max():.2f} px ({joint}), heat-map {maps[i]:.2g}"
+        tag = picture_tag(picture, f"golden crop {i} with the skeletons of PyTorch and {check.name}")
+        figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
+    keys = f'<span class="key pytorch"></span>PyTorch<span class="key backend"></span>{check.backend}'
+    shown = f"{len(order)} of {len(maps)} crops, those that moved most first"
+    return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"

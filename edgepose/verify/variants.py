@@ -1,0 +1,134 @@
+"""Find the ONNX node at which a graph in another precision first leaves the FP32 graph.
+
+Tensors keep their names from one to the other; what a conversion adds is named after the tensor it converts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..limits import limits_for
+from ..runtime.backends import ENGINE_BACKENDS
+from ..runtime.session import Arrays
+from .probe import Node, run_probe, write_probe
+
+#: What the conversions to 16 bit and to INT8 add to the name of a tensor.
+_ADDED = ("_dequantised", "_16", "_32")
+#: FP16's largest finite number.
+FP16_MAX = 65504.0
+
+
+def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arrays) -> str:
+    """One sentence that names the first node whose result leaves the limit, or says why there is none to name.
+
+    Args:
+        bundle: an opened bundle.
+        backend: the backend that failed; of an engine, whose inner tensors cannot be read, the graph that it was built
+            from is run on the CPU instead.
+        precision: other than fp32.
+        images: one crop, by the name of the input.
+
+    Raises:
+        UsageError: the bundle has no graph of this precision, or the ``onnx`` package is not installed.
+    """
+    on_cpu = "openvino" if precision == "bf16" else "onnxruntime"
+    runs_on = on_cpu if backend in ENGINE_BACKENDS else backend
+    with TemporaryDirectory() as folder:
+        plain, variant = Path(folder) / "fp32.onnx", Path(folder) / "variant.onnx"
+        write_probe(bundle.graph, plain)
+        nodes = write_probe(bundle.graph_for(precision), variant)
+        expected = run_probe(plain, "onnxruntime", images)
+        got = run_probe(variant, runs_on, images)
+        found = first_beyond_fp16(nodes, expected, half_tensors(variant)) or first_departure(
+            nodes, expected, got, limits_for(precision).heatmap, int8_ranges(variant)
+        )
+    if backend in ENGINE_BACKENDS:
+        where = f"the engine's inner tensors cannot be read; its {precision} graph on {runs_on}"
+        return f"{where}: {found or 'no tensor leaves the limit, so building the engine changed the numbers'}"
+    return found or (
+        f"no tensor of the {precision} graph leaves {limits_for(precision).heatmap:g} of its range: errors add up over "
+        "many nodes, or the fault is only in the fused graph, or FP32 itself fails"
+    )
+
+
+def first_beyond_fp16(nodes: Sequence[Node], expected: Arrays, half: frozenset[str]) -> str | None:
+    """A sentence on the first node that makes an FP16 tensor whose FP32 value FP16 cannot hold, or None."""
+    for node in nodes:
+        for name in node.outputs:
+            reference = _reference(name, expected)
+            if name not in half or reference is None:
+                continue
+            peak = float(np.abs(expected[reference]).max(initial=0.0))
+            if not peak <= FP16_MAX:
+                return f"{node.label} reaches {peak:.3g}, above FP16's {FP16_MAX:g}: keep it in FP32"
+    return None
+
+
+def first_departure(
+    nodes: Sequence[Node], expected: Arrays, got: Arrays, limit: float, ranges: Mapping[str, float]
+) -> str | None:
+    """A sentence on the first node of which an output leaves the FP32 graph's, or None.
+
+    Args:
+        nodes: of the variant, in an order of computation.
+        expected: tensors of the FP32 graph.
+        got: tensors of the variant.
+        limit: largest error as a fraction of the tensor's range in FP32.
+        ranges: see :func:`int8_ranges`.
+    """
+    makers = {name: node.label for node in nodes for name in node.outputs}
+    for node in nodes:
+        for name in node.outputs:
+            reference = _reference(name, expected)
+            if reference is None or name not in got or got[name].shape != expected[reference].shape:
+                continue
+            wanted = expected[reference]
+            error = float(np.abs(got[name] - wanted).max(initial=0.0)) / (float(np.ptp(wanted)) or 1.0)
+            if error <= limit:
+                continue
+            said = f"off by {error:.2g} of its range, the limit is {limit:g}"
+            if name in ranges:
+                peak = float(np.abs(wanted).max())
+                made = makers.get(reference, reference)
+                return (
+                    f"INT8 first leaves FP32 behind {made}: its output is {said}; it reaches {peak:.3g} and int8 holds "
+                    f"{ranges[name]:.3g}, so calibrate again, on crops like these"
+                )
+            return f"it first leaves FP32 at {node.label}, {said}"
+    return None
+
+
+def half_tensors(probe: Path) -> frozenset[str]:
+    """Names of the FP16 tensors that nodes of a graph make."""
+    import onnx
+
+    values = onnx.load(probe).graph.value_info
+    return frozenset(v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16)
+
+
+def int8_ranges(probe: Path) -> dict[str, float]:
+    """By the output of each Q/DQ pair of activations, the largest value that int8 holds there."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(probe).graph
+    scales = {weight.name: weight for weight in graph.initializer}
+    pairs = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
+    return {
+        node.output[0]: 127 * float(numpy_helper.to_array(scales[pairs[node.input[0]]]))
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and pairs.get(node.input[0]) in scales
+    }
+
+
+def _reference(name: str, expected: Arrays) -> str | None:
+    """The FP32 graph's name of a tensor, or None if it has no such tensor."""
+    if name in expected:
+        return name
+    stripped = next((name.removesuffix(end) for end in _ADDED if name.endswith(end)), name)
+    return stripped if stripped in expected else None
