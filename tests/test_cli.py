@@ -23,7 +23,10 @@ from edgepose.errors import CheckError, UsageError
 from edgepose.runtime import backends
 from edgepose.runtime.sources import silence_codecs
 
-COMMANDS = ("train", "eval", "export", "build", "verify", "bench", "run", "demo", "plugins", "doctor")
+COMMANDS = (
+    *("train", "eval", "export", "calibrate", "build", "verify", "bench", "prove"),
+    *("run", "demo", "plugins", "doctor"),
+)
 Refuse = Callable[..., str]
 
 
@@ -72,7 +75,7 @@ def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFi
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, flags=re.MULTILINE)
+    listed = re.findall(r"^    (\w+)", capsys.readouterr().out, flags=re.MULTILINE)
     assert tuple(listed) == COMMANDS
 
 
@@ -119,7 +122,8 @@ def test_as_a_program(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_costs_no_file() -> None:
     script = (
-        "from edgepose.cli import _show; import sys; _show('x' * 10**6); _show('y'); sys.stderr.write('wrote files')"
+        "from edgepose.cli.commands import show; import sys; "
+        "show('x' * 10**6); show('y'); sys.stderr.write('wrote files')"
     )
     program = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -111,7 +111,7 @@ def test_eval_prints_its_figures_before_a_place_it_cannot_write(
 
     scores = Scores("AP", 50.0, LSP14, {}, "joints right", {"neck": 50.0}, [], [])
     split = PoseData("lsp", "lsp14", [], Path("joints.mat"))
-    accuracy = evaluate.Accuracy("x", "torch", "lsp:y", split, "gt", False, "quarter", (64, 64), 1.25, scores)
+    accuracy = evaluate.Accuracy("x", "torch", "fp32", "lsp:y", split, "gt", False, "quarter", (64, 64), 1.25, scores)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: accuracy)
     assert main(["eval", "x", "--data", "lsp:y", "--json", str(tmp_path)]) == 2
     said = capsys.readouterr()

@@ -17,6 +17,7 @@ from .distributed import Ranks
 from .losses import LOSS_FUNCTIONS, DynamicWeights, Targets
 from .models import Heads
 from .models.contract import normalise
+from .quantise import FakeQuantised, Quantisation
 from .recipes import Recipe
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,20 +31,32 @@ class Learner:
         steps: optimiser steps per epoch, which the schedule needs.
         ranks: this process among those that train together; the first one's start weights become everyone's.
         weights: checkpoint to start from, which the first process reads.
+        quantisation: compute the loss as the INT8 graph would, with frozen batch norms; None trains as usual.
 
     Raises:
-        UsageError: the model cannot be built or the weights not read, or the GPU lacks the recipe's precision.
+        UsageError: the model cannot be built or the weights not read, the GPU lacks the recipe's precision, or the
+            quantisation is of another network.
     """
 
-    def __init__(self, recipe: Recipe, steps: int, ranks: Ranks, weights: Path | None = None) -> None:
-        self.recipe, self.ranks = recipe, ranks
+    def __init__(
+        self,
+        recipe: Recipe,
+        steps: int,
+        ranks: Ranks,
+        weights: Path | None = None,
+        quantisation: Quantisation | None = None,
+    ) -> None:
+        self.recipe, self.ranks, self.quantisation = recipe, ranks, quantisation
         _require_precision(recipe.precision, ranks.device)
         self.spec = model_spec(recipe)
         self.network = self.spec.build()
         #: What became of ``weights``; None without, and in the other processes.
         self.loaded = load_pretrained(self.network, weights) if weights and ranks.is_first else None
         self.network.to(ranks.device, memory_format=torch.channels_last)
-        self.parallel = DistributedDataParallel(self.network) if ranks.world > 1 else self.network
+        #: What computes the loss: the network, or the network as INT8 computes it, in all processes.
+        self.parallel = self._quantised(self.network)
+        if ranks.world > 1:
+            self.parallel = DistributedDataParallel(self.parallel)
         self.average = copy.deepcopy(self.network) if recipe.ema else None
         self.optimizer = _optimizer(recipe, self.network)
         self.schedule = _schedule(recipe, self.optimizer, steps)
@@ -52,8 +65,16 @@ class Learner:
 
     @property
     def result(self) -> nn.Module:
-        """The network to test and keep: the average where the recipe has one."""
+        """The network to keep: the average where the recipe has one."""
         return self.network if self.average is None else self.average
+
+    @property
+    def tested(self) -> nn.Module:
+        """:attr:`result` as it will compute: as INT8 does, if it is trained for that."""
+        return self._quantised(self.result)
+
+    def _quantised(self, network: nn.Module) -> nn.Module:
+        return network if self.quantisation is None else FakeQuantised(network, self.quantisation)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The terms of the loss on one batch (see :class:`~edgepose.train.data.loader.PoseDataset`)."""
@@ -102,6 +123,7 @@ class Learner:
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "balance": self.balance.history,
+            "quantisation": self.quantisation and self.quantisation.digest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

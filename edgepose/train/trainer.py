@@ -29,6 +29,7 @@ from .data.loader import EpochSampler, PoseDataset, make_loader
 from .distributed import Ranks, join
 from .learner import Learner, model_spec
 from .models.contract import normalise
+from .quantise import Quantisation
 from .recipes import Recipe
 from .run_folder import RunFolder
 
@@ -54,6 +55,7 @@ def train(
     folder: Path,
     *,
     weights: Path | None = None,
+    quantisation: Quantisation | None = None,
     device: str = "cpu",
     workers: int = 1,
     eval_every: int = 2,
@@ -68,6 +70,8 @@ def train(
         data: KIND:ROOT with a train and a val split.
         folder: of the run.
         weights: checkpoint that a new run starts from (see :func:`~edgepose.train.checkpoint.load_pretrained`).
+        quantisation: fine-tune the weights for INT8 (see :class:`~edgepose.train.quantise.FakeQuantised`); scores are
+            then those of INT8. The weights are plain ones, to be exported and calibrated as usual.
         device: such as ``cpu`` or ``cuda``.
         workers: processes that make batches, for each training process.
         eval_every: epochs between evaluations on the val split (the last epoch is always evaluated).
@@ -85,7 +89,7 @@ def train(
         scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuses now what no epoch could test
         dataset = PoseDataset(training.samples, recipe)
         loader, sampler = make_loader(dataset, workers, rank=ranks.rank, world=ranks.world)
-        run = Run(recipe, folder, training.samples, len(loader), ranks, weights)
+        run = Run(recipe, folder, training.samples, len(loader), ranks, weights, quantisation)
         with _interrupts() as stop:
             while True:
                 if ranks.is_first and run.is_test_due(eval_every):
@@ -107,6 +111,7 @@ class Run:
         steps: optimiser steps per epoch.
         ranks: this process among those that train together.
         weights: checkpoint that a new run starts from.
+        quantisation: what INT8 will quantise; None for training as usual.
 
     Attributes:
         epoch: epochs that are finished.
@@ -124,6 +129,7 @@ class Run:
         steps: int,
         ranks: Ranks,
         weights: Path | None = None,
+        quantisation: Quantisation | None = None,
     ) -> None:
         self.recipe, self.steps, self.ranks = recipe, steps, ranks
         self.folder, self.data = RunFolder(folder), _fingerprint(samples)
@@ -131,7 +137,9 @@ class Run:
         self.seconds, self.sums = 0.0, defaultdict[str, float](float)
         self.history: list[dict[str, float]] = []
         state = ranks.share(self.folder.load(recipe, self._STATE) if ranks.is_first else None)
-        self.learner = Learner(recipe, steps, ranks, weights if state is None else None)
+        if state is None and quantisation is not None and weights is None:
+            raise UsageError("--quantise fine-tunes weights that are trained already: give their file with --weights")
+        self.learner = Learner(recipe, steps, ranks, weights if state is None else None, quantisation)
         if state is not None:
             self._resume(state)
         elif self.learner.loaded is not None:
@@ -143,6 +151,8 @@ class Run:
                 f"{self.folder.path} was begun with other training samples: give another -o, and --weights to start "
                 "from this run's"
             )
+        # Runs that were begun before there was a quantisation have none.
+        _require_quantisation(state["learner"].get("quantisation"), self.learner.quantisation, self.folder.path)
         self.learner.load_state_dict(state["learner"])
         self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
         self.seconds, self.sums = state["seconds"], defaultdict(float, state["sums"])
@@ -170,7 +180,7 @@ class Run:
     def test(self, validation: PoseData) -> None:
         """Test the network, note the score, and save: as the best, if it is."""
         recipe, before = self.recipe, [row["score"] for row in self.history if "score" in row]
-        predictor = torch_predictor(self.learner.result)
+        predictor = torch_predictor(self.learner.tested)
         scores = score(predictor, validation, get_skeleton(recipe.skeleton), recipe.input_size)
         tqdm.write(f"epoch {self.epoch}: {scores.headline}")
         self.history[-1]["score"] = scores.value
@@ -226,6 +236,16 @@ def _load(recipe: Recipe, data: str, split: str, ranks: Ranks) -> PoseData:
     return loaded
 
 
+def _require_quantisation(begun: str | None, now: Quantisation | None, folder: Path) -> None:
+    """Refuse to go on with a run in another arithmetic; ``begun`` is the digest of the run's quantisation."""
+    if begun == (now and now.digest):
+        return
+    if begun is None:
+        raise UsageError(f"{folder} was begun without --quantise: leave it out, or give another -o")
+    how = "with --quantise BUNDLE" if now is None else "with another calibration"
+    raise UsageError(f"{folder} was begun {how}: give the bundle that it was begun with, or another -o")
+
+
 def _fingerprint(samples: list[PoseSample]) -> str:
     """Tells other samples from these: pictures' names, joints and boxes in their order."""
     content = hashlib.sha256()
@@ -240,7 +260,7 @@ def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list
     """The rest of an epoch, from the batch at which the run is."""
     saved = time.perf_counter()
     sampler.epoch, sampler.start = run.epoch, run.batch
-    run.learner.network.train()
+    run.learner.parallel.train()
     title = f"epoch {run.epoch + 1}/{run.recipe.epochs}"
     with tqdm(total=run.steps, initial=run.batch, desc=title, unit="batch", disable=not run.ranks.is_first) as progress:
         began = time.perf_counter()

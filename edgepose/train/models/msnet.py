@@ -54,7 +54,7 @@ class MultiscaleBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.relu(self.bn1(self.conv1(x))).chunk(self.groups, dim=1)
         scaled = [self.scales[0](parts[0])]
-        for scale, part in zip(self.scales[1:], parts[1:], strict=True):
-            scaled.append(scale(part + scaled[-1] if self.chained else part))
+        for i, scale in enumerate(self.scales[1:], 1):  # not over the parts, whose number a trace does not know
+            scaled.append(scale(parts[i] + scaled[-1] if self.chained else parts[i]))
         y = self.attention(self.bn3(self.conv3(torch.cat(scaled, dim=1))))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))

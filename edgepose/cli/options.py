@@ -1,267 +1,310 @@
-"""The ``edgepose`` command: parses, and calls one function per command.
-
-Exit codes: 0 done; 1 a check failed; 2 wrong usage or input, said in one line on stderr.
-"""
+"""The options of each command, with their units and defaults."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__
-from .bundle import PRECISIONS
-from .calib.crops import DEFAULT_LIMIT
-from .calib.histogram import METHODS
-from .errors import CheckError, UsageError
-from .skeletons import SKELETONS
-from .train.recipes import RECIPES, Recipe
+from ..bundle import PRECISIONS
+from ..calib.crops import DEFAULT_LIMIT
+from ..calib.histogram import METHODS
+from ..skeletons import SKELETONS
+from ..train.recipes import RECIPES
+from . import commands as run
 
-if TYPE_CHECKING:
-    from .train.quantise import Quantisation
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    try:
-        arguments.call(arguments)
-    except CheckError as error:
-        return _say(error, 1, arguments.debug)
-    except UsageError as error:
-        return _say(error, 2, arguments.debug)
-    except KeyboardInterrupt:
-        print("edgepose: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        _close_stdout()
-    return 0
+Commands = argparse._SubParsersAction
+_BACKENDS = "tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
+_BACKEND_HELP = f"default: the first of {_BACKENDS} that can run here"
+_PRECISIONS = ", ".join(PRECISIONS)
+_PRECISION_HELP = f"one of {_PRECISIONS} (default: auto, which is mixed, else the most exact that the bundle has)"
+_PRECISIONS_HELP = f"all that the bundle has and a backend can run (default: all), or some of {_PRECISIONS}"
+DEBUG = "show the traceback of an error"
+_DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: coco, crowdpose, lsp, mpii)"
 
 
-def _show(figures: object) -> None:
-    """Print, before files are written: one that cannot be loses no figures, and a reader that leaves loses no file."""
-    try:
-        print(figures, flush=True)
-    except BrokenPipeError:
-        _close_stdout()
-
-
-def _close_stdout() -> None:
-    """The reader, such as ``head``, has seen enough; Python would complain again at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(error: Exception, code: int, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"edgepose: {error}", file=sys.stderr)
-    return code
-
-
-def _train(a: argparse.Namespace) -> None:
-    _need_torch("train", "tqdm")
-    from .train.recipes import get_recipe
-    from .train.trainer import check_samples, train
-
-    recipe = get_recipe(a.recipe, dict(a.set))
-    if a.check:
-        check_samples(recipe, a.data, a.check)
-        print(f"samples and targets: {a.check}")
-        return
-    if a.output is None:
-        raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to look at the samples)")
-    weights = train(
-        recipe,
-        a.data,
-        a.output,
-        weights=a.weights,
-        quantisation=None if a.quantise is None else _quantisation(a.quantise, recipe, a.weights),
-        device=a.device,
-        workers=a.workers,
-        eval_every=a.eval_every,
+def add_train(commands: Commands) -> None:
+    p = commands.add_parser(
+        "train",
+        help="train a network, or go on with a run that was stopped",
+        description="Train a network, or go on with a run that was stopped. Several processes: "
+        "torchrun --nproc-per-node N -m edgepose train ...",
     )
-    print(f"weights: {weights}")
-
-
-def _quantisation(bundle: Path, recipe: Recipe, weights: Path | None) -> Quantisation:
-    from .calib.fine_tuning import read_quantisation
-    from .train.learner import model_spec
-
-    return read_quantisation(bundle, model_spec(recipe), weights)
-
-
-def _eval(a: argparse.Namespace) -> None:
-    if a.target.is_file():  # a checkpoint; a bundle runs on any backend
-        _need_torch("train", "tqdm")
-    from .evaluate import check_outputs, evaluate
-
-    check_outputs(a.worst, a.json, a.results)  # before hours of work
-    accuracy = evaluate(
-        a.target,
-        a.data,
-        boxes=a.boxes,
-        flip=a.flip,
-        decode=a.decode,
-        backend=a.backend,
-        precision=a.precision,
-        shared_joints=a.shared_joints,
+    p.add_argument("recipe", metavar="RECIPE", help=f"name of a set-up: {', '.join(RECIPES)}")
+    p.add_argument("--data", required=True, help=_DATA)
+    p.add_argument("-o", "--output", type=Path, metavar="RUN", help="folder of the run")
+    p.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field"
     )
-    _show(accuracy.table())
-    if a.json:
-        accuracy.save(a.json)
-    if a.worst:
-        accuracy.draw_worst(a.worst)
-    if a.results:
-        accuracy.save_results(a.results)
-
-
-def _export(a: argparse.Namespace) -> None:
-    _need_torch("export")
-    from .export.bundle import export
-
-    bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
-    print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
-
-
-def _calibrate(a: argparse.Namespace) -> None:
-    from .bundle import open_bundle
-    from .calib.calibrate import SearchOptions, calibrate
-    from .calib.crops import crops_from_data, crops_from_images
-    from .calib.plots import write_plots
-
-    bundle = open_bundle(a.bundle)
-    size, padding = bundle.manifest.input_size, bundle.manifest.crop_padding
-    search = None if a.max_drop is None else SearchOptions(a.max_drop, a.backend, a.time_limit)
-    if (a.images is None) == (a.data is None):
-        raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
-    if a.data is not None:
-        crops = crops_from_data(a.data, size, limit=a.crops, padding=padding, skeleton=bundle.manifest.skeleton)
-    else:
-        crops = crops_from_images(a.images, a.detector, size, limit=a.crops, padding=padding)
-    report = calibrate(bundle, crops, a.method, calibration=a.calibration, search=search)
-    _show(report)
-    for plot in write_plots(report):
-        print(f"plot: {plot}")
-
-
-def _build(a: argparse.Namespace) -> None:
-    from .bundle import ENGINES, open_bundle
-    from .export.build_options import BuildOptions
-    from .export.engine import build_engine
-    from .export.matrix import build_matrix, plan_matrix
-
-    if a.target is None and not a.all:
-        raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
-    options = BuildOptions(
-        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
+    p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint to start from: .safetensors or .pth")
+    p.add_argument(
+        "--quantise",
+        type=Path,
+        metavar="BUNDLE",
+        help="fine-tune --weights for INT8: round what the calibrated BUNDLE's INT8 graph rounds, and freeze the batch "
+        "norms; then export the weights and calibrate again",
     )
-    bundle = open_bundle(a.bundle)
-    pairs = plan_matrix(bundle, a.target, a.precision or (None if a.all else ("fp32",)), options)
-    if len(pairs) > 1 or a.all:
-        matrix = build_matrix(bundle, pairs, options, say=_show)
-        _show(matrix)
-        matrix.require_built()
-        return
-    record = build_engine(bundle, *pairs[0], options)
-    print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
-
-
-def _verify(a: argparse.Namespace) -> None:
-    from .bundle import open_bundle
-    from .verify import verify
-
-    bundle = open_bundle(a.bundle)
-    report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=a.max_drop)
-    folder = a.report or bundle.reports
-    _show(report)
-    report.write(folder)
-    print(f"report: {folder / 'verify.html'}")
-    report.require_passed()
-
-
-def _bench(a: argparse.Namespace) -> None:
-    from .bench import bench
-    from .bench_pipeline import bench_pipeline
-    from .bundle import open_bundle
-
-    bundle = open_bundle(a.bundle)
-    if a.source is None:
-        figures = bench(bundle, a.backend, a.batch, precisions=a.precision)
-        _show(figures)
-        figures.write(a.json or bundle.reports / "bench.json")
-        return
-    for what, names in (("backend", a.backend), ("precision", a.precision)):
-        if len(names) > 1:
-            raise UsageError(f"bench --source measures one {what}, got {', '.join(names)}")
-    backend, precision = ("auto" if names == ("all",) else names[0] for names in (a.backend, a.precision))
-    frames = bench_pipeline(bundle, a.source, a.detector, backend, a.frames, precision)
-    _show(frames)
-    frames.write(a.json or bundle.reports / "bench-pipeline.json")
-
-
-def _prove(a: argparse.Namespace) -> None:
-    from .bundle import open_bundle
-    from .export.build_options import BuildOptions
-    from .prove import prove
-
-    options = BuildOptions(
-        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
+    p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    p.add_argument("--workers", type=_count, default=1, help="processes that make batches (default: 1)")
+    p.add_argument(
+        "--eval-every",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="epochs between tests on the val split (default: 2)",
     )
-    proof = prove(open_bundle(a.bundle), a.target, a.precision, options, data=a.data, folder=a.output, say=_show)
-    _show(proof)
-    print(f"page: {proof.page}\nrecord: {proof.record}")
-    proof.require_passed()
+    p.add_argument("--check", type=Path, metavar="FILE", help="draw 16 augmented samples with their targets, and stop")
+    p.set_defaults(call=run.train_network)
 
 
-def _run(a: argparse.Namespace) -> None:
-    from .runtime.run import run
-
-    summary = run(
-        a.bundle,
-        a.source,
-        detector=a.detector,
-        backend=a.backend,
-        save_video=a.save_video,
-        save_json=a.save_json,
-        save_coco=a.save_coco,
-        limit=a.limit,
-        precision=a.precision,
-        self_check=not a.no_self_check,
+def add_eval(commands: Commands) -> None:
+    p = commands.add_parser("eval", help="accuracy on labelled images")
+    p.add_argument("target", type=Path, metavar="BUNDLE|CHECKPOINT")
+    p.add_argument("--data", required=True, help=_DATA)
+    p.add_argument(
+        "--boxes",
+        default="gt",
+        metavar="gt|FILE",
+        help="persons' boxes: the labelled ones (default), or a detector's results in COCO's JSON form",
     )
-    print(summary)
+    p.add_argument("--flip", action="store_true", help="average with the mirrored crops")
+    p.add_argument(
+        "--decode",
+        choices=("quarter", "dark"),
+        default="quarter",
+        help="maximum moved a quarter pixel (default), or distribution-aware",
+    )
+    p.add_argument(
+        "--shared-joints", action="store_true", help="score only the joints that the network and the data both name"
+    )
+    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
+    p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
+    p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
+    p.add_argument("--results", type=Path, metavar="OUT", help="write the keypoints as COCO results")
+    p.add_argument("--worst", type=Path, metavar="OUT", help="draw the 25 worst crops into this picture")
+    p.set_defaults(call=run.evaluate_target)
 
 
-def _demo(a: argparse.Namespace) -> None:
-    from .demo import demo
-
-    demo(a.output, source=a.source, say=print)
-
-
-def _doctor(_: argparse.Namespace) -> None:
-    from .doctor import doctor
-
-    print(doctor())
-
-
-def _plugins_build(a: argparse.Namespace) -> None:
-    from .plugins.library import build_library
-
-    print(f"plugin library: {build_library(a.output, a.tensorrt, a.arch)}")
+def add_export(commands: Commands) -> None:
+    p = commands.add_parser("export", help="checkpoint to bundle: portable graph, goldens, manifest")
+    p.add_argument("model", nargs="?", metavar="MODEL", help="network name; may be left out if the checkpoint knows")
+    p.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth (default: untrained, seed 0)")
+    p.add_argument("--skeleton", help=f"{', '.join(SKELETONS)} (default: the checkpoint's, or coco17)")
+    p.add_argument(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="crop height and width in pixels (default: the checkpoint's, or 256x192)",
+    )
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
+    p.set_defaults(call=run.export_bundle)
 
 
-def _need_torch(extra: str, *others: str) -> None:
-    """The training stage imports torch and others at the top of its modules; say what is missing before that."""
-    from importlib.util import find_spec
+def add_calibrate(commands: Commands) -> None:
+    p = commands.add_parser(
+        "calibrate",
+        help="make the FP16, BF16 and INT8 graphs of a bundle, and find the fastest mix",
+        description="Make the FP16, BF16, INT8 and INT8+FP16 graphs of a bundle, with ranges from real crops. Two "
+        "thirds of the crops set the ranges, the rest judge. With --max-drop also look for the fastest mix.",
+    )
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures of persons")
+    p.add_argument(
+        "--data",
+        help=f"or the training split of a data set, whose labels judge if they are of the bundle's joints: {_DATA}",
+    )
+    p.add_argument(
+        "--detector",
+        default="person_lite",
+        metavar="D",
+        help="with --images: YOLOX ONNX file, person_lite (default, weak), or none: each picture is one person",
+    )
+    p.add_argument(
+        "--crops", type=_positive, default=DEFAULT_LIMIT, metavar="N", help="crops at most (default: %(default)s)"
+    )
+    p.add_argument("--method", choices=METHODS, default=METHODS[0], help="how a range is chosen (default: %(default)s)")
+    p.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="take the ranges of this calibration.json, collect none"
+    )
+    p.add_argument(
+        "--max-drop", type=float, metavar="AP", help="look for the fastest mix that loses at most this many points"
+    )
+    p.add_argument(
+        "--backend",
+        default="openvino",
+        help="with --max-drop: what is measured (default: openvino); tensorrt and tensorrt-rtx build each candidate",
+    )
+    p.add_argument(
+        "--time-limit",
+        type=float,
+        default=30.0,
+        metavar="MIN",
+        help="with --max-drop: minutes of measuring (default: 30); run the command again to go on",
+    )
+    p.set_defaults(call=run.calibrate_bundle)
 
-    from .errors import missing_extra
 
-    for module in ("torch", "safetensors", *others):
-        if find_spec(module) is None:
-            raise missing_extra(module, extra)
+def add_build(commands: Commands) -> None:
+    p = commands.add_parser(
+        "build",
+        help="build engines into a bundle",
+        description="Build engines into a bundle: one, or every combination of the targets and precisions named. The "
+        "builder's log of each is in BUNDLE/reports/.",
+    )
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--target", type=_names, metavar="T[,T]", help="tensorrt, tensorrt-rtx, or both with a comma")
+    p.add_argument(
+        "--precision",
+        type=_names,
+        metavar="P[,P]",
+        help=f"of {', '.join(PRECISIONS)} (default: fp32); edgepose calibrate makes the graphs of the others",
+    )
+    p.add_argument(
+        "--all",
+        action="store_true",
+        help="every precision the bundle has a graph of, on every target that can build here; --target and --precision "
+        "narrow it",
+    )
+    _add_build_options(p)
+    p.set_defaults(call=run.build_engines)
+
+
+def _add_build_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--batch",
+        type=_profile,
+        metavar="MIN,TYPICAL,MAX",
+        help="crops a call (default: 1,8,32; 1,1,4 with --low-memory)",
+    )
+    p.add_argument(
+        "--workspace",
+        type=_positive,
+        metavar="MB",
+        help="most memory a layer may use for itself, MB of 10^6 bytes (default: the GPU's; 256 with --low-memory)",
+    )
+    p.add_argument(
+        "--low-memory",
+        action="store_true",
+        help="for boards of 4 GB: smaller batches and workspace, optimisation level 1, no auxiliary streams",
+    )
+    p.add_argument(
+        "--hardware-compatible",
+        action="store_true",
+        help="for other GPUs, too; tensorrt: Ampere and later, slower, not on Jetson; tensorrt-rtx: all SMs it targets "
+        "by default, as without a GPU",
+    )
+    p.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="tensorrt: later versions can run the engine, slower (tensorrt-rtx has no such engines)",
+    )
+    p.add_argument(
+        "--no-plugin", action="store_true", help="tensorrt: run dynamic convolutions as standard ops, not in the plugin"
+    )
+
+
+def add_verify(commands: Commands) -> None:
+    p = commands.add_parser("verify", help="replay the goldens; exit 0 only if every check passed")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
+    p.add_argument("--precision", type=_names, default=("all",), help=_PRECISIONS_HELP)
+    p.add_argument("--data", help=f"also compare the accuracy of each with FP32's, on {_DATA}")
+    p.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="with --data: points of AP, PCKh or PCK that each may lose against FP32 (default: 0.5)",
+    )
+    p.add_argument("--report", type=Path, metavar="DIR", help="folder for the report (default: BUNDLE/reports)")
+    p.set_defaults(call=run.verify_bundle)
+
+
+def add_bench(commands: Commands) -> None:
+    p = commands.add_parser("bench", help="measure latency, throughput, load time and memory")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
+    p.add_argument(
+        "--precision", type=_names, default=("all",), help=f"{_PRECISIONS_HELP}; with --source one (default: auto)"
+    )
+    p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
+    p.add_argument("--source", metavar="S", help="measure the whole pipeline on this source, stage by stage, instead")
+    p.add_argument("--detector", default="none", metavar="D", help="with --source: as for run (default: none)")
+    p.add_argument(
+        "--frames", type=int, default=100, metavar="N", help="with --source: frames to measure (default: 100)"
+    )
+    p.add_argument(
+        "--json", type=Path, metavar="OUT", help="default: bench.json (with a plot) or bench-pipeline.json in reports/"
+    )
+    p.set_defaults(call=run.bench_bundle)
+
+
+def add_prove(commands: Commands) -> None:
+    p = commands.add_parser(
+        "prove",
+        help="build, verify and measure on this device, and write it all down in one page",
+        description="Build the engines of a bundle on this device, verify each against FP32 PyTorch, and measure it. A "
+        "step that fails is written down, and the others go on; exit 0 only if every step passed. The page (HTML) and "
+        "the record (JSON) hold the device, its power and clocks, versions, figures and hashes, and no path of yours: "
+        "both can be handed on. Each --batch is measured; the other options of a build count for engines only.",
+    )
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help="it gets the engines")
+    p.add_argument(
+        "--target",
+        type=_names,
+        required=True,
+        metavar="T[,T]",
+        help="some of tensorrt, tensorrt-rtx, and onnxruntime, openvino, which run the graphs as they are",
+    )
+    p.add_argument("--precision", type=_names, default=("all",), metavar="P[,P]", help=_PRECISIONS_HELP)
+    p.add_argument("--data", help=f"also compare the accuracy of each with FP32's (0.5 points less pass), on {_DATA}")
+    p.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for proof-TARGETS-TIME.html and .json (default: BUNDLE/reports)",
+    )
+    _add_build_options(p)
+    p.set_defaults(call=run.prove_bundle)
+
+
+def add_run(commands: Commands) -> None:
+    p = commands.add_parser("run", help="find poses in a source and write them to files")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--source", required=True, metavar="S", help="file, folder, glob, camera index or rtsp:// address")
+    p.add_argument(
+        "--detector",
+        default="none",
+        metavar="D",
+        help="YOLOX ONNX file, person_lite (shipped, weak), or none: follow one person (default: none)",
+    )
+    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
+    p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
+    p.add_argument(
+        "--no-self-check",
+        action="store_true",
+        help="do not replay golden crops where this was not done on this machine yet",
+    )
+    p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
+    p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
+    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
+    p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
+    p.set_defaults(call=run.run_source)
+
+
+def add_others(commands: Commands) -> None:
+    p = commands.add_parser("demo", help="the main job with the shipped model")
+    p.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
+    p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from a photo)")
+    p.set_defaults(call=run.run_demo)
+    p = commands.add_parser("plugins", help="the TensorRT plugin of DITN's dynamic convolution")
+    p.add_argument("action", choices=("build",), metavar="build", help="compile the library with CMake and nvcc")
+    p.add_argument("--tensorrt", type=Path, metavar="DIR", help="folder with include/ (default: the system's headers)")
+    p.add_argument("--arch", metavar="LIST", help="SMs such as 87,90 (default: all that are listed and nvcc knows)")
+    p.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: where edgepose looks for it")
+    p.set_defaults(call=run.build_plugins)
+    p = commands.add_parser("doctor", help="what is installed, what can run, what to install")
+    p.set_defaults(call=run.examine_machine)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -309,330 +352,16 @@ def _assignment(text: str) -> tuple[str, str]:
     return key, value
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage is a ``--help`` away."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
-    parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
-    parser.add_argument("--debug", action="store_true", help=_DEBUG)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (
-        _add_train,
-        _add_eval,
-        _add_export,
-        _add_calibrate,
-        _add_build,
-        _add_verify,
-        _add_bench,
-        _add_prove,
-        _add_run,
-        _add_others,
-    ):
-        add(commands)
-    for command in commands.choices.values():  # accepted after the command as well; SUPPRESS keeps what came before
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG)
-    return parser
-
-
-_Commands = argparse._SubParsersAction
-_BACKENDS = "tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
-_BACKEND_HELP = f"default: the first of {_BACKENDS} that can run here"
-_PRECISIONS = ", ".join(PRECISIONS)
-_PRECISION_HELP = f"one of {_PRECISIONS} (default: auto, which is mixed, else the most exact that the bundle has)"
-_PRECISIONS_HELP = f"all that the bundle has and a backend can run (default: all), or some of {_PRECISIONS}"
-_DEBUG = "show the traceback of an error"
-_DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: coco, crowdpose, lsp, mpii)"
-
-
-def _add_train(commands: _Commands) -> None:
-    p = commands.add_parser(
-        "train",
-        help="train a network, or go on with a run that was stopped",
-        description="Train a network, or go on with a run that was stopped. Several processes: "
-        "torchrun --nproc-per-node N -m edgepose train ...",
-    )
-    p.add_argument("recipe", metavar="RECIPE", help=f"name of a set-up: {', '.join(RECIPES)}")
-    p.add_argument("--data", required=True, help=_DATA)
-    p.add_argument("-o", "--output", type=Path, metavar="RUN", help="folder of the run")
-    p.add_argument(
-        "--set", type=_assignment, action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field"
-    )
-    p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint to start from: .safetensors or .pth")
-    p.add_argument(
-        "--quantise",
-        type=Path,
-        metavar="BUNDLE",
-        help="fine-tune --weights for INT8: round what the calibrated BUNDLE's INT8 graph rounds, and freeze the batch "
-        "norms; then export the weights and calibrate again",
-    )
-    p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    p.add_argument("--workers", type=_count, default=1, help="processes that make batches (default: 1)")
-    p.add_argument(
-        "--eval-every",
-        type=_positive,
-        default=2,
-        metavar="N",
-        help="epochs between tests on the val split (default: 2)",
-    )
-    p.add_argument("--check", type=Path, metavar="FILE", help="draw 16 augmented samples with their targets, and stop")
-    p.set_defaults(call=_train)
-
-
-def _add_eval(commands: _Commands) -> None:
-    p = commands.add_parser("eval", help="accuracy on labelled images")
-    p.add_argument("target", type=Path, metavar="BUNDLE|CHECKPOINT")
-    p.add_argument("--data", required=True, help=_DATA)
-    p.add_argument(
-        "--boxes",
-        default="gt",
-        metavar="gt|FILE",
-        help="persons' boxes: the labelled ones (default), or a detector's results in COCO's JSON form",
-    )
-    p.add_argument("--flip", action="store_true", help="average with the mirrored crops")
-    p.add_argument(
-        "--decode",
-        choices=("quarter", "dark"),
-        default="quarter",
-        help="maximum moved a quarter pixel (default), or distribution-aware",
-    )
-    p.add_argument(
-        "--shared-joints", action="store_true", help="score only the joints that the network and the data both name"
-    )
-    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
-    p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
-    p.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file, too")
-    p.add_argument("--results", type=Path, metavar="OUT", help="write the keypoints as COCO results")
-    p.add_argument("--worst", type=Path, metavar="OUT", help="draw the 25 worst crops into this picture")
-    p.set_defaults(call=_eval)
-
-
-def _add_export(commands: _Commands) -> None:
-    p = commands.add_parser("export", help="checkpoint to bundle: portable graph, goldens, manifest")
-    p.add_argument("model", nargs="?", metavar="MODEL", help="network name; may be left out if the checkpoint knows")
-    p.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth (default: untrained, seed 0)")
-    p.add_argument("--skeleton", help=f"{', '.join(SKELETONS)} (default: the checkpoint's, or coco17)")
-    p.add_argument(
-        "--size",
-        type=_size,
-        metavar="HxW",
-        help="crop height and width in pixels (default: the checkpoint's, or 256x192)",
-    )
-    p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
-    p.set_defaults(call=_export)
-
-
-def _add_calibrate(commands: _Commands) -> None:
-    p = commands.add_parser(
-        "calibrate",
-        help="make the FP16, BF16 and INT8 graphs of a bundle, and find the fastest mix",
-        description="Make the FP16, BF16, INT8 and INT8+FP16 graphs of a bundle, with ranges from real crops. Two "
-        "thirds of the crops set the ranges, the rest judge. With --max-drop also look for the fastest mix.",
-    )
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
-    p.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures of persons")
-    p.add_argument(
-        "--data",
-        help=f"or the training split of a data set, whose labels judge if they are of the bundle's joints: {_DATA}",
-    )
-    p.add_argument(
-        "--detector",
-        default="person_lite",
-        metavar="D",
-        help="with --images: YOLOX ONNX file, person_lite (default, weak), or none: each picture is one person",
-    )
-    p.add_argument(
-        "--crops", type=_positive, default=DEFAULT_LIMIT, metavar="N", help="crops at most (default: %(default)s)"
-    )
-    p.add_argument("--method", choices=METHODS, default=METHODS[0], help="how a range is chosen (default: %(default)s)")
-    p.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="take the ranges of this calibration.json, collect none"
-    )
-    p.add_argument(
-        "--max-drop", type=float, metavar="AP", help="look for the fastest mix that loses at most this many points"
-    )
-    p.add_argument(
-        "--backend",
-        default="openvino",
-        help="with --max-drop: what is measured (default: openvino); tensorrt and tensorrt-rtx build each candidate",
-    )
-    p.add_argument(
-        "--time-limit",
-        type=float,
-        default=30.0,
-        metavar="MIN",
-        help="with --max-drop: minutes of measuring (default: 30); run the command again to go on",
-    )
-    p.set_defaults(call=_calibrate)
-
-
-def _add_build(commands: _Commands) -> None:
-    p = commands.add_parser(
-        "build",
-        help="build engines into a bundle",
-        description="Build engines into a bundle: one, or every combination of the targets and precisions named. The "
-        "builder's log of each is in BUNDLE/reports/.",
-    )
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
-    p.add_argument("--target", type=_names, metavar="T[,T]", help="tensorrt, tensorrt-rtx, or both with a comma")
-    p.add_argument(
-        "--precision",
-        type=_names,
-        metavar="P[,P]",
-        help=f"of {', '.join(PRECISIONS)} (default: fp32); edgepose calibrate makes the graphs of the others",
-    )
-    p.add_argument(
-        "--all",
-        action="store_true",
-        help="every precision the bundle has a graph of, on every target that can build here; --target and --precision "
-        "narrow it",
-    )
-    _add_build_options(p)
-    p.set_defaults(call=_build)
-
-
-def _add_build_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--batch",
-        type=_profile,
-        metavar="MIN,TYPICAL,MAX",
-        help="crops a call (default: 1,8,32; 1,1,4 with --low-memory)",
-    )
-    p.add_argument(
-        "--workspace",
-        type=_positive,
-        metavar="MB",
-        help="most memory a layer may use for itself, MB of 10^6 bytes (default: the GPU's; 256 with --low-memory)",
-    )
-    p.add_argument(
-        "--low-memory",
-        action="store_true",
-        help="for boards of 4 GB: smaller batches and workspace, optimisation level 1, no auxiliary streams",
-    )
-    p.add_argument(
-        "--hardware-compatible",
-        action="store_true",
-        help="for other GPUs, too; tensorrt: Ampere and later, slower, not on Jetson; tensorrt-rtx: all SMs it targets "
-        "by default, as without a GPU",
-    )
-    p.add_argument(
-        "--version-compatible",
-        action="store_true",
-        help="tensorrt: later versions can run the engine, slower (tensorrt-rtx has no such engines)",
-    )
-    p.add_argument(
-        "--no-plugin", action="store_true", help="tensorrt: run dynamic convolutions as standard ops, not in the plugin"
-    )
-
-
-def _add_verify(commands: _Commands) -> None:
-    p = commands.add_parser("verify", help="replay the goldens; exit 0 only if every check passed")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
-    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
-    p.add_argument("--precision", type=_names, default=("all",), help=_PRECISIONS_HELP)
-    p.add_argument("--data", help=f"also compare the accuracy of each with FP32's, on {_DATA}")
-    p.add_argument(
-        "--max-drop",
-        type=float,
-        default=0.5,
-        metavar="POINTS",
-        help="with --data: points of AP, PCKh or PCK that each may lose against FP32 (default: 0.5)",
-    )
-    p.add_argument("--report", type=Path, metavar="DIR", help="folder for the report (default: BUNDLE/reports)")
-    p.set_defaults(call=_verify)
-
-
-def _add_bench(commands: _Commands) -> None:
-    p = commands.add_parser("bench", help="measure latency, throughput, load time and memory")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
-    p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
-    p.add_argument(
-        "--precision", type=_names, default=("all",), help=f"{_PRECISIONS_HELP}; with --source one (default: auto)"
-    )
-    p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
-    p.add_argument("--source", metavar="S", help="measure the whole pipeline on this source, stage by stage, instead")
-    p.add_argument("--detector", default="none", metavar="D", help="with --source: as for run (default: none)")
-    p.add_argument(
-        "--frames", type=int, default=100, metavar="N", help="with --source: frames to measure (default: 100)"
-    )
-    p.add_argument(
-        "--json", type=Path, metavar="OUT", help="default: bench.json (with a plot) or bench-pipeline.json in reports/"
-    )
-    p.set_defaults(call=_bench)
-
-
-def _add_prove(commands: _Commands) -> None:
-    p = commands.add_parser(
-        "prove",
-        help="build, verify and measure on this device, and write it all down in one page",
-        description="Build the engines of a bundle on this device, verify each against FP32 PyTorch, and measure it. A "
-        "step that fails is written down, and the others go on; exit 0 only if every step passed. The page (HTML) and "
-        "the record (JSON) hold the device, its power and clocks, versions, figures and hashes, and no path of yours: "
-        "both can be handed on. Each --batch is measured; the other options of a build count for engines only.",
-    )
-    p.add_argument("bundle", type=Path, metavar="BUNDLE", help="it gets the engines")
-    p.add_argument(
-        "--target",
-        type=_names,
-        required=True,
-        metavar="T[,T]",
-        help="some of tensorrt, tensorrt-rtx, and onnxruntime, openvino, which run the graphs as they are",
-    )
-    p.add_argument("--precision", type=_names, default=("all",), metavar="P[,P]", help=_PRECISIONS_HELP)
-    p.add_argument("--data", help=f"also compare the accuracy of each with FP32's (0.5 points less pass), on {_DATA}")
-    p.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for proof-TARGETS-TIME.html and .json (default: BUNDLE/reports)",
-    )
-    _add_build_options(p)
-    p.set_defaults(call=_prove)
-
-
-def _add_run(commands: _Commands) -> None:
-    p = commands.add_parser("run", help="find poses in a source and write them to files")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
-    p.add_argument("--source", required=True, metavar="S", help="file, folder, glob, camera index or rtsp:// address")
-    p.add_argument(
-        "--detector",
-        default="none",
-        metavar="D",
-        help="YOLOX ONNX file, person_lite (shipped, weak), or none: follow one person (default: none)",
-    )
-    p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
-    p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
-    p.add_argument(
-        "--no-self-check",
-        action="store_true",
-        help="do not replay golden crops where this was not done on this machine yet",
-    )
-    p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
-    p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
-    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
-    p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
-    p.set_defaults(call=_run)
-
-
-def _add_others(commands: _Commands) -> None:
-    p = commands.add_parser("demo", help="the main job with the shipped model")
-    p.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
-    p.add_argument("--source", metavar="S", help="file, folder or camera index (default: a clip made from a photo)")
-    p.set_defaults(call=_demo)
-    p = commands.add_parser("plugins", help="the TensorRT plugin of DITN's dynamic convolution")
-    p.add_argument("action", choices=("build",), metavar="build", help="compile the library with CMake and nvcc")
-    p.add_argument("--tensorrt", type=Path, metavar="DIR", help="folder with include/ (default: the system's headers)")
-    p.add_argument("--arch", metavar="LIST", help="SMs such as 87,90 (default: all that are listed and nvcc knows)")
-    p.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: where edgepose looks for it")
-    p.set_defaults(call=_plugins_build)
-    p = commands.add_parser("doctor", help="what is installed, what can run, what to install")
-    p.set_defaults(call=_doctor)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+#: What adds each command, in the order of ``--help``.
+COMMANDS = (
+    add_train,
+    add_eval,
+    add_export,
+    add_calibrate,
+    add_build,
+    add_verify,
+    add_bench,
+    add_prove,
+    add_run,
+    add_others,
+)

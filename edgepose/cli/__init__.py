@@ -1,0 +1,60 @@
+"""The ``edgepose`` command: parses, and calls one function per command.
+
+Exit codes: 0 done; 1 a check failed; 2 wrong usage or input, said in one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import CheckError, UsageError
+from .commands import close_stdout
+from .options import COMMANDS, DEBUG
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.call(arguments)
+    except CheckError as error:
+        return _say(error, 1, arguments.debug)
+    except UsageError as error:
+        return _say(error, 2, arguments.debug)
+    except KeyboardInterrupt:
+        print("edgepose: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        close_stdout()
+    return 0
+
+
+def _say(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"edgepose: {error}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is a ``--help`` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
+    parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    for command in commands.choices.values():  # accepted after the command as well; SUPPRESS keeps what came before
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG)
+    return parser

@@ -1,0 +1,230 @@
+"""What each command does with its parsed options: call one function of the package, and print what it gives."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..train.quantise import Quantisation
+    from ..train.recipes import Recipe
+
+
+def train_network(a: argparse.Namespace) -> None:
+    _need_torch("train", "tqdm")
+    from ..train.recipes import get_recipe
+    from ..train.trainer import check_samples, train
+
+    recipe = get_recipe(a.recipe, dict(a.set))
+    if a.check:
+        check_samples(recipe, a.data, a.check)
+        print(f"samples and targets: {a.check}")
+        return
+    if a.output is None:
+        raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to look at the samples)")
+    weights = train(
+        recipe,
+        a.data,
+        a.output,
+        weights=a.weights,
+        quantisation=None if a.quantise is None else _quantisation(a.quantise, recipe, a.weights),
+        device=a.device,
+        workers=a.workers,
+        eval_every=a.eval_every,
+    )
+    print(f"weights: {weights}")
+
+
+def _quantisation(bundle: Path, recipe: Recipe, weights: Path | None) -> Quantisation:
+    from ..calib.fine_tuning import read_quantisation
+    from ..train.learner import model_spec
+
+    return read_quantisation(bundle, model_spec(recipe), weights)
+
+
+def evaluate_target(a: argparse.Namespace) -> None:
+    if a.target.is_file():  # a checkpoint; a bundle runs on any backend
+        _need_torch("train", "tqdm")
+    from ..evaluate import check_outputs, evaluate
+
+    check_outputs(a.worst, a.json, a.results)  # before hours of work
+    accuracy = evaluate(
+        a.target,
+        a.data,
+        boxes=a.boxes,
+        flip=a.flip,
+        decode=a.decode,
+        backend=a.backend,
+        precision=a.precision,
+        shared_joints=a.shared_joints,
+    )
+    show(accuracy.table())
+    if a.json:
+        accuracy.save(a.json)
+    if a.worst:
+        accuracy.draw_worst(a.worst)
+    if a.results:
+        accuracy.save_results(a.results)
+
+
+def export_bundle(a: argparse.Namespace) -> None:
+    _need_torch("export")
+    from ..export.bundle import export
+
+    bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
+    print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
+
+
+def calibrate_bundle(a: argparse.Namespace) -> None:
+    from ..bundle import open_bundle
+    from ..calib.calibrate import SearchOptions, calibrate
+    from ..calib.crops import crops_from_data, crops_from_images
+    from ..calib.plots import write_plots
+
+    bundle = open_bundle(a.bundle)
+    size, padding = bundle.manifest.input_size, bundle.manifest.crop_padding
+    search = None if a.max_drop is None else SearchOptions(a.max_drop, a.backend, a.time_limit)
+    if (a.images is None) == (a.data is None):
+        raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
+    if a.data is not None:
+        crops = crops_from_data(a.data, size, limit=a.crops, padding=padding, skeleton=bundle.manifest.skeleton)
+    else:
+        crops = crops_from_images(a.images, a.detector, size, limit=a.crops, padding=padding)
+    report = calibrate(bundle, crops, a.method, calibration=a.calibration, search=search)
+    show(report)
+    for plot in write_plots(report):
+        print(f"plot: {plot}")
+
+
+def build_engines(a: argparse.Namespace) -> None:
+    from ..bundle import ENGINES, open_bundle
+    from ..export.build_options import BuildOptions
+    from ..export.engine import build_engine
+    from ..export.matrix import build_matrix, plan_matrix
+
+    if a.target is None and not a.all:
+        raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
+    options = BuildOptions(
+        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
+    )
+    bundle = open_bundle(a.bundle)
+    pairs = plan_matrix(bundle, a.target, a.precision or (None if a.all else ("fp32",)), options)
+    if len(pairs) > 1 or a.all:
+        matrix = build_matrix(bundle, pairs, options, say=show)
+        show(matrix)
+        matrix.require_built()
+        return
+    record = build_engine(bundle, *pairs[0], options)
+    print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
+
+
+def verify_bundle(a: argparse.Namespace) -> None:
+    from ..bundle import open_bundle
+    from ..verify import verify
+
+    bundle = open_bundle(a.bundle)
+    report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=a.max_drop)
+    folder = a.report or bundle.reports
+    show(report)
+    report.write(folder)
+    print(f"report: {folder / 'verify.html'}")
+    report.require_passed()
+
+
+def bench_bundle(a: argparse.Namespace) -> None:
+    from ..bench import bench
+    from ..bench_pipeline import bench_pipeline
+    from ..bundle import open_bundle
+
+    bundle = open_bundle(a.bundle)
+    if a.source is None:
+        figures = bench(bundle, a.backend, a.batch, precisions=a.precision)
+        show(figures)
+        figures.write(a.json or bundle.reports / "bench.json")
+        return
+    for what, names in (("backend", a.backend), ("precision", a.precision)):
+        if len(names) > 1:
+            raise UsageError(f"bench --source measures one {what}, got {', '.join(names)}")
+    backend, precision = ("auto" if names == ("all",) else names[0] for names in (a.backend, a.precision))
+    frames = bench_pipeline(bundle, a.source, a.detector, backend, a.frames, precision)
+    show(frames)
+    frames.write(a.json or bundle.reports / "bench-pipeline.json")
+
+
+def prove_bundle(a: argparse.Namespace) -> None:
+    from ..bundle import open_bundle
+    from ..export.build_options import BuildOptions
+    from ..prove import prove
+
+    options = BuildOptions(
+        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
+    )
+    proof = prove(open_bundle(a.bundle), a.target, a.precision, options, data=a.data, folder=a.output, say=show)
+    show(proof)
+    print(f"page: {proof.page}\nrecord: {proof.record}")
+    proof.require_passed()
+
+
+def run_source(a: argparse.Namespace) -> None:
+    from ..runtime.run import run
+
+    summary = run(
+        a.bundle,
+        a.source,
+        detector=a.detector,
+        backend=a.backend,
+        save_video=a.save_video,
+        save_json=a.save_json,
+        save_coco=a.save_coco,
+        limit=a.limit,
+        precision=a.precision,
+        self_check=not a.no_self_check,
+    )
+    print(summary)
+
+
+def run_demo(a: argparse.Namespace) -> None:
+    from ..demo import demo
+
+    demo(a.output, source=a.source, say=print)
+
+
+def examine_machine(_: argparse.Namespace) -> None:
+    from ..doctor import doctor
+
+    print(doctor())
+
+
+def build_plugins(a: argparse.Namespace) -> None:
+    from ..plugins.library import build_library
+
+    print(f"plugin library: {build_library(a.output, a.tensorrt, a.arch)}")
+
+
+def _need_torch(extra: str, *others: str) -> None:
+    """The training stage imports torch and others at the top of its modules; say what is missing before that."""
+    from importlib.util import find_spec
+
+    from ..errors import missing_extra
+
+    for module in ("torch", "safetensors", *others):
+        if find_spec(module) is None:
+            raise missing_extra(module, extra)
+
+
+def show(figures: object) -> None:
+    """Print, before files are written: one that cannot be loses no figures, and a reader that leaves loses no file."""
+    try:
+        print(figures, flush=True)
+    except BrokenPipeError:
+        close_stdout()
+
+
+def close_stdout() -> None:
+    """The reader, such as ``head``, has seen enough; Python would complain again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,230 @@
+"""Prove: one command that builds, verifies and measures a bundle on a device, and writes down what it found."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..bench import bench
+from ..bundle import ENGINES, Bundle, open_bundle
+from ..errors import CheckError, UsageError
+from ..evaluate import check_outputs
+from ..export.build_options import DEFAULTS, BuildOptions
+from ..export.engine import build_engine, cannot_build
+from ..files import write_text
+from ..limits import read_goldens
+from ..runtime.backends import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
+from ..runtime.session import first_line
+from ..verify import verify
+from ..verify.accuracy import AccuracyReport, check_accuracy
+from .device import describe_device, describe_versions, power_state
+from .page import proof_page
+from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
+
+__all__ = ["TARGETS", "Proof", "prove"]
+
+#: What can be proven: every backend but the reference.
+TARGETS = tuple(name for name in BACKENDS if name != "torch")
+
+Say = Callable[[str], object]
+
+
+def prove(
+    bundle: Bundle,
+    targets: Sequence[str],
+    precisions: Sequence[str] | None = None,
+    options: BuildOptions = DEFAULTS,
+    *,
+    data: str | None = None,
+    folder: Path | None = None,
+    say: Say = lambda _: None,
+) -> Proof:
+    """Build engines of a bundle, verify each against FP32 PyTorch, measure it, and write a page and a record.
+
+    A step that fails is written down, and the others go on. The record is written again before every step, so that it
+    is there if the device gives up in one; the page is written at the end.
+
+    Args:
+        bundle: an opened bundle; it gets the engines.
+        targets: names of :data:`TARGETS`.
+        precisions: names of :data:`edgepose.bundle.PRECISIONS`; None or ``["all"]`` takes every one that the bundle
+            has, but for those that a target without engines has no arithmetic for, which are named in ``skipped``.
+        options: of the builds; each of the batches is measured.
+        data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
+        folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
+        say: is told of each step when it is done.
+
+    Raises:
+        UsageError: a target or precision is unknown, cannot run here, or the bundle has no graph of it; the goldens or
+            the data cannot be read; the folder cannot be written to. Nothing is built then.
+    """
+    named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
+    pairs, skipped = _plan(bundle, targets, named, options)
+    read_goldens(bundle)
+    if data:
+        from ..train.data import load_data
+
+        load_data(data, "val")
+    now = datetime.now(timezone.utc)
+    page = (folder or bundle.reports) / f"proof-{'-'.join(dict.fromkeys(targets))}-{now:%Y%m%d-%H%M%S}.html"
+    check_outputs(None, page)
+    proof = Proof(
+        bundle=bundle,
+        cases=tuple(_case(*pair, accuracy=data is not None) for pair in pairs),
+        skipped=skipped,
+        precisions=named,
+        options=options,
+        data=data,
+        device=describe_device(),
+        versions=describe_versions(),
+        power=power_state(),
+        time=now.isoformat(timespec="seconds"),
+        page=page,
+    )
+    for case in proof.cases:
+        _prove_case(proof, case, say)
+    if data:
+        _prove_accuracy(proof, data, say)
+    proof.write_record()
+    write_text(page, proof_page(proof))
+    return proof
+
+
+def _plan(
+    bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """What is proven; and what is left out, and why."""
+    unknown = [name for name in targets if name not in TARGETS]
+    if unknown or not targets:
+        raise UsageError(f"unknown target {next(iter(unknown), '')!r}: expected one of {', '.join(TARGETS)}")
+    for precision in precisions or ():
+        bundle.graph_for(precision)  # refuses what the bundle has not
+    pairs, skipped = [], {}
+    for target in dict.fromkeys(targets):
+        if target in ENGINE_BACKENDS:
+            _require_engines(target, options)
+            pairs += [(target, precision) for precision in precisions or bundle.precisions]
+        else:
+            runnable, reasons = choose_pairs(bundle, [target], precisions)
+            pairs += runnable
+            skipped.update(reasons)
+    return pairs, skipped
+
+
+def _require_engines(target: str, options: BuildOptions) -> None:
+    """Refuse a target whose engines cannot be built here, or not run."""
+    reason = cannot_build(target, options)
+    if reason:
+        raise UsageError(reason)
+    reason = unavailable(target)
+    if reason:
+        raise UsageError(f"{target} can build engines here, but not run them: {reason}")
+
+
+def _case(target: str, precision: str, *, accuracy: bool) -> Case:
+    left_out = {name for name, wanted in (("build", target in ENGINE_BACKENDS), ("accuracy", accuracy)) if not wanted}
+    ended = Step(NOT_RUN, "the process ended before this step")
+    return Case(target, precision, {name: ended for name in STEPS if name not in left_out})
+
+
+def _prove_case(proof: Proof, case: Case, say: Say) -> None:
+    if "build" in case.steps:
+        _take(proof, case, "build", partial(_build, proof, case), say)
+        if case.steps["build"].state != PASSED:
+            case.steps.update({name: Step(NOT_RUN, "there is no engine") for name in ("verify", "measure")})
+            return
+    else:
+        case.file = session_file(proof.bundle, case.target, case.precision).name
+    _take(proof, case, "verify", partial(_verify, proof, case), say)
+    _take(proof, case, "measure", partial(_measure, proof, case), say)
+
+
+#: What a step gives, and why that does not pass, or None.
+_Outcome = tuple[Any, str | None]
+
+
+def _build(proof: Proof, case: Case) -> _Outcome:
+    record = build_engine(proof.bundle, case.target, case.precision, proof.options)
+    proof.bundle = open_bundle(proof.bundle.path)
+    case.file = f"{ENGINES}/{record.file_name}"
+    runs = session_file(proof.bundle, case.target, case.precision).name
+    if runs == record.file_name:
+        return record, None
+    return record, f"the bundle's {runs}, made for this GPU alone, would run in its place: leave compatibility out"
+
+
+def _verify(proof: Proof, case: Case) -> _Outcome:
+    report = verify(proof.bundle, [case.target], [case.precision])
+    return report, "; ".join([*report.problems[:1], *report.differences.values()]) or None
+
+
+def _measure(proof: Proof, case: Case) -> _Outcome:
+    return bench(proof.bundle, [case.target], proof.options.profile, precisions=[case.precision]), None
+
+
+def _prove_accuracy(proof: Proof, data: str, say: Say) -> None:
+    """The accuracies of all that passed verify, in one go: FP32's, which they are compared with, is taken once."""
+    verified = [case for case in proof.cases if case.steps["verify"].state == PASSED]
+    exact = [case for case in proof.cases if case.precision == "fp32"]
+    if exact and not any(case in verified for case in exact):
+        verified = []
+    for case in proof.cases:
+        if case in verified:
+            case.steps["accuracy"] = _unfinished()
+        else:
+            case.steps["accuracy"] = Step(NOT_RUN, "it, or FP32 to compare it with, did not pass verify")
+    if not verified:
+        return
+    _save(proof)
+    pairs = [(case.target, case.precision) for case in verified]
+    step = _attempt(lambda: (check_accuracy(proof.bundle, pairs, data), None))
+    proof.accuracy = step.result if isinstance(step.result, AccuracyReport) else None
+    for number, case in enumerate(verified):
+        case.steps["accuracy"] = step
+        if proof.accuracy is not None:
+            found = proof.accuracy.checks[number]
+            state = FAILED if found.problem else PASSED
+            case.steps["accuracy"] = replace(step, state=state, problem=found.problem, result=found)
+        _tell(case, "accuracy", say)
+
+
+def _take(proof: Proof, case: Case, name: str, call: Callable[[], _Outcome], say: Say) -> None:
+    """Take a step, keep what becomes of it, and tell."""
+    case.steps[name] = _unfinished()
+    _save(proof)
+    case.steps[name] = _attempt(call)
+    _tell(case, name, say)
+
+
+def _attempt(call: Callable[[], _Outcome]) -> Step:
+    start = time.perf_counter()
+    result, trace = None, None
+    try:
+        result, problem = call()
+    except (UsageError, CheckError) as error:
+        problem = str(error)
+    except Exception as error:  # the other steps are worth their time all the same, and the record tells of this one
+        problem, trace = f"{type(error).__name__}: {first_line(error)}", traceback.format_exc()
+    return Step(FAILED if problem else PASSED, problem, time.perf_counter() - start, result, trace)
+
+
+def _unfinished() -> Step:
+    return Step(UNFINISHED, "the process ended in this step, as it does when the memory is full")
+
+
+def _tell(case: Case, name: str, say: Say) -> None:
+    step = case.steps[name]
+    say(f"{case.name}: {name} {step.state}, {step.seconds:.1f} s{f': {step.problem}' if step.problem else ''}")
+
+
+def _save(proof: Proof) -> None:
+    try:
+        proof.write_record()
+    except UsageError:  # a disk that is full now says so at the end, and until then the figures go on
+        return

@@ -1,0 +1,109 @@
+"""The device that a proof holds for: what it is, what runs on it, and how fast its clocks are allowed to be.
+
+Nothing here names the device's owner: no host name, no serial number.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..doctor import _jetson
+from ..machine import environment
+from ..runtime.cuda import device_info, gpu_missing
+
+#: Name of a board, such as "NVIDIA Jetson AGX Orin Developer Kit"; Jetson Linux's release; NVIDIA's driver.
+_BOARD, _RELEASE = Path("/proc/device-tree/model"), Path("/etc/nv_tegra_release")
+_DRIVER = Path("/proc/driver/nvidia/version")
+_MEMORY, _PROCESSORS = Path("/proc/meminfo"), Path("/sys/devices/system/cpu")
+
+_CLOCKS = "power.limit,pstate,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu"
+#: What tells of power and clocks: Jetson's two, and that of desktops and servers.
+_COMMANDS = (
+    ("nvpmodel", "-q"),
+    ("jetson_clocks", "--show"),
+    ("nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"),
+)
+_SECONDS = 20
+
+
+def describe_device() -> dict[str, Any]:
+    """Processor, memory (MB of 10^6 bytes), GPU, board; None for what is not there or not told."""
+    where = environment()
+    return {
+        "cpu": where["cpu"],
+        "cpu_threads": where["cpu_threads"],
+        "architecture": platform.machine(),
+        "memory_mb": _memory_mb(),
+        "gpu": _gpu(),
+        "board": _read(_BOARD),
+        "jetson": _release(),
+        "system": where["system"],
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python, of the packages, of NVIDIA's driver and CUDA."""
+    found: dict[str, str] = {**environment()["versions"]}
+    driver = re.search(r"\b\d+\.\d+(\.\d+)*\b", _read(_DRIVER) or "")
+    if driver:
+        found["NVIDIA driver"] = driver[0]
+    if gpu_missing() is None:
+        runtime = import_module("cuda.bindings.runtime")
+        for name, (_, number) in (
+            ("CUDA of the driver", runtime.cudaDriverGetVersion()),
+            ("CUDA of cuda-python", runtime.cudaRuntimeGetVersion()),
+        ):
+            found[name] = f"{number // 1000}.{number % 1000 // 10}"
+    return found
+
+
+def power_state() -> dict[str, str]:
+    """What the system says of power and clocks, by the command or the setting that was asked."""
+    found = {" ".join(command): _output(command) for command in _COMMANDS if shutil.which(command[0])}
+    governors = {_read(path) for path in _PROCESSORS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
+    return {**found, "scaling governor": ", ".join(sorted(map(str, governors)))} if governors else found
+
+
+def _gpu() -> dict[str, str | int] | None:
+    if gpu_missing():
+        return None
+    gpu = device_info()
+    return {"name": gpu.name, "sm": gpu.sm, "memory_mb": round(gpu.memory / 1e6)}
+
+
+def _release() -> str | None:
+    text = _read(_RELEASE)
+    return None if text is None else _jetson(text)
+
+
+def _memory_mb() -> int | None:
+    match = re.search(r"MemTotal:\s+(\d+) kB", _read(_MEMORY) or "")
+    return round(int(match[1]) * 1024 / 1e6) if match else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return None
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints, or how it fails; jetson_clocks wants root for it."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not run: {error}"
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing said").splitlines()
+        return f"exit {done.returncode}: {said[-1]}"
+    return done.stdout.strip()

@@ -1,0 +1,118 @@
+"""The HTML page of a proof, of the parts that verify's page, bench's tables and the engines' records are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..bench import BenchReport, plot
+from ..engines import EngineRecord
+from ..images import read_image
+from ..verify import VerifyReport
+from ..verify.page import _STYLE, _check_html, _figures_html, _html_table, _limits_html
+from ..verify.pictures import picture_tag
+from .record import HEAD, PASSED, STEPS, Case, Proof, Step
+
+_MORE_STYLE = "pre { overflow-x: auto; font-size: .85rem; } td { vertical-align: top; }"
+_Shorten = Callable[[Any], Any]
+
+
+def proof_page(proof: Proof) -> str:
+    """The self-contained HTML page of a proof, without paths of the user's."""
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>proof of {escape(proof.bundle.manifest.name)}</title>",
+            f"<style>{_STYLE}{_MORE_STYLE}</style></head>\n<body>",
+            *_sections(proof, proof.anonymise, proof.to_json()),
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Iterator[str]:
+    device, gpu = record["device"], record["device"]["gpu"]
+    state = "pass" if proof.passed else "fail"
+    verdict = f'<span class="{state}">{state}ed</span>'
+    yield f"<h1>{escape(proof.bundle.manifest.name)}: proof on {escape(', '.join(proof.targets))} {verdict}</h1>"
+    where = device["board"] or (gpu["name"] if gpu else device["cpu"])
+    yield f"<p>{escape(where)}, {escape(proof.time)}. Every figure of verify is against FP32 PyTorch.</p>"
+    yield _html_table(HEAD, [_row(case) for case in proof.cases])
+    yield from (_sentence(name, shorten(problem)) for name, problem in proof.problems.items())
+    yield from (_sentence(name, f"left out: {reason}") for name, reason in record["skipped"].items())
+    if record["accuracy"]:
+        yield "<h2>Accuracy is compared with</h2>" + _facts(record["accuracy"])
+    if proof.speed:
+        yield _speed(proof.speed)
+    for case in proof.cases:
+        engine = case.steps["build"].result if "build" in case.steps else None
+        if isinstance(engine, EngineRecord):
+            yield f"<h2>Engine {escape(engine.file_name)}</h2><pre>{escape(shorten(str(engine)))}</pre>"
+    yield "<h2>Device</h2>" + _facts(device)
+    yield "<h2>Power and clocks</h2>" + (_facts(record["power"]) if record["power"] else "<p>Not told.</p>")
+    yield "<h2>Versions</h2>" + _facts(record["versions"])
+    yield "<h2>Asked</h2>" + _facts(record["asked"])
+    yield "<h2>Files, sha256</h2>" + _facts(record["files"])
+    if proof.verification:
+        yield from _verification(proof.verification, shorten)
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    steps = [case.steps.get(name) for name in STEPS]
+    target, precision, *cells = (escape(cell) for cell in case.cells)
+    return (target, precision, *(_coloured(cell, step) for cell, step in zip(cells, steps, strict=True)))
+
+
+def _coloured(cell: str, step: Step | None) -> str:
+    if step is None:
+        return cell
+    return f'<span class="{"pass" if step.state == PASSED else "fail"}">{cell}</span>'
+
+
+def _sentence(name: str, text: str) -> str:
+    return f"<p><b>{escape(name)}</b> {escape(text)}</p>"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """Names and values; lists and objects in one line."""
+    rows = [(escape(name), f"<pre>{escape(_plain(value))}</pre>") for name, value in facts.items()]
+    return _html_table(("", ""), rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return {None: "-", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _speed(report: BenchReport) -> str:
+    """The table, and the plot where matplotlib is installed."""
+    table = f"<h2>Speed</h2><pre>{escape(str(report))}</pre>"
+    if find_spec("matplotlib") is None:
+        return table
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "speed.png"
+        plot(report, path)
+        return table + picture_tag(read_image(path), "latency per crop and crops per second by batch")
+
+
+def _verification(report: VerifyReport, shorten: _Shorten) -> Iterator[str]:
+    """What verify's own page shows."""
+    report = replace(
+        report,
+        checks=tuple(replace(check, problem=shorten(check.problem)) for check in report.checks),
+        differences=shorten(report.differences),
+        notes=shorten(report.notes),
+    )
+    yield "<h2>Verification</h2>" + _figures_html(report)
+    yield "<h2>Limits</h2>" + _limits_html(report)
+    last = {check.name: check for check in report.checks}
+    yield from (_check_html(report, check) for check in last.values())

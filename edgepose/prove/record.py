@@ -1,0 +1,277 @@
+"""What a proof found: as text, and as JSON that can be handed on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..bench import BenchReport
+from ..bundle import Bundle
+from ..engines import EngineRecord
+from ..errors import CheckError
+from ..export.build_options import BuildOptions
+from ..files import write_text
+from ..tables import text_table
+from ..verify import VerifyReport
+from ..verify.accuracy import AccuracyCheck, AccuracyReport
+from .anonymous import anonymiser
+
+#: Version of the record's layout.
+SCHEMA = 1
+#: In the order in which they are taken. Graphs need no build, and accuracy needs data.
+STEPS = ("build", "verify", "measure", "accuracy")
+PASSED, FAILED, NOT_RUN, UNFINISHED = "passed", "failed", "not run", "not finished"
+
+Result = EngineRecord | VerifyReport | BenchReport | AccuracyCheck | AccuracyReport
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What became of one step.
+
+    Attributes:
+        state: one of :data:`PASSED`, :data:`FAILED`, :data:`NOT_RUN`, :data:`UNFINISHED`.
+        problem: why it did not pass, a sentence; None where it passed.
+        seconds: that it took; the accuracies of all cases are taken together, and each has the time of all.
+        result: what it gave, also where that failed.
+        trace: of a failure that nobody foresaw, Python's traceback.
+    """
+
+    state: str
+    problem: str | None = None
+    seconds: float = 0.0
+    result: Result | None = None
+    trace: str | None = None
+
+
+@dataclass(eq=False)
+class Case:
+    """One target in one precision.
+
+    Attributes:
+        steps: by name, every step that is to be taken.
+        file: the engine or graph that runs, by its path in the bundle; None as long as there is none.
+    """
+
+    target: str
+    precision: str
+    steps: dict[str, Step]
+    file: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.target} {self.precision}"
+
+    @property
+    def passed(self) -> bool:
+        return all(step.state == PASSED for step in self.steps.values())
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table: every step's figures, or its state where it did not pass."""
+        return (self.target, self.precision, *(_cell(self.steps.get(name)) for name in STEPS))
+
+
+#: Head of the table that :attr:`Case.cells` are rows of.
+HEAD = ("target", "precision", "build", "verify", "batch: p50 ms", "accuracy")
+
+
+@dataclass
+class Proof:
+    """What :func:`edgepose.prove.prove` finds, filled step by step; ``str(proof)`` is the tables.
+
+    Attributes:
+        bundle: with the engines that were built.
+        cases: what was asked for.
+        skipped: by target and precision, why it was left out although the bundle has it.
+        precisions: that were named; None for all.
+        options: of the builds; the batches are measured, too.
+        data: KIND:ROOT, None where no accuracy was asked for.
+        device: see :func:`edgepose.prove.device.describe_device`.
+        versions: see :func:`edgepose.prove.device.describe_versions`.
+        power: see :func:`edgepose.prove.device.power_state`.
+        time: of the start, UTC, in ISO's form.
+        page: the HTML file; the record lies beside it.
+        accuracy: with what the accuracies were compared with, once it is known.
+    """
+
+    bundle: Bundle
+    cases: tuple[Case, ...]
+    skipped: dict[str, str]
+    precisions: tuple[str, ...] | None
+    options: BuildOptions
+    data: str | None
+    device: dict[str, Any]
+    versions: dict[str, str]
+    power: dict[str, str]
+    time: str
+    page: Path
+    accuracy: AccuracyReport | None = None
+
+    @property
+    def record(self) -> Path:
+        """The JSON file."""
+        return self.page.with_suffix(".json")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(case.target for case in self.cases))
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """By case and step, why it did not pass."""
+        steps = {f"{case.name}, {name}": step for case in self.cases for name, step in case.steps.items()}
+        return {name: f"{step.state}: {step.problem}" for name, step in steps.items() if step.state != PASSED}
+
+    @property
+    def passed(self) -> bool:
+        """Whether every step of every case was taken and passed."""
+        return all(case.passed for case in self.cases)
+
+    @property
+    def verification(self) -> VerifyReport | None:
+        """All replays as one report, None where there was none."""
+        reports = self._results(VerifyReport)
+        if not reports:
+            return None
+        return replace(
+            reports[0],
+            checks=tuple(check for report in reports for check in report.checks),
+            differences=_joined(report.differences for report in reports),
+            notes=_joined(report.notes for report in reports),
+        )
+
+    @property
+    def speed(self) -> BenchReport | None:
+        """All measurements as one report, None where there was none."""
+        reports = self._results(BenchReport)
+        if not reports:
+            return None
+        return replace(
+            reports[0],
+            rows=tuple(row for report in reports for row in report.rows),
+            skipped=_joined(report.skipped for report in reports),
+        )
+
+    def _results(self, kind: type[Any]) -> list[Any]:
+        results = (step.result for case in self.cases for step in case.steps.values())
+        return [result for result in results if isinstance(result, kind)]
+
+    @property
+    def anonymise(self) -> Callable[[Any], Any]:
+        """See :func:`edgepose.prove.anonymous.anonymiser`; for everything that is handed on."""
+        root = self.data.partition(":")[2] if self.data else ""
+        return anonymiser([self.bundle.path, *([Path(root)] if root else [])])
+
+    def __str__(self) -> str:
+        lines = [text_table(HEAD, [case.cells for case in self.cases])]
+        if self.speed:
+            lines.append(str(self.speed))
+        lines += [f"{name} {problem}" for name, problem in self.problems.items()]
+        if self.verification:
+            lines += [f"note: {note}" for note in dict.fromkeys(self.verification.notes.values())]
+        return "\n".join([*lines, *(f"left out {name}: {reason}" for name, reason in self.skipped.items())])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without arrays and without paths of the user's."""
+        manifest = self.bundle.manifest
+        facts = ("name", "model", "skeleton", "input_size", "trained", "made_with")
+        values: dict[str, Any] = {
+            "schema": SCHEMA,
+            "passed": self.passed,
+            "time": self.time,
+            "bundle": {name: getattr(manifest, name) for name in facts},
+            "asked": {
+                "targets": self.targets,
+                "precisions": self.precisions,
+                "batches": self.options.profile,
+                "build_options": self.options.recorded(),
+                "data": self.data,
+            },
+            "device": self.device,
+            "versions": self.versions,
+            "power": self.power,
+            "cases": [self._case_json(case) for case in self.cases],
+            "skipped": self.skipped,
+            "accuracy": self._reference_json(),
+            "files": manifest.files,
+        }
+        shortened: dict[str, Any] = self.anonymise(values)
+        return shortened
+
+    def _case_json(self, case: Case) -> dict[str, Any]:
+        return {
+            "target": case.target,
+            "precision": case.precision,
+            "passed": case.passed,
+            "file": case.file,
+            "sha256": self.bundle.manifest.files.get(case.file or ""),
+            "steps": {name: _step_json(step) for name, step in case.steps.items()},
+        }
+
+    def _reference_json(self) -> dict[str, Any] | None:
+        """What the accuracies are compared with."""
+        if self.accuracy is None:
+            return None
+        return {name: value for name, value in asdict(self.accuracy).items() if name != "checks"}
+
+    def write_record(self) -> None:
+        """Write the JSON file."""
+        write_text(self.record, json.dumps(self.to_json(), indent=2) + "\n")
+
+    def require_passed(self) -> None:
+        """Raise CheckError with the first reason unless every step passed."""
+        if not self.passed:
+            count = sum(len(case.steps) for case in self.cases)
+            name, problem = next(iter(self.problems.items()))
+            raise CheckError(f"prove: {len(self.problems)} of {count} steps did not pass; {name} {problem}")
+
+
+def _joined(parts: Iterable[dict[str, str]]) -> dict[str, str]:
+    return {name: text for part in parts for name, text in part.items()}
+
+
+def _cell(step: Step | None) -> str:
+    """A step's figures in a few words."""
+    if step is None:
+        return "-"
+    result = step.result
+    if step.state != PASSED:
+        return step.state
+    if isinstance(result, EngineRecord):
+        return f"{result.build_seconds:.1f} s"
+    if isinstance(result, VerifyReport):
+        figures = [check.figures for check in result.checks if check.figures]
+        heatmap, median = (max(getattr(f, name) for f in figures) for name in ("heatmap_fraction", "p50"))
+        return f"{heatmap:.2g} of range, p50 {median:.2f} px"
+    if isinstance(result, BenchReport):
+        return ", ".join(f"{row.batch}: {row.latency.p50:.2f}" for row in result.rows)
+    if isinstance(result, AccuracyCheck):
+        return "{} %, drop {}".format(*result.cells)
+    return step.state
+
+
+#: What stands once in the record, not in every step.
+_ONCE = ("bundle", "passed", "files", "environment", "accuracy", "skipped")
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    return {
+        "state": step.state,
+        "problem": step.problem,
+        "seconds": round(step.seconds, 3),
+        "figures": _result_json(step.result),
+        "trace": step.trace,
+    }
+
+
+def _result_json(result: Result | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    if isinstance(result, VerifyReport | BenchReport):
+        return {name: value for name, value in result.to_json().items() if name not in _ONCE}
+    # The engine's record in the bundle lists every layer; here their counts are enough.
+    return {name: value for name, value in asdict(result).items() if name != "layers"}
