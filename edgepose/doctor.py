@@ -75,13 +75,13 @@ def examine() -> list[Finding]:
 def _platform() -> str:
     release = Path("/etc/nv_tegra_release")
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    return f"{system}, {_jetson(release.read_text())}" if release.is_file() else system
+    return f"{system}, {jetson_release(release.read_text())}" if release.is_file() else system
 
 
-def _jetson(release: str) -> str:
+def jetson_release(release: str) -> str:
     """The first line of ``/etc/nv_tegra_release`` in words.
 
-    >>> _jetson("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
+    >>> jetson_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
     'Jetson Linux 36.4.3 (JetPack 6)'
     """
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)

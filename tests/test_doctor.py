@@ -90,7 +90,7 @@ def test_the_form_that_tensorrt_gets_is_shown(
     ],
 )
 def test_jetson(release: str, expected: str) -> None:
-    assert doctor_module._jetson(release) == expected
+    assert doctor_module.jetson_release(release) == expected
 
 
 def test_video_support_reads_opencvs_build_information() -> None:

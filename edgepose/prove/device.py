@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..doctor import _jetson
+from ..doctor import jetson_release
 from ..machine import environment
 from ..runtime.cuda import device_info, gpu_missing
 
@@ -80,7 +80,7 @@ def _gpu() -> dict[str, str | int] | None:
 
 def _release() -> str | None:
     text = _read(_RELEASE)
-    return None if text is None else _jetson(text)
+    return None if text is None else jetson_release(text)
 
 
 def _memory_mb() -> int | None:

@@ -14,7 +14,7 @@ from ..bench import BenchReport, plot
 from ..engines import EngineRecord
 from ..images import read_image
 from ..verify import VerifyReport
-from ..verify.page import _STYLE, _check_html, _figures_html, _html_table, _limits_html
+from ..verify.page import STYLE, check_html, figures_html, html_table, limits_html
 from ..verify.pictures import picture_tag
 from .record import HEAD, PASSED, STEPS, Case, Proof, Step
 
@@ -29,7 +29,7 @@ def proof_page(proof: Proof) -> str:
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>proof of {escape(proof.bundle.manifest.name)}</title>",
-            f"<style>{_STYLE}{_MORE_STYLE}</style></head>\n<body>",
+            f"<style>{STYLE}{_MORE_STYLE}</style></head>\n<body>",
             *_sections(proof, proof.anonymise, proof.to_json()),
             "</body>\n</html>\n",
         )
@@ -43,7 +43,7 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
     yield f"<h1>{escape(proof.bundle.manifest.name)}: proof on {escape(', '.join(proof.targets))} {verdict}</h1>"
     where = device["board"] or (gpu["name"] if gpu else device["cpu"])
     yield f"<p>{escape(where)}, {escape(proof.time)}. Every figure of verify is against FP32 PyTorch.</p>"
-    yield _html_table(HEAD, [_row(case) for case in proof.cases])
+    yield html_table(HEAD, [_row(case) for case in proof.cases])
     yield from (_sentence(name, shorten(problem)) for name, problem in proof.problems.items())
     yield from (_sentence(name, f"left out: {reason}") for name, reason in record["skipped"].items())
     if record["accuracy"]:
@@ -82,7 +82,7 @@ def _sentence(name: str, text: str) -> str:
 def _facts(facts: Mapping[str, Any]) -> str:
     """Names and values; lists and objects in one line."""
     rows = [(escape(name), f"<pre>{escape(_plain(value))}</pre>") for name, value in facts.items()]
-    return _html_table(("", ""), rows)
+    return html_table(("", ""), rows)
 
 
 def _plain(value: Any) -> str:
@@ -112,7 +112,7 @@ def _verification(report: VerifyReport, shorten: _Shorten) -> Iterator[str]:
         differences=shorten(report.differences),
         notes=shorten(report.notes),
     )
-    yield "<h2>Verification</h2>" + _figures_html(report)
-    yield "<h2>Limits</h2>" + _limits_html(report)
+    yield "<h2>Verification</h2>" + figures_html(report)
+    yield "<h2>Limits</h2>" + limits_html(report)
     last = {check.name: check for check in report.checks}
-    yield from (_check_html(report, check) for check in last.values())
+    yield from (check_html(report, check) for check in last.values())

@@ -20,7 +20,7 @@ DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
 #: Crops that are shown of each backend and precision.
 _SHOWN = 8
 
-_STYLE = f"""
+STYLE = f"""
 :root {{ color-scheme: light dark; --line: #8884; --pass: #16803c; --fail: #c62828; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.2rem; }}
@@ -47,20 +47,20 @@ def verify_page(report: VerifyReport) -> str:
         (
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>verify {name}</title><style>{_STYLE}</style></head>\n<body>",
+            f"<title>verify {name}</title><style>{STYLE}</style></head>\n<body>",
             f"<h1>{name}: verification {verdict}</h1>",
             f"<p>{len(report.goldens.images)} golden crops replayed and compared with PyTorch. {escape(made)}.</p>",
-            _figures_html(report),
+            figures_html(report),
             _accuracy_html(report),
             "<h2>Limits</h2>",
-            _limits_html(report),
-            *(_check_html(report, check) for check in last.values()),
+            limits_html(report),
+            *(check_html(report, check) for check in last.values()),
             "</body>\n</html>\n",
         )
     )
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are HTML already."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
@@ -73,12 +73,12 @@ def _result(problem: str | None) -> str:
     return '<span class="pass">passed</span>'
 
 
-def _figures_html(report: VerifyReport) -> str:
+def figures_html(report: VerifyReport) -> str:
     rows = [(c.backend, escape(c.precision), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
     said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
     said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
     said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return _html_table(HEAD, rows) + "\n".join(said)
+    return html_table(HEAD, rows) + "\n".join(said)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
@@ -88,19 +88,19 @@ def _accuracy_html(report: VerifyReport) -> str:
     rows = [
         (c.backend, escape(c.precision), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks
     ]
-    return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{_html_table(DATA_HEAD, rows)}"
+    return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
 
 
-def _limits_html(report: VerifyReport) -> str:
+def limits_html(report: VerifyReport) -> str:
     precisions = dict.fromkeys(check.precision for check in report.checks)
     rows = [
         (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
         for p, x in ((p, limits_for(p)) for p in precisions)
     ]
-    return _html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
+    return html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
 
 
-def _check_html(report: VerifyReport, check: Check) -> str:
+def check_html(report: VerifyReport, check: Check) -> str:
     title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
     if check.outputs is None:
         return f"{title}<p>No keypoints to draw.</p>"
