@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: The first crops set the ranges; this share of them, the last, judges what came of it.
 JUDGED = 1 / 3
 #: More crops than these are not scanned for what FP16 cannot hold.
-_SCANNED = 128
+SCANNED = 128
 #: Figures of a search, in the reports.
 FIGURES = "search-figures.json"
 
@@ -181,7 +181,7 @@ def calibrate(
     placement = place(model, [node.name for node in quantisable(model)])
     count = len(crops.images) - round(len(crops.images) * JUDGED)
     with bar("scanning") as progress:
-        extents = scan(bundle.graph, crops.images[: min(count, _SCANNED)], progress=progress)
+        extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
     unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
     if calibration is not None:
         found = read_calibration(calibration, bundle.graph)
