@@ -17,7 +17,7 @@ from common import Outcome, run_benchmark
 from edgepose.calib.calibrate import SCANNED
 from edgepose.calib.crops import crops_from_data
 from edgepose.calib.histogram import METHODS
-from edgepose.calib.placement import place, quantisable
+from edgepose.calib.placement import tensors_to_collect
 from edgepose.calib.ranges import collect, scan
 from edgepose.errors import UsageError
 from edgepose.export.bundle import export
@@ -33,8 +33,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     crops = crops_from_data(options.data, SIZE, limit=options.crops).images
     with TemporaryDirectory() as folder:
         graph = export(options.model, Path(folder) / "b.edgepose", input_size=SIZE).graph
-        model = onnx.load(graph)
-        tensors = place(model, [node.name for node in quantisable(model)]).tensors
+        tensors = tensors_to_collect(onnx.load(graph))
         start = perf_counter()
         scan(graph, crops[:SCANNED])
         scanned = perf_counter()

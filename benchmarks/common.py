@@ -38,7 +38,8 @@ def run_benchmark(parser: argparse.ArgumentParser, measure: Callable[[argparse.N
     Returns:
         The exit code: 0 within the limits, 1 above one, 2 for wrong usage or input.
     """
-    name = Path(sys.argv[0]).stem
+    script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parent.parent).as_posix()
+    name = Path(script).stem
     parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", help="default: results/%(prog)s.json")
     parser.prog = name
     options = parser.parse_args()
@@ -47,7 +48,7 @@ def run_benchmark(parser: argparse.ArgumentParser, measure: Callable[[argparse.N
     except (CheckError, UsageError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1 if isinstance(error, CheckError) else 2
-    command = " ".join(["python", f"benchmarks/{name}.py", *map(portable, sys.argv[1:])])
+    command = " ".join(["python", script, *map(portable, sys.argv[1:])])
     figures = {**outcome.figures, "excess": outcome.excess, "environment": {**environment(), "command": command}}
     write_text(options.json, json.dumps(figures, indent=2) + "\n")
     print(outcome.text)

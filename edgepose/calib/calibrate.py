@@ -21,7 +21,7 @@ from ..tables import text_table
 from .agreement import Agreement
 from .crops import CropSet
 from .judge import Judge, keypoints_of, open_engine, open_on_cpu
-from .placement import place, quantisable
+from .placement import tensors_to_collect
 from .progress import bar
 from .ranges import Calibration, Extent, collect, read_calibration, scan
 from .search import Memory, Search, SearchResult
@@ -178,7 +178,7 @@ def calibrate(
     except ImportError as error:
         raise missing_extra("onnx", "export") from error
     model = onnx.load(bundle.graph)
-    placement = place(model, [node.name for node in quantisable(model)])
+    tensors = tensors_to_collect(model)
     count = len(crops.images) - round(len(crops.images) * JUDGED)
     with bar("scanning") as progress:
         extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
@@ -187,7 +187,7 @@ def calibrate(
         found = read_calibration(calibration, bundle.graph)
     else:
         with bar("collecting ranges") as progress:
-            found = collect(bundle.graph, placement.tensors, crops.images[:count], method, progress=progress)
+            found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
     work = _Work(bundle, model, found, tuple(unsafe), _judge(bundle, crops, count))
     with staging_folder(bundle.path) as folder:
         variants = work.variants(folder)

@@ -49,11 +49,15 @@ class Placement:
         return tuple(sorted(self.readers))
 
 
-def quantisable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.NodeProto]:
     """The convolutions that INT8 makes faster and that can bear it, in order.
 
-    Left out are the stem, which sees the picture itself, the heads, which no other dense convolution follows, and
-    grouped convolutions.
+    Left out are the heads, which no other dense convolution follows, and grouped convolutions.
+
+    Args:
+        model: an FP32 graph.
+        stem: whether to take the convolutions that see the picture itself: not every network can bear that, so only
+            a search, which measures, does.
 
     Raises:
         UsageError: the graph holds Q/DQ pairs already, its opset is too old, or there is no such convolution.
@@ -67,7 +71,7 @@ def quantisable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     dense = [node for node in convolutions if _groups(node) == 1]
     behind = {node.name for node in _leading_to(nodes, {node.input[0] for node in dense})}
     made = {name for node in nodes for name in node.output}
-    found = [node for node in dense if node.name in behind and node.input[0] in made]
+    found = [node for node in dense if node.name in behind and (stem or node.input[0] in made)]
     if not found:
         raise UsageError("the graph has no convolution between its first and its last: there is nothing to quantise")
     return found
@@ -83,6 +87,14 @@ def place(model: onnx.ModelProto, convolutions: Collection[str]) -> Placement:
     return _Placing(model, frozenset(convolutions)).place()
 
 
+def tensors_to_collect(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Every activation that a placement of some of the graph's convolutions may quantise, sorted.
+
+    Which operand of a sum is the residual depends on which convolutions are in INT8; one alone decides like many.
+    """
+    return tuple(sorted({name for node in quantisable(model, stem=True) for name in place(model, [node.name]).tensors}))
+
+
 class _Placing:
     """The graph, indexed, and the placement as it grows."""
 
@@ -93,6 +105,7 @@ class _Placing:
         for node in self.nodes:
             for name in node.input:
                 self.read[name] = self.read.get(name, 0) + 1
+        self.summed = {name for node in self.nodes if node.op_type == "Add" for name in node.input}
         self.placement = Placement(convolutions)
 
     def place(self) -> Placement:
@@ -134,7 +147,7 @@ class _Placing:
         return tensor in self.makers and self.makers[tensor].name in self.placement.convolutions
 
     def _feeds_sum(self, node: onnx.NodeProto) -> bool:
-        return any(other.op_type == "Add" and node.output[0] in other.input for other in self.nodes)
+        return node.output[0] in self.summed
 
     def _terms(self, node: onnx.NodeProto) -> Iterator[str]:
         """Every operand of a chain of sums, before its Resize."""

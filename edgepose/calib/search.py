@@ -148,7 +148,7 @@ class Search:
     ) -> None:
         self._model, self._base, self._ranges = model, base, ranges
         self._judge, self._memory = judge, memory
-        self._parts = partition(quantisable(model))
+        self._parts = partition(quantisable(model, stem=True))
         #: The lowest precision first.
         self._levels = ("int8", "fp32") if base.rest == "fp32" else ("int8", base.rest, "fp32")
 

@@ -17,7 +17,7 @@ from edgepose.bundle import CALIBRATION, open_bundle  # noqa: E402
 from edgepose.calib.calibrate import SearchOptions, calibrate  # noqa: E402
 from edgepose.calib.crops import CropSet  # noqa: E402
 from edgepose.calib.judge import Judge  # noqa: E402
-from edgepose.calib.placement import place, quantisable  # noqa: E402
+from edgepose.calib.placement import tensors_to_collect  # noqa: E402
 from edgepose.calib.ranges import Calibration, read_calibration  # noqa: E402
 from edgepose.calib.variants import VARIANTS  # noqa: E402
 from edgepose.cli import main  # noqa: E402
@@ -51,7 +51,7 @@ def test_the_bundle_gets_every_precision_and_the_ranges(calibrated):
     assert bundle.precisions == ("fp32", *VARIANTS)
     model = onnx.load(bundle.graph)
     ranges = read_calibration(bundle.path / CALIBRATION, bundle.graph).ranges
-    assert tuple(sorted(ranges)) == place(model, [node.name for node in quantisable(model)]).tensors
+    assert tuple(sorted(ranges)) == tensors_to_collect(model)
     assert not [path for path in bundle.path.iterdir() if path.name.startswith(".")]
 
 

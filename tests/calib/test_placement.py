@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from edgepose.calib.placement import (  # noqa: E402
     quantisable,
     quantise,
     round_scales,
+    tensors_to_collect,
     weight_scales,
 )
 from edgepose.errors import UsageError  # noqa: E402
@@ -62,6 +65,17 @@ def scales(model):
 
 def test_stem_head_and_grouped_convolutions_are_left_alone(model):
     assert tuple(node.name for node in quantisable(model)) == ALL
+
+
+def test_a_search_may_take_the_stem(model):
+    assert tuple(node.name for node in quantisable(model, stem=True)) == ("stem", *ALL)
+    ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
+    graph = to_16_bit(quantise(model, place(model, ["stem"]), ranges), "fp16")
+    types = {weight.name: numpy_helper.to_array(weight).dtype for weight in graph.graph.initializer}
+    assert types["pixels_scale"] == np.float32 and types["pixels_scale_16"] == np.float16  # Q reads FP32, DQ gives FP16
+    images = pictures()
+    (want,), (got,) = run(model, images, "heatmaps"), run(graph, images, "heatmaps")
+    assert 0 < np.abs(got - want).max() / np.ptp(want) < 0.05
 
 
 def test_pairs_stand_where_the_rules_say(quantised):
@@ -115,6 +129,23 @@ def test_the_quantised_graph_is_near_the_fp32_one(model, quantised):
     (want,), (got,) = run(model, images, "heatmaps"), run(quantised, images, "heatmaps")
     error = np.abs(got - want).max() / np.ptp(want)
     assert 0 < error < 0.05
+
+
+def test_ranges_are_collected_for_every_choice_of_convolutions(model):
+    """Of the sum of two convolutions, the residual is the one that is not in INT8."""
+    both = onnx.ModelProto()
+    both.CopyFrom(model)
+    add = next(node for node in both.graph.node if node.name == "Add_sum")
+    add.input[1] = "shortcut.out"
+    shortcut = onnx.helper.make_node("Conv", ["x", "block.conv1.weight"], ["shortcut.out"], "shortcut", pads=[1] * 4)
+    both.graph.node.insert(list(both.graph.node).index(add), shortcut)
+    collected = set(tensors_to_collect(both))
+    names = [*ALL, "stem", "shortcut"]
+    for size in (1, 2, 3, len(names)):
+        for chosen in combinations(names, size):
+            assert set(place(both, chosen).tensors) <= collected, chosen
+    assert place(both, ["shortcut"]).readers["block.conv2.out"] == {"Add_sum"}
+    assert place(both, ["shortcut", "block.conv2"]).readers["shortcut.out"] == {"Add_sum"}
 
 
 def test_only_what_is_chosen_is_quantised(model):

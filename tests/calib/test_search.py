@@ -12,14 +12,14 @@ pytest.importorskip("onnxruntime")
 from small import small_graph  # noqa: E402
 
 from edgepose.calib.modules import partition  # noqa: E402
-from edgepose.calib.placement import place, quantisable  # noqa: E402
+from edgepose.calib.placement import tensors_to_collect  # noqa: E402
 from edgepose.calib.search import Memory, Search  # noqa: E402
 from edgepose.calib.variants import Choice  # noqa: E402
 from edgepose.errors import UsageError  # noqa: E402
 from edgepose.export.modules import MODULE  # noqa: E402
 
 #: Points that each convolution costs in INT8; everything else costs nothing.
-COST = {"block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse.up": 0.2, "mix": 0.5}
+COST = {"stem": 8.0, "block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse.up": 0.2, "mix": 0.5}
 SUBJECT = {"graph": "a", "backend": "b"}
 
 
@@ -48,8 +48,7 @@ class Judge:
 @pytest.fixture
 def make(tmp_path):
     model = small_graph()
-    tensors = place(model, [node.name for node in quantisable(model)]).tensors
-    ranges = dict.fromkeys(tensors, 1.0)
+    ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
 
     def search(subject=SUBJECT):
         judge = Judge()
@@ -62,9 +61,9 @@ def test_the_fastest_within_the_budget_is_chosen(make):
     search, _ = make()
     result = search.run(max_drop=0.3, seconds=60)
     assert list(result.sensitivity) == [
-        f"{part} int8" for part in ("down", "mix", "fuse", "block.conv1", "block.conv2")
+        f"{part} int8" for part in ("stem", "down", "mix", "fuse", "block.conv1", "block.conv2")
     ]
-    assert [round(drop, 2) for drop in result.sensitivity.values()] == [2.0, 0.5, 0.2, 0.05, 0.0]
+    assert [round(drop, 2) for drop in result.sensitivity.values()] == [8.0, 2.0, 0.5, 0.2, 0.05, 0.0]
     assert {part for part, level in result.chosen.levels.items() if level == "int8"} == {
         "fuse",
         "block.conv1",
@@ -72,11 +71,11 @@ def test_the_fastest_within_the_budget_is_chosen(make):
     }
     assert result.chosen.accuracy == pytest.approx(89.75) and result.chosen.milliseconds == 7.0
     assert result.fp32.accuracy == 90.0 and result.finished
-    assert [point.milliseconds for point in result.front] == [5.0, 6.0, 7.0, 8.0, 9.0]
-    assert "chosen: 2 parts in fp32, 3 parts in int8, 7.00 ms (1.4 x FP32), accuracy -0.25 points" in str(result)
+    assert [point.milliseconds for point in result.front] == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    assert "chosen: 3 parts in fp32, 3 parts in int8, 7.00 ms (1.4 x FP32), accuracy -0.25 points" in str(result)
 
 
-@pytest.mark.parametrize(("budget", "parts"), [(0.0, 1), (0.1, 2), (1.0, 4), (100.0, 5)])
+@pytest.mark.parametrize(("budget", "parts"), [(0.0, 1), (0.1, 2), (1.0, 4), (100.0, 6)])
 def test_the_budget_decides(make, budget, parts):
     search, _ = make()
     assert list(search.run(max_drop=budget, seconds=60).chosen.levels.values()).count("int8") == parts
@@ -107,7 +106,7 @@ def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
             return sum({"int8": 1.0, "fp16": 2.0, "fp32": 3.0}[level] for _, level in self.levels(model))
 
     model = small_graph()
-    ranges = dict.fromkeys(place(model, list(COST)).tensors, 1.0)
+    ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
     search = Search(model, Choice(rest="fp16"), ranges, Engines(), Memory(tmp_path / "figures.json", SUBJECT))
     result = search.run(max_drop=0.3, seconds=60)
     assert result.chosen.levels == {
@@ -116,9 +115,10 @@ def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
         "down": "fp32",  # 0.2 points in FP16 are as many as the fuse loses in INT8
         "fuse": "int8",
         "mix": "fp16",
+        "stem": "fp32",
     }
-    assert result.chosen.accuracy == pytest.approx(89.7) and result.chosen.milliseconds == 8.0
-    assert len(result.points) == 11 and result.points[0].count("int8") == 5 and result.points[-1].count("fp32") == 5
+    assert result.chosen.accuracy == pytest.approx(89.7) and result.chosen.milliseconds == 11.0
+    assert len(result.points) == 13 and result.points[0].count("int8") == 6 and result.points[-1].count("fp32") == 6
 
 
 def test_what_was_measured_is_not_measured_again(make):
