@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -79,12 +79,15 @@ def test_a_build_reports_its_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @needs_rtx
 def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
+    noticed = threading.Event()
 
     def interrupt(_: float, phase: str) -> None:
         shown.append(phase)
-        if len(shown) == 1:
+        if threading.current_thread() is threading.main_thread():
+            noticed.set()
+        elif len(shown) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)  # the build's thread waits here until the main thread has noticed
+            noticed.wait(60)  # the build's thread waits here until the main thread has stopped it
 
     record_shown(monkeypatch, interrupt)
     bundle = small_bundle(tmp_path / "small.edgepose", small_model())
