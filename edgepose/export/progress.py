@@ -25,14 +25,12 @@ def build_with_progress(trt: Any, builder: Any, network: Any, config: Any) -> An
     with progress_bar() as show, ThreadPoolExecutor(1) as pool:
         monitor = progress_monitor(trt, show)
         config.progress_monitor = monitor
-        build = pool.submit(builder.build_serialized_network, network, config)
         try:
-            return build.result()
+            return pool.submit(builder.build_serialized_network, network, config).result()
         except KeyboardInterrupt:
             monitor.stopped = True
             show(monitor.phases.fraction, "stopping at TensorRT's next step")
-            build.result()
-            raise
+            raise  # once the pool's thread has ended
 
 
 class Phases:
