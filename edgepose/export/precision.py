@@ -1,8 +1,8 @@
 """The FP32 graph to the same network in FP16 or BF16, every cast explicit.
 
-What lies between the first convolution and the heat-maps computes in 16 bit. The rest stays FP32: the normalisation of
-the uint8 crops, the decoding of the keypoints, means over whole maps (a sum of thousands of values), and every node
-with a value near the end of FP16's range. Inputs and outputs do not change.
+What lies between the first convolution and the last ones computes in 16 bit. The rest stays FP32: the normalisation of
+the uint8 crops, the last convolutions before the heat-maps, the decoding of the keypoints, means over whole maps (a sum
+of thousands of values), and every node with a value near the end of FP16's range. Inputs and outputs do not change.
 """
 
 from __future__ import annotations
@@ -96,10 +96,25 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
         raise_opset(copy, _BF16_OPSET)
     elif any(node.op_type == "DequantizeLinear" for node in nodes):
         raise_opset(copy, _QDQ_OPSET)
+    keep = {*keep, *_last_nodes(nodes)}
     half = {node.name for node in nodes if node.name not in keep and node.op_type not in FP32_OPS}
     _Retyping(copy, precision, half - _pairs_of_others(nodes, half)).apply()
     onnx.checker.check_model(copy, full_check=True)
     return copy
+
+
+def _last_nodes(nodes: list[onnx.NodeProto]) -> set[str]:
+    """Names of the last convolutions and of what follows them.
+
+    They cost next to nothing, and peaks of nearly the same height would change places where heat-maps are rounded.
+    """
+    wanted, found = {HEATMAPS}, set()
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            found.add(node.name)
+            if node.op_type != "Conv":
+                wanted.update(node.input)
+    return found
 
 
 def _pairs_of_others(nodes: list[onnx.NodeProto], half: set[str]) -> set[str]:
