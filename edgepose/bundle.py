@@ -9,8 +9,8 @@
         pose.PRECISION.onnx       the same network in another of PRECISIONS, every cast and Q/DQ explicit
         calibration.json          the ranges of the activations that INT8 graphs were made with
         golden.npz                crops, and the keypoints and heat-maps PyTorch gave for them
-        engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json
-        reports/                  written by verify and bench; not hashed
+        engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json; a timing cache, not hashed
+        reports/                  written by calibrate, build, verify, bench and prove; not hashed
 """
 
 from __future__ import annotations
