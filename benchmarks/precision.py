@@ -194,7 +194,7 @@ def measure(options: argparse.Namespace) -> Outcome:
         "rows": rows,
         "fp16_moved": moved,
         "latency_ms": times,
-        "calibration": report.to_json(),
+        "calibration": {key: value for key, value in report.to_json().items() if key != "environment"},
     }
     return Outcome(text, figures, excess(rows, times, source.manifest.model != "ditn_lite"))
 
