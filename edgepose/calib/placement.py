@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..export.modules import label
 from ..export.precision import network_nodes, require_opset
+from .histogram import LEVELS
 
 if TYPE_CHECKING:
     import onnx
-
-#: int8 values go from -LEVELS to LEVELS: symmetric, so that zero is exact.
-LEVELS = 127
 
 
 @dataclass(frozen=True)

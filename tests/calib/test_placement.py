@@ -13,8 +13,8 @@ pytest.importorskip("onnxruntime")
 from onnx import numpy_helper  # noqa: E402
 from small import pictures, run, small_graph  # noqa: E402
 
+from edgepose.calib.histogram import LEVELS  # noqa: E402
 from edgepose.calib.placement import (  # noqa: E402
-    LEVELS,
     place,
     quantisable,
     quantise,
