@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> Outcome:
                 found = replay(session, goldens, batch)
                 figures.append({"engine": engine, "batch": batch, **asdict(found)})
                 pixels = [f"{px:.3f}" for px in (found.p50, found.p99, found.largest)]
-                rows.append([engine, str(batch), *pixels, f"{found.heatmap_fraction:.1e}"])
+                rows.append([engine, str(batch), *pixels, f"{found.score_fraction:.1e}"])
                 problem = judge(found, limits)
                 excess += [f"{engine}, batch {batch}: {problem}"] if problem else []
     head = ("engine", "batch", "p50 px", "p99 px", "max px", "heat-map error, of range")

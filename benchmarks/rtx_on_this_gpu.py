@@ -78,8 +78,8 @@ def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
             call = partial(executor.run, {"images": np.resize(goldens.images, (batch, *goldens.images.shape[1:]))})
             time_calls(call, SETTLE)
             ms[batch] = summarise(time_calls(call, Budget())).p50
-    fraction = figures.heatmap_fraction if figures else None  # None where outputs are not finite
-    return {"wrong": wrong, "heatmap_fraction": fraction, "load_ms": load_ms, "ms": ms}
+    fraction = figures.score_fraction if figures else None  # None where outputs are not finite
+    return {"wrong": wrong, "score_fraction": fraction, "load_ms": load_ms, "ms": ms}
 
 
 def build_and_run(folder: Path, precision: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         times = [f"{ms:.2f}" for ms in row["ms"].values()] if "ms" in row else ["-"] * len(BATCHES)
         load = f"{row['load_ms']:.0f}" if "load_ms" in row else "-"
-        result = row["stopped"] or row["wrong"] or f"runs, heat-map error {row['heatmap_fraction']:.0e} of the range"
+        result = row["stopped"] or row["wrong"] or f"runs, heat-map error {row['score_fraction']:.0e} of the range"
         cells.append([row["model"], row["engine"], *times, load, result])
     return text_table(head, cells)
 

@@ -98,8 +98,8 @@ def bench_pipeline(
     Args:
         bundle: an opened bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: ONNX file of a detector, or ``none`` to follow one person.
-        backend: of the pose network; the detector runs on onnxruntime.
+        detector: bundle or ONNX file of a detector, or ``none`` to follow one person.
+        backend: of the pose network; a detector's file runs on onnxruntime.
         frames: how many are measured, after three that are not.
         precision: of the pose network, as in :func:`edgepose.load`.
 

@@ -1,5 +1,7 @@
 """The model bundle: a folder that carries a network from machine to machine and can prove itself.
 
+It holds a pose network, or a person detector, whose graphs are named ``detector.onnx`` and so on.
+
 ::
 
     NAME.edgepose/
@@ -8,7 +10,7 @@
         pose.onnx                 FP32, dynamic batch, runs everywhere
         pose.PRECISION.onnx       the same network in another of PRECISIONS, every cast and Q/DQ explicit
         calibration.json          the ranges of the activations that INT8 graphs were made with
-        golden.npz                crops, and the keypoints and heat-maps PyTorch gave for them
+        golden.npz                crops, and what PyTorch gave for them (of an imported network: its ONNX file)
         engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json; a timing cache, not hashed
         reports/                  written by calibrate, build, verify, bench and prove; not hashed
 """
@@ -16,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 from .files import sha256, write_text
+from .heatmaps import STRIDE
 from .skeletons import Skeleton, get_skeleton
 
 #: Version of the manifest's layout; a reader refuses a newer one.
@@ -34,6 +38,9 @@ SCHEMA = 1
 #: What a graph computes in: ``int8`` quantises convolutions and leaves the rest FP32, ``int8+fp16`` leaves it FP16, and
 #: ``mixed`` is what a search chose for each module.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
+
+#: How the graph reads its results: keypoints from heat-maps, by argmax with the quarter offset; or boxes of persons.
+QUARTER, BOXES = "quarter", "boxes"
 
 MANIFEST = "manifest.json"
 GRAPH = "pose.onnx"
@@ -50,14 +57,13 @@ class Manifest:
 
     Attributes:
         name: of the bundle.
-        model: network name for :func:`edgepose.train.models.build_model`.
-        skeleton: skeleton id.
-        input_size: (height, width) of the crops.
-        options: further arguments of ``build_model``.
+        model: network name for :func:`edgepose.train.models.build_model`; of a detector, its kind.
+        skeleton: skeleton id; empty for a detector.
+        input_size: (height, width) of the crops, or of a detector's pictures.
+        options: further arguments of ``build_model``; of a detector ``boxes``, how many it gives for a picture.
         trained: False for a bundle exported without weights.
         crop_padding: factor from the person's box to the crop.
-        decode: how keypoints are read from heat-maps: ``quarter``, argmax with the quarter offset, in the graph; any
-            other is refused.
+        decode: :data:`QUARTER` or :data:`BOXES`, in the graph; any other is refused.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
         schema: version of this layout.
@@ -70,29 +76,48 @@ class Manifest:
     options: dict[str, bool | int] = field(default_factory=dict)
     trained: bool = True
     crop_padding: float = 1.25
-    decode: str = "quarter"
+    decode: str = QUARTER
     made_with: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    @property
+    def detects(self) -> bool:
+        """Whether the network finds persons in a picture, and not the pose of one in a crop."""
+        return self.decode == BOXES
+
+    def graph_name(self, precision: str) -> str:
+        """File name of the graph of a precision, such as ``pose.fp16.onnx``."""
+        graph = "detector.onnx" if self.detects else GRAPH
+        return graph if precision == "fp32" else graph.replace(".onnx", f".{precision}.onnx")
+
 
 @dataclass(frozen=True)
 class Goldens:
-    """Crops and what PyTorch gave for them.
+    """Crops and what a reference gave for them: PyTorch, or the file that a network was imported from.
 
     Attributes:
-        images: (N, H, W, 3) uint8 RGB.
-        keypoints: (N, J, 3) float32, x, y in crop pixels and score.
-        heatmaps: (N, J, H/4, W/4) float32.
+        images: (N, H, W, 3) uint8 RGB; of a detector whole pictures, letterboxed.
+        outputs: float32 arrays by name: of a pose network ``keypoints`` (N, J, 3), x, y in crop pixels and score, and
+            ``heatmaps`` (N, J, H/4, W/4); of a detector ``boxes`` (N, K, 4), xyxy in pixels, and ``scores`` (N, K).
     """
 
     images: NDArray[np.uint8]
-    keypoints: NDArray[np.float32]
-    heatmaps: NDArray[np.float32]
+    outputs: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def decode(self) -> str:
+        """How the graph reads its results, see :class:`Manifest`."""
+        return BOXES if "boxes" in self.outputs else QUARTER
+
+    def first(self, count: int) -> Goldens:
+        """The first crops."""
+        return Goldens(self.images[:count], {name: values[:count] for name, values in self.outputs.items()})
 
     def save(self, path: Path) -> None:
         """Write a compressed ``.npz``."""
-        np.savez_compressed(path, images=self.images, keypoints=self.keypoints, heatmaps=self.heatmaps)
+        arrays: dict[str, Any] = {"images": self.images, **self.outputs}
+        np.savez_compressed(path, **arrays)
 
 
 @dataclass(frozen=True)
@@ -105,11 +130,27 @@ class Bundle:
     @property
     def graph(self) -> Path:
         """The FP32 ONNX graph."""
-        return self.path / GRAPH
+        return self.path / self.manifest.graph_name("fp32")
 
     @property
     def skeleton(self) -> Skeleton:
+        """Whose keypoints the network finds.
+
+        Raises:
+            UsageError: it is a detector.
+        """
+        if self.manifest.detects:
+            raise UsageError(f"bundle {self.path} holds a person detector: expected a pose network")
         return get_skeleton(self.manifest.skeleton)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, the shape of each output of the graph for one crop; see :class:`Goldens`."""
+        if self.manifest.detects:
+            count = self.manifest.options["boxes"]
+            return {"boxes": (count, 4), "scores": (count,)}
+        joints, (height, width) = len(self.skeleton.joints), self.manifest.input_size
+        return {"keypoints": (joints, 3), "heatmaps": (joints, height // STRIDE, width // STRIDE)}
 
     @property
     def reports(self) -> Path:
@@ -119,7 +160,8 @@ class Bundle:
     @property
     def precisions(self) -> tuple[str, ...]:
         """Those of :data:`PRECISIONS` that the bundle has a graph of: ``fp32`` always."""
-        return tuple(name for name in PRECISIONS if name == "fp32" or graph_name(name) in self.manifest.files)
+        files, name_of = self.manifest.files, self.manifest.graph_name
+        return tuple(name for name in PRECISIONS if name == "fp32" or name_of(name) in files)
 
     def graph_for(self, precision: str) -> Path:
         """The ONNX graph of a precision.
@@ -135,12 +177,12 @@ class Bundle:
                 f"bundle {self.path} has no {precision} graph, only {', '.join(self.precisions)}; make it with: "
                 f"edgepose calibrate {self.path} --images DIR{search}"
             )
-        return self.path / graph_name(precision)
+        return self.path / self.manifest.graph_name(precision)
 
     def goldens(self) -> Goldens:
         """Read ``golden.npz``."""
         with np.load(self.path / GOLDENS) as arrays:
-            return Goldens(arrays["images"], arrays["keypoints"], arrays["heatmaps"])
+            return Goldens(arrays["images"], {name: arrays[name] for name in arrays.files if name != "images"})
 
     def engines(self) -> list[Path]:
         """Engine files named in the manifest, sorted by name."""
@@ -150,11 +192,6 @@ class Bundle:
         """Hash files that were added to or changed in the bundle, and write the manifest that names them."""
         hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in paths}
         return write_manifest(self.path, replace(self.manifest, files={**self.manifest.files, **hashes}))
-
-
-def graph_name(precision: str) -> str:
-    """File name of the graph of a precision, such as ``pose.fp16.onnx``."""
-    return GRAPH if precision == "fp32" else f"pose.{precision}.onnx"
 
 
 def write_manifest(path: Path, manifest: Manifest) -> Bundle:
@@ -179,6 +216,33 @@ def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
         target.parent.mkdir(exist_ok=True)
         file.replace(target)
     return bundle.with_files(*(bundle.path / name for name in staged))
+
+
+def check_replaceable(output: Path) -> None:
+    """Refuse to make a bundle where something else is.
+
+    Raises:
+        UsageError: the path exists, and is neither a bundle nor an empty folder.
+    """
+    if output.exists() and not (output.is_dir() and ((output / MANIFEST).exists() or not any(output.iterdir()))):
+        raise UsageError(f"{output} exists and is not a bundle: give another -o")
+
+
+def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
+    """Make a bundle of the files in a folder; what an older one in its place holds is removed.
+
+    Args:
+        output: of the bundle, see :func:`check_replaceable`.
+        manifest: without files.
+        folder: on the same file system.
+    """
+    # But for the manifest, which refuses to open until it is replaced: new and old parts never mix.
+    for pattern in ("*.onnx", CHECKPOINT, GOLDENS, CALIBRATION):
+        for old in output.glob(pattern):
+            old.unlink()
+    for name in (ENGINES, REPORTS):
+        shutil.rmtree(output / name, ignore_errors=True)
+    return replace_files(Bundle(output, manifest), {file.name: file for file in sorted(folder.iterdir())})
 
 
 def open_bundle(path: Path | str) -> Bundle:
@@ -243,12 +307,14 @@ def _check_values(manifest: Manifest) -> None:
     texts = (manifest.name, manifest.model, manifest.skeleton)
     wanted = {
         "name, model and skeleton must be texts": all(isinstance(text, str) for text in texts),
-        f"decode must be 'quarter', got {manifest.decode!r}": manifest.decode == "quarter",
+        f"decode must be {QUARTER!r} or {BOXES!r}, got {manifest.decode!r}": manifest.decode in (QUARTER, BOXES),
         "input_size must be two positive whole numbers": len(manifest.input_size) == 2
         and all(isinstance(side, int) and side > 0 for side in manifest.input_size),
         "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)
         and manifest.crop_padding > 0,
         "options must be an object": isinstance(manifest.options, dict),
+        "options of a detector must name a number of boxes": not manifest.detects
+        or type(dict(manifest.options).get("boxes")) is int,
         "files must be an object of texts": isinstance(manifest.files, dict)
         and all(isinstance(digest, str) for digest in manifest.files.values()),
     }

@@ -183,6 +183,46 @@ def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: Arra
     return {n: None if v < 0 else 100 * float(v) for n, v in zip(FIGURES, evaluation.stats, strict=True)}
 
 
+def box_precision(
+    persons: Sequence[NDArray[np.floating]], found: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]
+) -> float:
+    """COCO's AP of boxes of persons in percent, of any size.
+
+    Args:
+        persons: of each picture, boxes (N, 4) xyxy in pixels; at least one in all.
+        found: of each picture, boxes (M, 4) likewise and scores (M,).
+
+    Raises:
+        UsageError: pycocotools is not installed.
+    """
+    need_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def objects(picture: int, boxes: NDArray[np.floating]) -> list[dict[str, Any]]:
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        sides = np.hstack([boxes[:, :2], sizes]).astype(float).tolist()
+        return [{"image_id": picture, "category_id": 1, "bbox": side, "area": side[2] * side[3]} for side in sides]
+
+    labelled = [o for picture, boxes in enumerate(persons) for o in objects(picture, boxes)]
+    annotations = [{**o, "id": number, "iscrowd": 0} for number, o in enumerate(labelled, 1)]
+    results = [
+        {**o, "score": float(score)}
+        for picture, (boxes, scores) in enumerate(found)
+        for o, score in zip(objects(picture, boxes), scores, strict=True)
+    ]
+    if not results:
+        return 0.0
+    labels = {"images": [{"id": picture} for picture in range(len(persons))], "categories": [{"id": 1}]}
+    with redirect_stdout(io.StringIO()):
+        truth = _indexed(COCO(), annotations, labels)
+        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return 100 * float(evaluation.stats[0])
+
+
 def _indexed(coco: Any, annotations: list[dict[str, Any]], labels: dict[str, Any]) -> Any:
     # pycocotools writes into what it is given
     coco.dataset = {**labels, "annotations": [dict(annotation) for annotation in annotations]}

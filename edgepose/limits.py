@@ -6,14 +6,15 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import GOLDENS, Bundle, Goldens
+from .bundle import BOXES, GOLDENS, QUARTER, Bundle, Goldens
 from .errors import UsageError
-from .heatmaps import STRIDE
+from .persons import PERSON_SCORE, person_errors
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Limits:
     """Largest errors that still pass.
 
     Attributes:
-        heatmap: fraction of the range (maximum - minimum) of the golden heat-maps.
-        p50: median keypoint error in crop pixels.
+        score: fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores.
+        p50: median error of keypoints, or of a detector's boxes, in crop pixels.
         p99: 99th percentile of it; None for no limit.
         why: the reason for the numbers.
     """
 
-    heatmap: float
+    score: float
     p50: float
     p99: float | None
     why: str
@@ -59,18 +60,52 @@ LIMITS = {
 }
 
 
-def limits_for(precision: str) -> Limits:
+#: The same for a detector. Boxes are not rounded to a grid, so they move a little in every arithmetic; the tail has no
+#: limit below FP32, where a person between two boxes of nearly the same score gets the other one.
+BOX_LIMITS = {
+    "int8": Limits(0.5, 16.0, None, "TODO"),
+    "bf16": Limits(0.2, 8.0, None, "TODO"),
+    "fp16": Limits(0.05, 1.0, None, "TODO"),
+    "fp32": Limits(1e-3, 0.05, 0.5, "TODO"),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The words and limits of one kind of network.
+
+    Attributes:
+        score, point: what is compared, in the singular.
+        reference: whose are right.
+        limits: one row per arithmetic.
+    """
+
+    score: str
+    point: str
+    reference: str
+    limits: Mapping[str, Limits]
+
+
+#: By how the graph reads its results.
+KINDS = {
+    QUARTER: Kind("heat-map", "keypoint", "PyTorch", LIMITS),
+    BOXES: Kind("score", "box", "the imported file", BOX_LIMITS),
+}
+
+
+def limits_for(precision: str, decode: str = QUARTER) -> Limits:
     """Limits of ``fp32``, ``fp16``, ``bf16``, ``int8``, ``int8+fp16`` or ``mixed`` (which may hold INT8).
 
     >>> limits_for("int8+fp16") is LIMITS["int8"]
     True
     """
+    rows = KINDS[decode].limits
     if precision == "mixed":
-        return LIMITS["int8"]
-    for name, limits in LIMITS.items():
+        return rows["int8"]
+    for name, limits in rows.items():
         if name in precision.split("+"):
             return limits
-    raise UsageError(f"no limits for precision {precision!r}: expected mixed or a sum of {', '.join(LIMITS)}")
+    raise UsageError(f"no limits for precision {precision!r}: expected mixed or a sum of {', '.join(rows)}")
 
 
 @dataclass(frozen=True)
@@ -78,13 +113,13 @@ class Figures:
     """Errors of one replay against PyTorch.
 
     Attributes:
-        heatmap: largest absolute error of heat-maps and scores (a score is a heat-map value).
-        heatmap_fraction: the same, as a fraction of the golden heat-maps' range.
-        p50: median distance of keypoints, in crop pixels; likewise ``p99`` and ``largest``.
+        score: largest absolute error of a score; every value of a heat-map is one.
+        score_fraction: the same, as a fraction of the golden scores' range.
+        p50: median distance of keypoints, or of the corners of boxes, in crop pixels; likewise ``p99`` and ``largest``.
     """
 
-    heatmap: float
-    heatmap_fraction: float
+    score: float
+    score_fraction: float
     p50: float
     p99: float
     largest: float
@@ -103,76 +138,86 @@ def read_goldens(bundle: Bundle) -> Goldens:
         goldens = bundle.goldens()
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path} is damaged ({error}): export the bundle again") from error
-    count, joints = len(goldens.images), len(bundle.skeleton.joints)
-    height, width = bundle.manifest.input_size
+    count = len(goldens.images)
     if count == 0:
         raise UsageError(f"{path} holds no crops, expected at least one: export the bundle again")
-    expected: dict[str, tuple[NDArray[Any], type, tuple[int, ...]]] = {
-        "images": (goldens.images, np.uint8, (count, height, width, 3)),
-        "keypoints": (goldens.keypoints, np.float32, (count, joints, 3)),
-        "heatmaps": (goldens.heatmaps, np.float32, (count, joints, height // STRIDE, width // STRIDE)),
-    }
-    for name, (array, dtype, shape) in expected.items():
-        if array.dtype != dtype or array.shape != shape or not np.isfinite(array).all():
-            raise UsageError(
-                f"{path}: {name} is {array.dtype} {array.shape}, expected finite {np.dtype(dtype)} {shape}: "
-                "export the bundle again"
-            )
+    _check_array(path, "images", goldens.images, np.uint8, (count, *bundle.manifest.input_size, 3))
+    for name, shape in bundle.output_shapes.items():
+        if name not in goldens.outputs:
+            raise UsageError(f"{path} lacks {name}: export the bundle again")
+        _check_array(path, name, goldens.outputs[name], np.float32, (count, *shape))
     return goldens
+
+
+def _check_array(path: Path, name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape or not np.isfinite(array).all():
+        raise UsageError(
+            f"{path}: {name} is {array.dtype} {array.shape}, expected finite {np.dtype(dtype)} {shape}: "
+            "export the bundle again"
+        )
 
 
 def malformed(goldens: Goldens, outputs: Mapping[str, NDArray[Any]]) -> str | None:
     """Why outputs cannot be compared with the goldens, or None."""
-    for name, expected in (("keypoints", goldens.keypoints), ("heatmaps", goldens.heatmaps)):
+    for name, expected in goldens.outputs.items():
         if name not in outputs:
             return f"there is no output {name}, only {', '.join(sorted(outputs))}"
         if outputs[name].shape != expected.shape:
-            return f"output {name} has shape {outputs[name].shape}, PyTorch's has {expected.shape}"
+            return f"output {name} has shape {outputs[name].shape}, expected {expected.shape}"
     return None
 
 
-def not_finite(outputs: Mapping[str, NDArray[Any]]) -> str | None:
+def not_finite(outputs: Mapping[str, NDArray[Any]], kind: Kind = KINDS[QUARTER]) -> str | None:
     """Where outputs first hold NaN or infinity, or None."""
-    for name in ("heatmaps", "keypoints"):
+    for name in sorted(outputs):
         wrong = ~np.isfinite(outputs[name])
         if wrong.any():
-            crop, joint = np.argwhere(wrong)[0][:2]
-            return f"{name} hold {wrong.sum()} NaN or infinite values, the first in crop {crop}, joint {joint}"
+            crop, point = np.argwhere(wrong)[0][:2]
+            return f"{name} hold {wrong.sum()} NaN or infinite values, the first in crop {crop}, {kind.point} {point}"
     return None
 
 
 def crop_errors(
     goldens: Goldens, outputs: Mapping[str, NDArray[Any]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Keypoint distances (N, J) in crop pixels, and each crop's largest heat-map error (N,); NaN counts as infinite."""
-    difference = outputs["keypoints"].astype(np.float64) - goldens.keypoints
-    distances = np.linalg.norm(difference[..., :2], axis=-1)
-    maps = np.abs(outputs["heatmaps"].astype(np.float64) - goldens.heatmaps).max(axis=(1, 2, 3))
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Of each crop the distances of its points, in crop pixels, and its largest error of a score; NaN is infinite.
+
+    The points are the keypoints (J,), or of a detector the persons of the golden picture.
+    """
+    if goldens.decode == BOXES:
+        wanted, got = (zip(found["boxes"], found["scores"], strict=True) for found in (goldens.outputs, outputs))
+        found = [person_errors(*pair, PERSON_SCORE) for pair in zip(wanted, got, strict=True)]
+        return [distances for distances, _ in found], np.array([score for _, score in found])
+    difference = outputs["keypoints"].astype(np.float64) - goldens.outputs["keypoints"]
+    distances = np.nan_to_num(np.linalg.norm(difference[..., :2], axis=-1), nan=np.inf)
+    maps = np.abs(outputs["heatmaps"].astype(np.float64) - goldens.outputs["heatmaps"]).max(axis=(1, 2, 3))
     maps = np.maximum(maps, np.abs(difference[..., 2]).max(axis=1))
-    return np.nan_to_num(distances, nan=np.inf), np.nan_to_num(maps, nan=np.inf)
+    return list(distances), np.nan_to_num(maps, nan=np.inf)
 
 
 def compare(goldens: Goldens, outputs: Mapping[str, NDArray[Any]]) -> Figures:
     """Figures of one replay.
 
     Args:
-        goldens: what PyTorch gave.
-        outputs: ``keypoints`` (N, J, 3) and ``heatmaps`` (N, J, h, w) of the same crops, finite.
+        goldens: what the reference gave.
+        outputs: likewise by name, of the same crops, finite.
     """
-    distances, maps = crop_errors(goldens, outputs)
-    p50, p99, largest = np.percentile(distances, (50, 99, 100))
-    spread = float(np.ptp(goldens.heatmaps)) or 1.0  # constant heat-maps have no range to measure by
-    return Figures(float(maps.max()), float(maps.max()) / spread, float(p50), float(p99), float(largest))
+    per_crop, scores = crop_errors(goldens, outputs)
+    distances = np.concatenate(per_crop)
+    p50, p99, largest = np.percentile(distances, (50, 99, 100)) if distances.size else (0.0, 0.0, 0.0)
+    # Constant scores have no range to measure by.
+    spread = float(np.ptp(goldens.outputs["scores" if goldens.decode == BOXES else "heatmaps"])) or 1.0
+    return Figures(float(scores.max()), float(scores.max()) / spread, float(p50), float(p99), float(largest))
 
 
-def judge(figures: Figures, limits: Limits) -> str | None:
+def judge(figures: Figures, limits: Limits, kind: Kind = KINDS[QUARTER]) -> str | None:
     """Why figures fail, or None if they are within the limits."""
     excess = [
         f"{what} is {got:.3g}{unit}, the limit is {limit:.3g}{unit}"
         for what, got, limit, unit in (
-            ("the heat-map error as a fraction of the range", figures.heatmap_fraction, limits.heatmap, ""),
-            ("the median keypoint error", figures.p50, limits.p50, " px"),
-            ("the 99th percentile of keypoint errors", figures.p99, limits.p99, " px"),
+            (f"the {kind.score} error as a fraction of the range", figures.score_fraction, limits.score, ""),
+            (f"the median {kind.point} error", figures.p50, limits.p50, " px"),
+            (f"the 99th percentile of {kind.point} errors", figures.p99, limits.p99, " px"),
         )
         if limit is not None and got > limit
     ]
@@ -181,8 +226,9 @@ def judge(figures: Figures, limits: Limits) -> str | None:
 
 def examine(goldens: Goldens, outputs: Mapping[str, NDArray[Any]], precision: str) -> tuple[Figures | None, str | None]:
     """Figures of one replay, None where there are none, and why it fails, None where it is within the limits."""
-    problem = malformed(goldens, outputs) or not_finite(outputs)
+    kind = KINDS[goldens.decode]
+    problem = malformed(goldens, outputs) or not_finite(outputs, kind)
     if problem:
         return None, problem
     figures = compare(goldens, outputs)
-    return figures, judge(figures, limits_for(precision))
+    return figures, judge(figures, limits_for(precision, goldens.decode), kind)

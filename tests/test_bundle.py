@@ -32,7 +32,8 @@ MANIFEST_VALUES = Manifest("small", "ditn_lite", "lsp14", (256, 192), options={"
 def make_goldens() -> Goldens:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 8, 4, 3), dtype=np.uint8)
-    return Goldens(images, rng.random((2, 14, 3), np.float32), rng.random((2, 14, 2, 1), np.float32))
+    outputs = {"keypoints": rng.random((2, 14, 3), np.float32), "heatmaps": rng.random((2, 14, 2, 1), np.float32)}
+    return Goldens(images, outputs)
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ def test_what_is_written_is_read(bundle: Bundle) -> None:
     assert opened.manifest.files == {name: sha256(bundle.path / name) for name in (GRAPH, GOLDENS)}
     assert opened.skeleton == LSP14
     assert (opened.graph, opened.reports) == (bundle.path / "pose.onnx", bundle.path / "reports")
-    for got, want in zip(vars(opened.goldens()).values(), vars(make_goldens()).values(), strict=True):
+    read, written = opened.goldens(), make_goldens()
+    assert list(read.outputs) == ["keypoints", "heatmaps"]
+    pairs = zip((read.images, *read.outputs.values()), (written.images, *written.outputs.values()), strict=True)
+    for got, want in pairs:
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)
 
@@ -179,8 +183,8 @@ def test_a_newer_schema_is_refused_whatever_else_it_holds(bundle: Bundle) -> Non
         ({"crop_padding": "1.25"}, "crop_padding must be a positive number"),
         ({"crop_padding": 0}, "crop_padding must be a positive number"),
         ({"skeleton": 14}, "must be texts"),
-        ({"decode": "dark"}, "decode must be 'quarter', got 'dark'"),
-        ({"decode": None}, "decode must be 'quarter', got None"),
+        ({"decode": "dark"}, "decode must be 'quarter' or 'boxes', got 'dark'"),
+        ({"decode": None}, "decode must be 'quarter' or 'boxes', got None"),
     ],
 )
 def test_values_that_no_manifest_holds_are_refused(bundle: Bundle, changes: dict[str, Any], message: str) -> None:

@@ -187,8 +187,8 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     assert capfd.readouterr().out.count("passed") == 2
     bundle = open_bundle(copy)
     goldens = bundle.goldens()
-    heatmaps = goldens.heatmaps + np.float32(0.01) * np.ptp(goldens.heatmaps)
-    replace(goldens, heatmaps=heatmaps).save(copy / GOLDENS)
+    heatmaps = goldens.outputs["heatmaps"] + np.float32(0.01) * np.ptp(goldens.outputs["heatmaps"])
+    replace(goldens, outputs={**goldens.outputs, "heatmaps": heatmaps}).save(copy / GOLDENS)
     bundle.with_files(copy / GOLDENS)
     said = refuse("verify", copy, "--backend", "onnxruntime", code=1)
     assert (

@@ -17,9 +17,10 @@ from edgepose.bundle import open_bundle
 from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, camera_path, demo, write_clip
 from edgepose.errors import UsageError
 from edgepose.geometry import transform_points, warp_crop
+from edgepose.persons import box_iou
 from edgepose.photos import PEOPLE, load_photo
 from edgepose.runtime import backends
-from edgepose.runtime.detect import box_iou, open_detector
+from edgepose.runtime.detect import open_detector
 
 pytest.importorskip("skimage")
 

@@ -23,6 +23,7 @@ PLAIN = {
         "images",
         "limits",
         "metrics",
+        "persons",
         "photos",
         "skeletons",
     ),

@@ -16,7 +16,7 @@ from edgepose.metrics import (
     soft_oks_nms,
     torso_size,
 )
-from edgepose.runtime.detect import nms
+from edgepose.persons import nms
 from edgepose.skeletons import COCO17, LSP14, MPII16
 
 LIMITS = (0.3, 0.5, 0.7, 0.9)

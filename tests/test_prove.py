@@ -152,7 +152,7 @@ def test_every_precision_of_the_shipped_bundle(
     assert "left out onnxruntime bf16: ONNX Runtime's CPU provider has no bf16 convolution" in out
     assert cases["openvino", "int8"]["file"] == "pose.int8.onnx"
     int8, exact = (
-        cases["openvino", name]["steps"]["verify"]["figures"]["checks"][0]["figures"]["heatmap_fraction"]
+        cases["openvino", name]["steps"]["verify"]["figures"]["checks"][0]["figures"]["score_fraction"]
         for name in ("int8", "fp32")
     )
     assert exact < 1e-5 < 1e-3 < int8 < 0.2
@@ -160,7 +160,7 @@ def test_every_precision_of_the_shipped_bundle(
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_wrong_graph_is_a_row_with_its_reason(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    keypoints = bundle.goldens().keypoints.copy()
+    keypoints = bundle.goldens().outputs["keypoints"].copy()
     keypoints[1, 6, 0] += 7
     change_goldens(bundle, keypoints=keypoints)
     bundle = bundle.with_files(bundle.path / GOLDENS)
@@ -252,7 +252,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     session = onnxruntime_module.OnnxRuntimeSession(bundle.graph)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3), dtype=np.uint8)
     outputs = session.run({"images": images})
-    Goldens(images, outputs["keypoints"], outputs["heatmaps"]).save(bundle.path / GOLDENS)
+    Goldens(images, {name: outputs[name] for name in ("keypoints", "heatmaps")}).save(bundle.path / GOLDENS)
     return bundle.with_files(bundle.path / GOLDENS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgepose.bundle import Bundle, graph_name, replace_files
+from edgepose.bundle import Bundle, replace_files
 from edgepose.calib.placement import place, quantisable, quantise
 from edgepose.export.precision import to_16_bit
 from edgepose.runtime.backends import open_graph
@@ -46,7 +46,7 @@ def put_graphs(bundle: Bundle, graphs: dict[str, onnx.ModelProto]) -> Bundle:
     """Save graphs in a bundle, hashes and all."""
     staged: dict[str, Path] = {}
     for precision, model in graphs.items():
-        staged[graph_name(precision)] = file = bundle.path / f".new-{precision}.onnx"
+        staged[bundle.manifest.graph_name(precision)] = file = bundle.path / f".new-{precision}.onnx"
         onnx.save(model, file)
     return replace_files(bundle, staged)
 

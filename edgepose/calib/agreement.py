@@ -1,4 +1,4 @@
-"""How much of a network's accuracy a change leaves, without labels: its keypoints against those of FP32."""
+"""How much of a network's accuracy a change leaves, without labels: what it finds against what FP32 finds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coco_eval import box_precision
+from ..errors import UsageError
 from ..geometry import CROP_PADDING, Size
 from ..metrics import keypoint_similarity
+from ..persons import PERSON_SCORE, find_persons, person_errors
 from ..skeletons import Skeleton
 
 #: FP32 keypoints with a lower score are not somewhere else: they are nowhere.
 CONFIDENT = 0.3
 #: Crop pixels: a keypoint that moved by less is the same, one that moved by more is in another place.
 SAME, MOVED = 0.05, 4.0
+#: The same for the corners of a box, which lie on no grid.
+SAME_BOX = 1.0
+#: Boxes of lower scores do not change COCO's AP much.
+_LEAST_SCORE = 0.05
 #: COCO's thresholds of OKS, over which AP is the mean.
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 #: COCO's persons cover about this share of their box.
@@ -23,12 +30,14 @@ _BODY = 0.53
 
 @dataclass(frozen=True)
 class Agreement:
-    """Keypoints beside those of FP32, on the same crops.
+    """Keypoints, or a detector's boxes, beside those of FP32, on the same crops.
 
     Attributes:
-        ap: :func:`precision_beside` FP32, in percent.
-        identical: share of all keypoints that did not move (less than 0.05 px), in percent.
-        moved: share of the confident keypoints that moved by more than 4 crop pixels, in percent.
+        ap: :func:`precision_beside` FP32, or :func:`person_precision`, in percent.
+        identical: share of all keypoints that did not move (less than 0.05 px), in percent; of FP32's persons, of which
+            the corners did not move by 1 px.
+        moved: share of the confident keypoints, or of FP32's persons, that moved by more than 4 crop pixels or were
+            lost, in percent.
     """
 
     ap: float
@@ -76,6 +85,34 @@ def precision_beside(
     judged = counted.any(axis=1)
     oks = (similarity * counted).sum(axis=1)[judged] / counted.sum(axis=1)[judged]
     return _percent(oks[:, None] >= _THRESHOLDS)
+
+
+def person_agreement(reference: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
+    """Compare boxes with those of FP32; arguments are those of :func:`person_precision`."""
+    pairs = zip(reference, found, strict=True)
+    errors = [person_errors((a[:, :4], a[:, 4]), (b[:, :4], b[:, 4]), PERSON_SCORE)[0] for a, b in pairs]
+    distances = np.concatenate(errors)
+    return Agreement(
+        ap=person_precision(reference, found),
+        identical=_percent(distances < SAME_BOX),
+        moved=_percent(distances > MOVED, empty=0.0),
+    )
+
+
+def person_precision(reference: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """COCO's average precision of boxes, in percent, where the persons are those that FP32 finds.
+
+    Args:
+        reference: (N, K, 5): xyxy in pixels and score of FP32's boxes in N pictures.
+        found: (N, M, 5) likewise.
+
+    Raises:
+        UsageError: pycocotools is not installed, or FP32 finds nobody at all.
+    """
+    persons = [find_persons(picture[:, :4], picture[:, 4], PERSON_SCORE)[0] for picture in reference]
+    if not sum(map(len, persons)):
+        raise UsageError(f"the detector finds nobody in the {len(reference)} pictures that judge: add others")
+    return box_precision(persons, [find_persons(picture[:, :4], picture[:, 4], _LEAST_SCORE) for picture in found])
 
 
 def _percent(truths: NDArray[np.bool_], empty: float = 100.0) -> float:

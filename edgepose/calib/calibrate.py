@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle import CALIBRATION, Bundle, graph_name, open_bundle, replace_files
+from ..bundle import CALIBRATION, Bundle, open_bundle, replace_files
 from ..errors import UsageError, missing_extra
 from ..export.precision import Unsafe, unsafe_nodes, with_rounding
 from ..files import atomic_path, staging_folder, write_text
@@ -20,7 +20,7 @@ from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
 from ..tables import text_table
 from .agreement import Agreement
 from .crops import CropSet
-from .judge import Judge, keypoints_of, open_engine, open_on_cpu
+from .judge import Judge, PersonJudge, PoseJudge, open_engine, open_on_cpu
 from .placement import tensors_to_collect
 from .progress import bar
 from .ranges import Calibration, Extent, collect, read_calibration, scan
@@ -163,7 +163,8 @@ def calibrate(
 
     Args:
         bundle: an opened bundle.
-        crops: persons as the network sees them; with labels, accuracy is measured against those.
+        crops: persons, or a detector's pictures, as the network sees them; with labels, accuracy is measured against
+            those.
         method: one of :data:`edgepose.calib.histogram.METHODS`.
         calibration: ranges that were collected before, in place of collecting them.
         search: None for no search.
@@ -210,17 +211,19 @@ def calibrate(
 
 
 def _judge(bundle: Bundle, crops: CropSet, count: int) -> Judge:
-    """What did not set the ranges, with FP32's keypoints, and labels if there are any."""
-    images = crops.images[count:]
+    """What did not set the ranges, with what FP32 finds there, and labels if there are any."""
+    images, manifest = crops.images[count:], bundle.manifest
+    kind = PersonJudge if manifest.detects else PoseJudge
     session = open_graph(bundle.graph)
     try:
-        fp32 = keypoints_of(session, images)
+        fp32 = kind.read(session, images)
     finally:
         session.close()
-    labels = None if crops.labels is None else crops.labels[count:]
-    manifest = bundle.manifest
     opened = partial(open_on_cpu, "onnxruntime")
-    return Judge(images, fp32, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding, opened)
+    if manifest.detects:
+        return PersonJudge(images, fp32, opened)
+    labels = None if crops.labels is None else crops.labels[count:]
+    return PoseJudge(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ class _Work:
             "graph": self.calibration.graph_sha256,
             "ranges": _hash(json.dumps(self.calibration.ranges, sort_keys=True).encode()),
             "crops": _hash(self.judge.crops.tobytes()),
-            "labels": str(self.judge.labels is not None),
+            "labels": str(self.judge.labelled),
             "backend": options.backend,
         }
         memory = Memory(self.bundle.reports / FIGURES, subject)
@@ -271,14 +274,14 @@ class _Work:
         return self._judged(precision, path, judged, len(choice.int8))
 
     def _judged(self, precision: str, path: Path, model: onnx.ModelProto, int8: int) -> Variant:
-        judge, keypoints = self.judge, self.judge.keypoints(model)
-        accuracy = None if judge.labels is None else judge.accuracy(keypoints)
-        return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, judge.agreement(keypoints), accuracy)
+        judge, found = self.judge, self.judge.find(model)
+        accuracy = judge.accuracy(found) if judge.labelled else None
+        return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, judge.agreement(found), accuracy)
 
     def _save(self, folder: Path, precision: str, model: onnx.ModelProto) -> Path:
         import onnx
 
-        path = folder / graph_name(precision)
+        path = folder / self.bundle.manifest.graph_name(precision)
         with atomic_path(path) as temporary:
             onnx.save(model, temporary)
         return path

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..images import IMAGE_SUFFIXES, read_image
-from ..runtime.detect import NetworkDetector, open_detector
+from ..runtime.detect import NetworkDetector, letterbox, open_detector
 from ..runtime.sources import silence_codecs, stderr_silenced
 from ..runtime.track import RegionTracker
 
@@ -32,7 +32,9 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class CropSet:
-    """Persons as the pose network sees them. The first of them are spread over the pictures as evenly as all are.
+    """Persons as the pose network sees them, or pictures as a detector does.
+
+    The first of them are spread over the pictures as evenly as all are.
 
     Attributes:
         images: (N, h, w, 3) uint8 RGB.
@@ -78,8 +80,8 @@ def crops_from_images(
 
     Args:
         folder: of pictures.
-        detector: an ONNX file, ``person_lite``, or ``none``: each whole picture is one person, where the runtime looks
-            at first without a detector.
+        detector: a bundle, an ONNX file, ``person_lite``, or ``none``: each whole picture is one person, where the
+            runtime looks at first without a detector.
         input_size: (height, width) of the crops.
         limit: crops at most.
         padding: factor from a person's box to the crop.
@@ -109,6 +111,28 @@ def crops_from_images(
         str(folder),
         f"add pictures of persons{'' if found is None else ', or give --detector none if each shows one person'}",
     )
+
+
+def pictures_from_images(folder: Path, input_size: Size, *, limit: int = DEFAULT_LIMIT) -> CropSet:
+    """The pictures of a folder as a detector sees them, letterboxed; taken as by :func:`crops_from_images`.
+
+    Args:
+        folder: of pictures.
+        input_size: (height, width) of the detector's input.
+        limit: pictures at most.
+
+    Raises:
+        UsageError: no such folder, or fewer pictures in it that can be read than :data:`MIN_CROPS`.
+    """
+    _check_limit(limit)
+    cutter = _Cutter(input_size, CROP_PADDING, limit, "picture")
+    for path in spread(_pictures(folder)):
+        image = cutter.read(path)
+        if image is not None:
+            cutter.add(letterbox(image, input_size), path.name)
+        if cutter.full:
+            break
+    return cutter.finish(str(folder), "add pictures such as the camera will see")
 
 
 def crops_from_data(
@@ -159,8 +183,9 @@ def crops_from_data(
 class _Cutter:
     """Collects crops up to a limit; notes the pictures that cannot be read."""
 
-    def __init__(self, size: Size, padding: float, limit: int) -> None:
+    def __init__(self, size: Size, padding: float, limit: int, noun: str = "person") -> None:
         silence_codecs()
+        self._noun = noun
         self.names: list[str] = []
         self.skipped: list[str] = []
         self._size, self._padding, self._limit = size, padding, limit
@@ -194,6 +219,11 @@ class _Cutter:
         self.names += [f"{name}:{first + i}" for i in range(len(crops))]
         self._empty += not len(boxes)
 
+    def add(self, crop: NDArray[np.uint8], name: str) -> None:
+        """Add a whole picture of the right size."""
+        self._crops.append(crop)
+        self.names.append(name)
+
     def label(self, joints: NDArray[np.float64], visible: NDArray[np.bool_]) -> None:
         """The joints (J, 2) in the picture, and which are labelled (J,), of the person that was cut last."""
         points = transform_points(joints, invert_affine(self._back[-1]))
@@ -201,9 +231,9 @@ class _Cutter:
 
     def finish(self, where: str, advice: str) -> CropSet:
         if len(self.names) < MIN_CROPS:
-            got = _counted(len(self.names), "person") if self.names else "nobody"
+            got = _counted(len(self.names), self._noun) if self.names else f"no {self._noun}"
             damaged = f" ({_unreadable(self.skipped)})" if self.skipped else ""
-            raise UsageError(f"found {got} in {where}{damaged}, expected at least {MIN_CROPS} persons: {advice}")
+            raise UsageError(f"found {got} in {where}{damaged}, expected at least {MIN_CROPS} {self._noun}s: {advice}")
         labels = np.stack(self._labels).astype(np.float32) if self._labels else None
         return CropSet(np.stack(self._crops), tuple(self.names), tuple(self.skipped), self._empty, labels)
 

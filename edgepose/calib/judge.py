@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle, graph_name, open_bundle, write_manifest
+from ..bundle import Bundle, open_bundle, write_manifest
 from ..errors import CheckError
 from ..export.build_options import BuildOptions
 from ..export.engine import build_engine
 from ..geometry import Size
 from ..runtime.backends import open_graph, open_session
-from ..runtime.session import Session
+from ..runtime.session import Arrays, Session
 from ..skeletons import Skeleton
 from ..timing import Budget, time_calls
-from .agreement import Agreement, agreement, precision_beside
+from .agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
 
 if TYPE_CHECKING:
     import onnx
@@ -38,52 +39,105 @@ _BUDGET = Budget(warm_up=5, calls=200, seconds=2.0)
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Measures graphs.
+class Judge(ABC):
+    """Measures graphs; there is one for each kind of network.
 
     Attributes:
         crops: (N, H, W, 3) uint8, not those that the ranges were collected from.
-        fp32: (N, J, 3): x, y in crop pixels and score of the FP32 graph's keypoints.
-        labels: (N, J, 3) likewise, scored 1 where labelled; None where nobody labelled them.
-        skeleton: names the J joints.
-        input_size: (height, width) of the crops.
-        padding: factor from a person's box to the crop.
+        fp32: what the FP32 graph finds on them, as :meth:`find` gives it.
         open_model: opens a graph on what is measured.
     """
 
     crops: NDArray[np.uint8]
     fp32: NDArray[np.float32]
-    labels: NDArray[np.float32] | None
-    skeleton: Skeleton
-    input_size: Size
-    padding: float
     open_model: Opener
 
-    def keypoints(self, model: onnx.ModelProto) -> NDArray[np.float32]:
-        """(N, J, 3): what a graph finds on the crops.
+    def find(self, model: onnx.ModelProto) -> NDArray[np.float32]:
+        """What a graph finds on the crops.
 
         Raises:
             CheckError: numbers that are not finite.
         """
         with self.open_model(model) as session:
-            keypoints = keypoints_of(session, self.crops)
-        if not np.isfinite(keypoints).all():
+            found = self.read(session, self.crops)
+        if not np.isfinite(found).all():
             raise CheckError("a candidate graph gives NaN or infinity: scan the ranges on more crops")
-        return keypoints
+        return found
 
-    def agreement(self, keypoints: NDArray[np.float32]) -> Agreement:
-        """How keypoints compare with those of FP32."""
-        return agreement(self.fp32, keypoints, self.skeleton, self.input_size, self.padding)
+    @staticmethod
+    @abstractmethod
+    def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What a network finds on crops."""
 
-    def accuracy(self, keypoints: NDArray[np.float32]) -> float:
+    @property
+    @abstractmethod
+    def labelled(self) -> bool:
+        """Whether accuracy is measured beside labels, and not beside FP32."""
+
+    @abstractmethod
+    def agreement(self, found: NDArray[np.float32]) -> Agreement:
+        """How what was found compares with FP32's."""
+
+    @abstractmethod
+    def accuracy(self, found: NDArray[np.float32]) -> float:
         """Average precision in percent, beside the labels, or beside FP32 where there are none."""
-        reference = self.fp32 if self.labels is None else self.labels
-        return precision_beside(reference, keypoints, self.skeleton, self.input_size, self.padding)
 
     def latency(self, model: onnx.ModelProto) -> float:
         """Median milliseconds of one crop."""
         with self.open_model(model) as session:
             return median(time_calls(partial(session.run, {"images": self.crops[:1]}), _BUDGET))
+
+
+@dataclass(frozen=True)
+class PoseJudge(Judge):
+    """Finds (N, J, 3): x, y in crop pixels and score of keypoints.
+
+    Attributes:
+        labels: (N, J, 3) likewise, scored 1 where labelled; None where nobody labelled them.
+        skeleton: names the J joints.
+        input_size: (height, width) of the crops.
+        padding: factor from a person's box to the crop.
+    """
+
+    labels: NDArray[np.float32] | None
+    skeleton: Skeleton
+    input_size: Size
+    padding: float
+
+    @staticmethod
+    def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return _run(session, crops)["keypoints"]
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels is not None
+
+    def agreement(self, found: NDArray[np.float32]) -> Agreement:
+        return agreement(self.fp32, found, self.skeleton, self.input_size, self.padding)
+
+    def accuracy(self, found: NDArray[np.float32]) -> float:
+        reference = self.fp32 if self.labels is None else self.labels
+        return precision_beside(reference, found, self.skeleton, self.input_size, self.padding)
+
+
+@dataclass(frozen=True)
+class PersonJudge(Judge):
+    """Finds (N, K, 5): corners of boxes, xyxy in pixels of the picture, and scores."""
+
+    @staticmethod
+    def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        outputs = _run(session, crops)
+        return np.concatenate([outputs["boxes"], outputs["scores"][..., None]], axis=-1)
+
+    @property
+    def labelled(self) -> bool:
+        return False
+
+    def agreement(self, found: NDArray[np.float32]) -> Agreement:
+        return person_agreement(self.fp32, found)
+
+    def accuracy(self, found: NDArray[np.float32]) -> float:
+        return person_precision(self.fp32, found)
 
 
 @contextmanager
@@ -110,7 +164,7 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
     import onnx
 
     with TemporaryDirectory() as folder:
-        graph = Path(folder) / graph_name("mixed")
+        graph = Path(folder) / bundle.manifest.graph_name("mixed")
         onnx.save(model, graph)
         candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
         build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
@@ -118,7 +172,6 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
             yield session
 
 
-def keypoints_of(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, J, 3): x, y in crop pixels and score, of crops (N, H, W, 3)."""
-    starts = range(0, len(crops), _BATCH)
-    return np.concatenate([session.run({"images": crops[start : start + _BATCH]})["keypoints"] for start in starts])
+def _run(session: Session, crops: NDArray[np.uint8]) -> Arrays:
+    parts = [session.run({"images": crops[start : start + _BATCH]}) for start in range(0, len(crops), _BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -218,7 +218,7 @@ class Search:
 
     def _accuracy(self, levels: Levels) -> float:
         def judged() -> float:
-            return self._judge.accuracy(self._judge.keypoints(self.graph(levels)))
+            return self._judge.accuracy(self._judge.find(self.graph(levels)))
 
         return self._memory.recall("ap", levels, judged)
 

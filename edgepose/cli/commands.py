@@ -80,10 +80,17 @@ def export_bundle(a: argparse.Namespace) -> None:
     print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
 
 
+def import_bundle(a: argparse.Namespace) -> None:
+    from ..export.imported import import_detector
+
+    bundle = import_detector(a.model, a.output)
+    print(f"bundle: {bundle.path}")
+
+
 def calibrate_bundle(a: argparse.Namespace) -> None:
     from ..bundle import open_bundle
     from ..calib.calibrate import SearchOptions, calibrate
-    from ..calib.crops import crops_from_data, crops_from_images
+    from ..calib.crops import crops_from_data, crops_from_images, pictures_from_images
     from ..calib.plots import write_plots
 
     bundle = open_bundle(a.bundle)
@@ -91,7 +98,11 @@ def calibrate_bundle(a: argparse.Namespace) -> None:
     search = None if a.max_drop is None else SearchOptions(a.max_drop, a.backend, a.time_limit)
     if (a.images is None) == (a.data is None):
         raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
-    if a.data is not None:
+    if bundle.manifest.detects:
+        if a.images is None:
+            raise UsageError(f"{a.bundle} holds a detector, whose pictures are not cut: give --images DIR")
+        crops = pictures_from_images(a.images, size, limit=a.crops)
+    elif a.data is not None:
         crops = crops_from_data(a.data, size, limit=a.crops, padding=padding, skeleton=bundle.manifest.skeleton)
     else:
         crops = crops_from_images(a.images, a.detector, size, limit=a.crops, padding=padding)

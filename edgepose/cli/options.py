@@ -99,6 +99,19 @@ def add_export(commands: Commands) -> None:
     p.set_defaults(call=run.export_bundle)
 
 
+def add_import(commands: Commands) -> None:
+    p = commands.add_parser(
+        "import",
+        help="ONNX file of a person detector to bundle",
+        description="Make a bundle of a person detector's ONNX file, for build, calibrate, verify, bench, prove and "
+        "--detector. Its goldens are what the file itself gives.",
+    )
+    p.add_argument("model", metavar="MODEL.onnx", help="YOLOX, or person_lite for the detector that is shipped")
+    p.add_argument("--decode", choices=("detector",), required=True, help="how its outputs are read")
+    p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
+    p.set_defaults(call=run.import_bundle)
+
+
 def add_calibrate(commands: Commands) -> None:
     p = commands.add_parser(
         "calibrate",
@@ -357,6 +370,7 @@ COMMANDS = (
     add_train,
     add_eval,
     add_export,
+    add_import,
     add_calibrate,
     add_build,
     add_verify,

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..bundle import (
-    CHECKPOINT,
-    ENGINES,
-    GOLDENS,
-    GRAPH,
-    MANIFEST,
-    REPORTS,
-    Bundle,
-    Goldens,
-    Manifest,
-    replace_files,
-)
+from ..bundle import CHECKPOINT, GOLDENS, GRAPH, Bundle, Goldens, Manifest, check_replaceable, replace_bundle
 from ..errors import UsageError
 from ..files import staging_folder
 from ..geometry import crop_regions, region_affine, warp_crop
@@ -29,9 +17,6 @@ from ..photos import PEOPLE, load_photo
 from ..train.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
 from ..train.models.contract import PoseGraph
 from .graph import export_graph
-
-#: The files of a bundle that an export makes.
-PARTS = (CHECKPOINT, GRAPH, GOLDENS)
 
 #: How the golden crops vary each photo's person: rotation in degrees, factor on the crop, mirrored.
 GOLDEN_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (20.0, 1.2, False), (-15.0, 0.8, True))
@@ -65,15 +50,12 @@ def export(
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
-    if output.exists() and not (output.is_dir() and ((output / MANIFEST).exists() or not any(output.iterdir()))):
-        raise UsageError(f"{output} exists and is not a bundle: give another -o")
+    check_replaceable(output)
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / GRAPH)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
-        _remove_parts(output)
-        bundle = Bundle(output, _manifest(output.name, spec, trained=weights is not None))
-        return replace_files(bundle, {name: folder / name for name in PARTS})
+        return replace_bundle(output, _manifest(output.name, spec, trained=weights is not None), folder)
 
 
 def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:
@@ -86,14 +68,6 @@ def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:
         trained=trained,
         made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
     )
-
-
-def _remove_parts(bundle: Path) -> None:
-    """Remove all but the manifest, which refuses to open until it is replaced: new and old parts never mix."""
-    for name in PARTS:
-        (bundle / name).unlink(missing_ok=True)
-    for name in (ENGINES, REPORTS):
-        shutil.rmtree(bundle / name, ignore_errors=True)
 
 
 def _decide_spec(
@@ -135,4 +109,4 @@ def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
     with torch.inference_mode():
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]
     keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
-    return Goldens(crops, keypoints, heatmaps)
+    return Goldens(crops, {"keypoints": keypoints, "heatmaps": heatmaps})

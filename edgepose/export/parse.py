@@ -7,7 +7,6 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import UsageError, missing_extra
-from ..heatmaps import STRIDE
 from ..plugins.onnx_function import hand_to_plugin
 
 
@@ -69,12 +68,9 @@ def _read_graph(graph: Path) -> Any:
 
 def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
     """The graph contract, as the parser understood the graph: a side it could not prove static shows as -1."""
-    height, width = bundle.manifest.input_size
-    joints = len(bundle.skeleton.joints)
     expected = [
-        f"images UINT8 {(-1, height, width, 3)}",
-        f"keypoints FLOAT {(-1, joints, 3)}",
-        f"heatmaps FLOAT {(-1, joints, height // STRIDE, width // STRIDE)}",
+        f"images UINT8 {(-1, *bundle.manifest.input_size, 3)}",
+        *(f"{name} FLOAT {(-1, *shape)}" for name, shape in bundle.output_shapes.items()),
     ]
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]

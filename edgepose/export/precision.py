@@ -1,7 +1,7 @@
 """The FP32 graph to the same network in FP16 or BF16, every cast explicit.
 
 What lies between the first convolution and the last ones computes in 16 bit. The rest stays FP32: the normalisation of
-the uint8 crops, the last convolutions before the heat-maps, the decoding of the keypoints, means over whole maps (a sum
+the uint8 crops, the last convolutions, the decoding of the keypoints or boxes, means over whole maps (a sum
 of thousands of values), and every node with a value near the end of FP16's range. Inputs and outputs do not change.
 """
 
@@ -28,7 +28,7 @@ FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax",
 #: Inputs that ONNX wants as float32 whatever the tensor is: regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 #: First opset that is read, the one that is exported; first with a Conv in BF16, and with scales of Q/DQ in 16 bit.
-_OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
+OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
 HEATMAPS = "heatmaps"
 
 
@@ -79,7 +79,7 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
         keep: names of nodes that stay FP32.
 
     Raises:
-        UsageError: no convolution of the graph leads to heat-maps, it is in 16 bit already, or its opset is too old.
+        UsageError: no convolution of the graph leads to an output, it is in 16 bit already, or its opset is too old.
     """
     import onnx
 
@@ -91,24 +91,30 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
         raise UsageError("the graph is in 16 bit already: give the FP32 graph, pose.onnx")
     nodes = network_nodes(copy)
     if not nodes:
-        raise UsageError(f"no convolution of the graph leads to an output {HEATMAPS}: export the bundle again")
+        raise UsageError("no convolution of the graph leads to an output: export the bundle again")
     if precision == "bf16":
         raise_opset(copy, _BF16_OPSET)
     elif any(node.op_type == "DequantizeLinear" for node in nodes):
         raise_opset(copy, _QDQ_OPSET)
-    keep = {*keep, *_last_nodes(nodes)}
+    keep = {*keep, *_last_nodes(nodes, _ends(copy))}
     half = {node.name for node in nodes if node.name not in keep and node.op_type not in FP32_OPS}
     _Retyping(copy, precision, half - _pairs_of_others(nodes, half)).apply()
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
 
-def _last_nodes(nodes: list[onnx.NodeProto]) -> set[str]:
+def _ends(model: onnx.ModelProto) -> set[str]:
+    """Where a network ends: at the heat-maps, which keypoints are decoded from, or at a detector's outputs."""
+    outputs = {value.name for value in model.graph.output}
+    return {HEATMAPS} if HEATMAPS in outputs else outputs
+
+
+def _last_nodes(nodes: list[onnx.NodeProto], ends: set[str]) -> set[str]:
     """Names of the last convolutions and of what follows them.
 
     They cost next to nothing, and peaks of nearly the same height would change places where heat-maps are rounded.
     """
-    wanted, found = {HEATMAPS}, set()
+    wanted, found = set(ends), set()
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             found.add(node.name)
@@ -166,12 +172,13 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes from the first convolutions to the heat-maps, without what leads there from constants alone."""
+    """The nodes from the first convolutions to the heat-maps, or where there are none to the outputs, without what
+    leads there from constants alone."""
     after: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in after for name in node.input):
             after.update(node.output)
-    wanted, found = {HEATMAPS}, []
+    wanted, found = _ends(model), []
     for node in reversed(model.graph.node):
         if wanted.intersection(node.output):
             wanted.update(node.input)
@@ -188,8 +195,8 @@ def require_opset(model: onnx.ModelProto) -> None:
         UsageError: the opset is older.
     """
     version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
-    if version < _OPSET:
-        raise UsageError(f"the graph is of opset {version}, expected {_OPSET} or later: export the bundle again")
+    if version < OPSET:
+        raise UsageError(f"the graph is of opset {version}, expected {OPSET} or later: export the bundle again")
 
 
 def raise_opset(model: onnx.ModelProto, version: int) -> None:

@@ -245,8 +245,8 @@ def _cell(step: Step | None) -> str:
         return f"{result.build_seconds:.1f} s"
     if isinstance(result, VerifyReport):
         figures = [check.figures for check in result.checks if check.figures]
-        heatmap, median = (max(getattr(f, name) for f in figures) for name in ("heatmap_fraction", "p50"))
-        return f"{heatmap:.2g} of range, p50 {median:.2f} px"
+        score, median = (max(getattr(f, name) for f in figures) for name in ("score_fraction", "p50"))
+        return f"{score:.2g} of range, p50 {median:.2f} px"
     if isinstance(result, BenchReport):
         return ", ".join(f"{row.batch}: {row.latency.p50:.2f}" for row in result.rows)
     if isinstance(result, AccuracyCheck):

@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle import Bundle, open_bundle
 from ..errors import CheckError, UsageError
 from ..geometry import Size
-from .backends import open_graph
+from ..persons import NMS, nms
+from .backends import choose, open_graph, open_session
+from .self_check import self_check as check_here
 from .session import Arrays, Session, TensorSpec
 
 #: YOLOX predicts on three grids, whose cells are this many pixels wide.
@@ -26,8 +29,6 @@ SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NA
 #: Least score of a person, unless another one is asked for: of YOLOX, and of a network that decodes its boxes itself,
 #: whose score is how well the box is thought to fit.
 YOLOX_THRESHOLD, PEAK_THRESHOLD = 0.4, 0.35
-#: Of two boxes that overlap by more than this IoU, the more certain stays.
-NMS = 0.5
 
 
 @dataclass(frozen=True)
@@ -171,19 +172,31 @@ def detector_graph(detector: Path | str) -> Path:
 
 
 def open_detector(
-    detector: Path | str, backend: str = "onnxruntime", *, threshold: float | None = None
+    detector: Path | str,
+    backend: str = "auto",
+    *,
+    precision: str = "auto",
+    threshold: float | None = None,
+    self_check: bool = True,
 ) -> NetworkDetector:
-    """Open a detector; its kind is seen from its inputs and outputs.
+    """Open a detector; the kind of a file is seen from its inputs and outputs.
 
     Args:
-        detector: an ONNX file, or ``person_lite`` for the one that comes with the package.
-        backend: ``onnxruntime`` or ``openvino``.
+        detector: a bundle that ``edgepose import`` made, an ONNX file, or ``person_lite`` for the one that comes with
+            the package.
+        backend: of a bundle as in :func:`edgepose.load`, of a file ``onnxruntime``, which is also its ``auto``, or
+            ``openvino``.
+        precision: of a bundle, as in :func:`edgepose.load`.
         threshold: least score of a person; None for the kind's own.
+        self_check: whether to replay a bundle's goldens on a machine where that was not done yet.
 
     Raises:
-        UsageError: the file cannot be loaded on this backend, or is of no known kind.
+        UsageError: the detector cannot be loaded on this backend, or is of no known kind.
+        CheckError: a bundle's network does not give its golden persons here.
     """
-    session = open_graph(detector_graph(detector), backend)
+    if Path(detector).is_dir():
+        return _open_bundle(open_bundle(detector), backend, precision, threshold, self_check)
+    session = open_graph(detector_graph(detector), "onnxruntime" if backend == "auto" else backend)
     decodes = {spec.name for spec in session.outputs} == {"boxes", "scores"}
     options = {} if threshold is None else {"threshold": threshold}
     try:
@@ -192,6 +205,23 @@ def open_detector(
         session.close()
         other = "" if decodes else "; or a network that decodes its boxes itself, with the outputs boxes and scores"
         raise UsageError(f"detector {detector}: {error}{other}") from None
+
+
+def _open_bundle(
+    bundle: Bundle, backend: str, precision: str, threshold: float | None, self_check: bool
+) -> NetworkDetector:
+    if not bundle.manifest.detects:
+        raise UsageError(f"bundle {bundle.path} holds a pose network: expected a detector (edgepose import makes one)")
+    backend, precision = choose(bundle, backend, precision)
+    session = open_session(bundle, backend, precision)
+    try:
+        if self_check:
+            check_here(bundle, session, precision)
+        own = YOLOX_THRESHOLD if bundle.manifest.model == "yolox" else PEAK_THRESHOLD
+        return PeakDetector(session, own if threshold is None else threshold)
+    except Exception:
+        session.close()
+        raise
 
 
 def fitted_size(source: Size, size: Size) -> Size:
@@ -241,29 +271,6 @@ def decode_yolox(
     centre = raw[:, :2] * stride + corner
     half = np.exp(raw[:, 2:4]) * stride / 2
     return np.concatenate([centre - half, centre + half], axis=1), scores[chosen]
-
-
-def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Intersection over union of every box of (N, 4) with every box of (M, 4), xyxy: (N, M).
-
-    >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
-    [[0.333, 0.0]]
-    """
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    return np.asarray(shared / np.maximum(area_a[:, None] + area_b[None, :] - shared, 1e-9), dtype=np.float64)
-
-
-def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float) -> NDArray[np.intp]:
-    """Indices of the boxes (N, 4) that stay, the most certain first: none overlaps a better one by more than an IoU."""
-    order = np.argsort(-scores, kind="stable")
-    rivals = box_iou(boxes[order], boxes[order]) > overlap
-    stays = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if stays[i]:
-            stays[i + 1 :] &= ~rivals[i, i + 1 :]
-    return order[stays]
 
 
 def _check_yolox(session: Session) -> Size:

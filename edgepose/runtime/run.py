@@ -68,8 +68,8 @@ def run(
     Args:
         bundle: the model bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: ONNX file of a detector, ``person_lite`` for the shipped one (both run on onnxruntime), or ``none``
-            to follow one person.
+        detector: bundle of a detector (``edgepose import``), an ONNX file, ``person_lite`` for the shipped one (both
+            run on onnxruntime), or ``none`` to follow one person.
         backend: of the pose network.
         save_video: video file, or folder for one picture a frame.
         save_json: JSON lines file.
@@ -92,7 +92,7 @@ def run(
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(bundle, backend, precision, self_check=self_check))
-        found = None if str(detector) == "none" else open_detector(detector)
+        found = None if str(detector) == "none" else open_detector(detector, self_check=self_check)
         if found is not None:
             stack.callback(found.close)
         return _process(frames, Pipeline(estimator, found), sinks, draws=save_video is not None, limit=limit)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from ..bundle import GOLDENS, Bundle, Goldens
 from ..errors import CheckError, UsageError
 from ..files import cache_folder, sha256, write_text
-from ..limits import examine, limits_for, read_goldens
+from ..limits import KINDS, examine, limits_for, read_goldens
 from .backends import ENGINE_BACKENDS, module_of_backend, session_file
 from .cpu import cpu_name
 from .cuda import device_info
@@ -47,13 +46,12 @@ def self_check(bundle: Bundle, session: Session, precision: str) -> bool:
     if _is_known(key):
         return False
     goldens = read_goldens(bundle)
-    few = replace(goldens, **{name: values[:CROPS] for name, values in vars(goldens).items()})
-    if _problem(session, few, precision):
-        problem = _problem(session, goldens, precision)
+    if _problem(session, goldens.first(CROPS), precision):
+        problem, kind = _problem(session, goldens, precision), KINDS[goldens.decode]
         if problem:
             raise CheckError(
-                f"backend {session.backend} in {precision} does not give PyTorch's keypoints of the golden crops on "
-                f"this machine ({problem}): run edgepose verify {bundle.path}"
+                f"backend {session.backend} in {precision} does not give {kind.reference}'s {kind.point}s of the "
+                f"golden crops on this machine ({problem}): run edgepose verify {bundle.path}"
             )
     _remember(key, proof)
     return True
@@ -61,7 +59,7 @@ def self_check(bundle: Bundle, session: Session, precision: str) -> bool:
 
 def proof_of(bundle: Bundle, backend: str, precision: str) -> dict[str, object]:
     """All that the outputs of a network depend on, and the limits that they were held to."""
-    file, limits = session_file(bundle, backend, precision), limits_for(precision)
+    file, limits = session_file(bundle, backend, precision), limits_for(precision, bundle.manifest.decode)
     return {
         "file": bundle.manifest.files.get(file.relative_to(bundle.path).as_posix()) or sha256(file),
         "goldens": bundle.manifest.files[GOLDENS],
@@ -69,7 +67,7 @@ def proof_of(bundle: Bundle, backend: str, precision: str) -> dict[str, object]:
         "version": str(getattr(import_module(module_of_backend(backend)), "__version__", None)),
         "precision": precision,
         "machine": device_info().name if backend in ENGINE_BACKENDS else cpu_name(),
-        "limits": (limits.heatmap, limits.p50, limits.p99),
+        "limits": (limits.score, limits.p50, limits.p99),
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import Size, keypoint_box
-from .detect import box_iou
+from ..persons import box_iou
 from .pose import Pose
 
 #: Heat-map maximum from which a joint counts as seen. The focal L2 loss lifts the scores of uncertain joints, as

@@ -40,7 +40,7 @@ class Check:
         if self.figures is None:
             return ("-",) * 5
         f = self.figures
-        return (f"{f.heatmap:.2g}", f"{f.heatmap_fraction:.2g}", *(f"{px:.2f}" for px in (f.p50, f.p99, f.largest)))
+        return (f"{f.score:.2g}", f"{f.score_fraction:.2g}", *(f"{px:.2f}" for px in (f.p50, f.p99, f.largest)))
 
 
 def check_backend(bundle: Bundle, goldens: Goldens, backend: str, precision: str) -> Iterator[Check]:

@@ -56,6 +56,8 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
 
 def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
     agree = f"{backend} computes every node as the graph says"
+    if bundle.manifest.detects:
+        return f"{agree}: the goldens are of another file, or the fault is only in the fused graph; import it again"
     if unavailable("torch") or not (bundle.path / CHECKPOINT).is_file():
         return (
             f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"

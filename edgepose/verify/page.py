@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from ..limits import crop_errors, limits_for
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import BOXES
+from ..limits import Kind, crop_errors, limits_for
 from ..machine import environment
+from ..persons import PERSON_SCORE, find_persons
+from ..runtime.session import Arrays
 from .checks import Check
-from .pictures import BACKEND, PYTORCH, draw_pair, picture_tag
+from .pictures import BACKEND, PYTORCH, draw_boxes, draw_pair, picture_tag
 
 if TYPE_CHECKING:
     from .report import VerifyReport
 
-#: Columns of the table of checks, and of the table of accuracies, in text and in HTML.
-HEAD = ("backend", "precision", "batch", "heat-map error", "of range", "p50 px", "p99 px", "max px", "result")
+#: Columns of the table of accuracies, in text and in HTML.
 DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
 #: Crops that are shown of each backend and precision.
 _SHOWN = 8
@@ -36,6 +41,11 @@ figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabul
 """
 
 
+def check_head(kind: Kind) -> tuple[str, ...]:
+    """Columns of the table of checks, in text and in HTML."""
+    return ("backend", "precision", "batch", f"{kind.score} error", "of range", "p50 px", "p99 px", "max px", "result")
+
+
 def verify_page(report: VerifyReport) -> str:
     """The self-contained HTML page of a verification: verdict, figures, and the crops that moved most."""
     name = escape(report.bundle.manifest.name)
@@ -49,7 +59,8 @@ def verify_page(report: VerifyReport) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>verify {name}</title><style>{STYLE}</style></head>\n<body>",
             f"<h1>{name}: verification {verdict}</h1>",
-            f"<p>{len(report.goldens.images)} golden crops replayed and compared with PyTorch. {escape(made)}.</p>",
+            f"<p>{len(report.goldens.images)} golden crops replayed and compared with {report.kind.reference}.</p>",
+            f"<p>{escape(made)}.</p>",
             figures_html(report),
             _accuracy_html(report),
             "<h2>Limits</h2>",
@@ -78,7 +89,7 @@ def figures_html(report: VerifyReport) -> str:
     said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
     said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
     said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(HEAD, rows) + "\n".join(said)
+    return html_table(check_head(report.kind), rows) + "\n".join(said)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
@@ -94,27 +105,38 @@ def _accuracy_html(report: VerifyReport) -> str:
 def limits_html(report: VerifyReport) -> str:
     precisions = dict.fromkeys(check.precision for check in report.checks)
     rows = [
-        (escape(p), f"{x.heatmap:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
-        for p, x in ((p, limits_for(p)) for p in precisions)
+        (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
+        for p, x in ((p, limits_for(p, report.goldens.decode)) for p in precisions)
     ]
-    return html_table(("precision", "heat-maps, of range", "p50 px", "p99 px", "why"), rows)
+    return html_table(("precision", f"{report.kind.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
 def check_html(report: VerifyReport, check: Check) -> str:
     title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
     if check.outputs is None:
-        return f"{title}<p>No keypoints to draw.</p>"
+        return f"{title}<p>No {report.kind.point}s to draw.</p>"
     distances, maps = crop_errors(report.goldens, check.outputs)
     # The crops that moved most; of those that did not move, the ones whose heat-maps differ most.
-    order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(), -maps[i]))[:_SHOWN]
-    figures = []
+    order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(initial=0), -maps[i]))[:_SHOWN]
+    kind, figures = report.kind, []
     for i in order:
-        goldens, skeleton = report.goldens, report.bundle.skeleton
-        picture = draw_pair(goldens.images[i], goldens.keypoints[i], check.outputs["keypoints"][i], skeleton)
-        joint = skeleton.joints[int(distances[i].argmax())].replace("_", " ")
-        caption = f"crop {i}: largest error {distances[i].max():.2f} px ({joint}), heat-map {maps[i]:.2g}"
-        tag = picture_tag(picture, f"golden crop {i} with the skeletons of PyTorch and {check.name}")
+        picture, where = _draw(report, check.outputs, i, distances[i])
+        caption = f"crop {i}: largest error {distances[i].max(initial=0):.2f} px{where}, {kind.score} {maps[i]:.2g}"
+        tag = picture_tag(picture, f"golden crop {i} with the {kind.point}s of {kind.reference} and {check.name}")
         figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
-    keys = f'<span class="key pytorch"></span>PyTorch<span class="key backend"></span>{check.backend}'
+    keys = f'<span class="key pytorch"></span>{kind.reference}<span class="key backend"></span>{check.backend}'
     shown = f"{len(order)} of {len(maps)} crops, those that moved most first"
     return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"
+
+
+def _draw(
+    report: VerifyReport, outputs: Arrays, i: int, distances: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], str]:
+    """A golden crop with both results, and where they differ most."""
+    image, golden = report.goldens.images[i], report.goldens.outputs
+    if report.goldens.decode == BOXES:
+        both = (find_persons(found["boxes"][i], found["scores"][i], PERSON_SCORE)[0] for found in (golden, outputs))
+        return draw_boxes(image, *both), ""
+    skeleton = report.bundle.skeleton
+    joint = skeleton.joints[int(distances.argmax())].replace("_", " ")
+    return draw_pair(image, golden["keypoints"][i], outputs["keypoints"][i], skeleton), f" ({joint})"

@@ -32,8 +32,7 @@ def draw_pair(
     Returns:
         (kH, kW, 3) uint8 RGB with a whole factor k >= 1.
     """
-    factor = max(1, round(_PICTURE / max(crop.shape[:2])))
-    picture = np.ascontiguousarray(crop.repeat(factor, axis=0).repeat(factor, axis=1))
+    picture, factor = _enlarge(crop)
     for keypoints, colour, width in ((pytorch, PYTORCH, 6), (backend, BACKEND, 2)):
         # To the centre of an enlarged pixel; an engine that fails may give points too far away for OpenCV.
         points = ((keypoints[:, :2] + 0.5) * factor).clip(-9999, 9999)
@@ -45,6 +44,22 @@ def draw_pair(
         for corner in corners.values():
             cv2.circle(picture, corner, width, colour, -1, cv2.LINE_AA)
     return picture
+
+
+def draw_boxes(
+    crop: NDArray[np.uint8], reference: NDArray[np.floating], backend: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """An enlarged picture with the reference's boxes (N, 4) wide below and the backend's (M, 4) thin above."""
+    picture, factor = _enlarge(crop)
+    for boxes, colour, width in ((reference, PYTORCH, 6), (backend, BACKEND, 2)):
+        for left, top, right, bottom in (boxes * factor).clip(-9999, 9999).round().astype(int).tolist():
+            cv2.rectangle(picture, (left, top), (right, bottom), colour, width, cv2.LINE_AA)
+    return picture
+
+
+def _enlarge(crop: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    factor = max(1, round(_PICTURE / max(crop.shape[:2])))
+    return np.ascontiguousarray(crop.repeat(factor, axis=0).repeat(factor, axis=1)), factor
 
 
 def picture_tag(picture: NDArray[np.uint8], alt: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from ..bundle import Bundle, Goldens
 from ..errors import CheckError
 from ..files import write_text
-from ..limits import limits_for
+from ..limits import KINDS, Kind, limits_for
 from ..machine import environment
 from ..tables import text_table
 from .accuracy import AccuracyReport
 from .checks import Check
-from .page import DATA_HEAD, HEAD, verify_page
+from .page import DATA_HEAD, check_head, verify_page
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class VerifyReport:
     accuracy: AccuracyReport | None = None
 
     @property
+    def kind(self) -> Kind:
+        """What is compared."""
+        return KINDS[self.goldens.decode]
+
+    @property
     def problems(self) -> list[str]:
         """Of every check that failed, which it was and why."""
         found = [f"{c.backend} {c.precision}, batch {c.batch}: {c.problem}" for c in self.checks if c.problem]
@@ -55,7 +60,7 @@ class VerifyReport:
 
     def __str__(self) -> str:
         rows = [(c.backend, c.precision, str(c.batch), *c.cells, _result(c.problem)) for c in self.checks]
-        lines = [text_table(HEAD, rows)]
+        lines = [text_table(check_head(self.kind), rows)]
         if self.accuracy is not None:
             metric = self.accuracy.metric
             rows = [(c.backend, c.precision, metric, *c.cells, _result(c.problem)) for c in self.accuracy.checks]
@@ -78,7 +83,7 @@ class VerifyReport:
             "skipped": self.skipped,
             "first_differences": self.differences,
             "notes": self.notes,
-            "limits": {precision: asdict(limits_for(precision)) for precision in precisions},
+            "limits": {precision: asdict(limits_for(precision, self.goldens.decode)) for precision in precisions},
             "files": self.bundle.manifest.files,
             "environment": environment(),
         }

@@ -36,6 +36,7 @@ def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arr
     Raises:
         UsageError: the bundle has no graph of this precision, or the ``onnx`` package is not installed.
     """
+    limit = limits_for(precision, bundle.manifest.decode).score
     on_cpu = "openvino" if precision == "bf16" else "onnxruntime"
     runs_on = on_cpu if backend in ENGINE_BACKENDS else backend
     with TemporaryDirectory() as folder:
@@ -45,13 +46,13 @@ def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arr
         expected = run_probe(plain, "onnxruntime", images)
         got = run_probe(variant, runs_on, images)
         found = first_beyond_fp16(nodes, expected, half_tensors(variant)) or first_departure(
-            nodes, expected, got, limits_for(precision).heatmap, int8_ranges(variant)
+            nodes, expected, got, limit, int8_ranges(variant)
         )
     if backend in ENGINE_BACKENDS:
         where = f"the engine's inner tensors cannot be read; its {precision} graph on {runs_on}"
         return f"{where}: {found or 'no tensor leaves the limit, so building the engine changed the numbers'}"
     return found or (
-        f"no tensor of the {precision} graph leaves {limits_for(precision).heatmap:g} of its range: errors add up over "
+        f"no tensor of the {precision} graph leaves {limit:g} of its range: errors add up over "
         "many nodes, or the fault is only in the fused graph, or FP32 itself fails"
     )
 

@@ -248,7 +248,7 @@ def test_an_engine_that_runs_is_compared_and_timed(
         def run(self, feeds: Arrays) -> Arrays:
             sizes.append(len(feeds["images"]))
             assert np.array_equal(feeds["images"][0], goldens.images[0])
-            return {"keypoints": goldens.keypoints, "heatmaps": goldens.heatmaps + np.float32(self.off)}
+            return {**goldens.outputs, "heatmaps": goldens.outputs["heatmaps"] + np.float32(self.off)}
 
         def close(self) -> None: ...
 
@@ -259,19 +259,19 @@ def test_an_engine_that_runs_is_compared_and_timed(
     engine.write_bytes(b"plan")
 
     result = rtx.run_engine(bundle.path, engine, "fp32")
-    assert (result["wrong"], result["heatmap_fraction"]) == (None, 0.0)
+    assert (result["wrong"], result["score_fraction"]) == (None, 0.0)
     assert list(result["ms"]) == [1, 8, 32]
     assert sizes[0] == len(goldens.images)
     assert {1, 8, 32} <= set(sizes)
 
-    Executor.off = float(np.ptp(goldens.heatmaps))
+    Executor.off = float(np.ptp(goldens.outputs["heatmaps"]))
     wrong = rtx.run_engine(bundle.path, engine, "fp32")["wrong"]
     assert "heat-map error as a fraction of the range is 1" in wrong
 
     Executor.off = np.nan
     result = rtx.run_engine(bundle.path, engine, "fp32")
     assert "NaN" in result["wrong"]
-    assert result["heatmap_fraction"] is None
+    assert result["score_fraction"] is None
 
 
 def test_a_bundle_without_the_prebuilt_engine_is_refused(load: Callable[[str], ModuleType], bundle: Bundle) -> None:
@@ -280,7 +280,7 @@ def test_a_bundle_without_the_prebuilt_engine_is_refused(load: Callable[[str], M
 
 
 def test_the_table_of_attempts(load: Callable[[str], ModuleType]) -> None:
-    figures = {"heatmap_fraction": 2e-6, "load_ms": 1234.5, "ms": {1: 1.0, 8: 2.375, 32: 6.0}}
+    figures = {"score_fraction": 2e-6, "load_ms": 1234.5, "ms": {1: 1.0, 8: 2.375, 32: 6.0}}
     rows = [
         {"model": "a", "engine": "for any SM", "stopped": "UsageError: no"},
         {"model": "a", "engine": "for sm90", "stopped": None, "wrong": None, **figures},

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 from edgepose.bundle import CALIBRATION, open_bundle  # noqa: E402
 from edgepose.calib.calibrate import SearchOptions, calibrate  # noqa: E402
 from edgepose.calib.crops import CropSet  # noqa: E402
-from edgepose.calib.judge import Judge  # noqa: E402
+from edgepose.calib.judge import PoseJudge  # noqa: E402
 from edgepose.calib.placement import tensors_to_collect  # noqa: E402
 from edgepose.calib.ranges import Calibration, read_calibration  # noqa: E402
 from edgepose.calib.variants import VARIANTS  # noqa: E402
@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_sentence(bundle, crops, monkeypatch):
     monkeypatch.setattr("edgepose.calib.calibrate.scan", lambda *_, **__: {})
     monkeypatch.setattr("edgepose.calib.calibrate.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
     monkeypatch.setattr("edgepose.calib.calibrate.make_graph", lambda model, *_: model)
-    monkeypatch.setattr(Judge, "keypoints", lambda judge, _: judge.fp32)
+    monkeypatch.setattr(PoseJudge, "find", lambda judge, _: judge.fp32)
     with pytest.raises(UsageError, match=r"cannot write .*pose.fp16.onnx: No space left on device"):
         calibrate(bundle, crops, "minmax")
     assert open_bundle(bundle.path).precisions == ("fp32",)

@@ -173,7 +173,7 @@ def test_a_folder_of_damaged_pictures(tmp_path):
 def test_nobody_and_too_few(tmp_path):
     folder = make_folder(tmp_path / "pictures", MIN_CROPS)
     said = refusal(crops_from_images, folder, "person_lite", SIZE)
-    assert re.search(r"^found nobody in .*, expected at least 16 persons: .*--detector none", said)
+    assert re.search(r"^found no person in .*, expected at least 16 persons: .*--detector none", said)
     (folder / "003.png").write_bytes(b"")
     said = refusal(crops_from_images, folder, "none", SIZE)
     assert "found 15 persons in" in said

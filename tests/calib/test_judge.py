@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,15 +15,15 @@ from small import HEIGHT, JOINTS, WIDTH, pictures, small_graph  # noqa: E402
 
 from edgepose.bundle import Bundle, Manifest  # noqa: E402
 from edgepose.calib import judge as judge_module  # noqa: E402
-from edgepose.calib.judge import Judge, keypoints_of, open_engine, open_on_cpu  # noqa: E402
+from edgepose.calib.judge import PoseJudge, open_engine, open_on_cpu  # noqa: E402
 from edgepose.errors import CheckError  # noqa: E402
 from edgepose.runtime.backends import open_graph  # noqa: E402
 from edgepose.skeletons import get_skeleton  # noqa: E402
 
 
-def make_judge(opened, count: int = 3) -> Judge:
+def make_judge(opened, count: int = 3) -> PoseJudge:
     fp32 = np.ones((count, JOINTS, 3), np.float32)
-    return Judge(pictures(count), fp32, None, get_skeleton("lsp14"), (HEIGHT, WIDTH), 1.25, opened)
+    return PoseJudge(pictures(count), fp32, opened, None, get_skeleton("lsp14"), (HEIGHT, WIDTH), 1.25)
 
 
 def test_keypoints_are_those_of_the_graph_whatever_the_batch(tmp_path):
@@ -30,8 +31,8 @@ def test_keypoints_are_those_of_the_graph_whatever_the_batch(tmp_path):
     onnx.save(small_graph(), tmp_path / "graph.onnx")
     session = open_graph(tmp_path / "graph.onnx")
     want = np.concatenate([session.run({"images": crop[None]})["keypoints"] for crop in judge.crops])
-    np.testing.assert_allclose(judge.keypoints(small_graph()), want, atol=1e-5)
-    np.testing.assert_allclose(keypoints_of(session, judge.crops), want, atol=1e-5)
+    np.testing.assert_allclose(judge.find(small_graph()), want, atol=1e-5)
+    np.testing.assert_allclose(judge.read(session, judge.crops), want, atol=1e-5)
     assert judge.latency(small_graph()) > 0
 
 
@@ -39,7 +40,7 @@ def test_labels_come_before_fp32():
     judge = make_judge(None)
     labels = judge.fp32.copy()
     labels[..., :2] = 10.0
-    labelled = Judge(judge.crops, judge.fp32, labels, judge.skeleton, judge.input_size, judge.padding, None)
+    labelled = replace(judge, labels=labels)
     assert judge.accuracy(judge.fp32) == 100.0 and labelled.accuracy(judge.fp32) < 100.0
     assert labelled.accuracy(labels) == 100.0 and labelled.agreement(judge.fp32).ap == 100.0
 
@@ -54,7 +55,7 @@ def test_a_graph_that_gives_nan_is_refused():
         yield Broken()
 
     with pytest.raises(CheckError, match="NaN or infinity"):
-        make_judge(opened).keypoints(small_graph())
+        make_judge(opened).find(small_graph())
 
 
 def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ class Judge:
         weights = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
         return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in weights]
 
-    def keypoints(self, model):
+    def find(self, model):
         self.calls += 1
         return self.int8(model)
 
@@ -95,7 +95,7 @@ def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
                 else:
                     yield name, "fp16" if types[node.input[1]] == onnx.TensorProto.FLOAT16 else "fp32"
 
-        def keypoints(self, model):
+        def find(self, model):
             return list(self.levels(model))
 
         def accuracy(self, levels):

@@ -146,7 +146,7 @@ def test_a_graph_without_heatmaps_is_refused(model):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.graph.node[-5].output[0] = "other"
-    with pytest.raises(UsageError, match="no convolution of the graph leads to an output heatmaps"):
+    with pytest.raises(UsageError, match="no convolution of the graph leads to an output"):
         to_16_bit(copy, "fp16")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from edgepose.bundle import Bundle, graph_name
+from edgepose.bundle import Bundle
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 _GRAPH = """
@@ -74,6 +74,6 @@ def model_in(precision: str) -> onnx.ModelProto:
 
 def add_graph(bundle: Bundle, precision: str, model: onnx.ModelProto | None = None) -> Bundle:
     """The bundle with a graph of a precision, by default :func:`model_in`."""
-    path = bundle.path / graph_name(precision)
+    path = bundle.path / bundle.manifest.graph_name(precision)
     onnx.save(model or model_in(precision), path)
     return bundle.with_files(path)

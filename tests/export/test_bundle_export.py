@@ -65,10 +65,11 @@ def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
     for i, crop in enumerate(goldens.images):
         with torch.inference_mode():
             keypoints, heatmaps = PoseGraph(network).eval()(torch.from_numpy(crop[None]))
-        np.testing.assert_allclose(goldens.heatmaps[i], heatmaps[0].numpy(), atol=1e-6 * np.ptp(goldens.heatmaps))
-        np.testing.assert_allclose(goldens.keypoints[i], keypoints[0].numpy(), atol=1e-5)
+        limit = 1e-6 * np.ptp(goldens.outputs["heatmaps"])
+        np.testing.assert_allclose(goldens.outputs["heatmaps"][i], heatmaps[0].numpy(), atol=limit)
+        np.testing.assert_allclose(goldens.outputs["keypoints"][i], keypoints[0].numpy(), atol=1e-5)
     # They tell networks apart: joints and crops differ.
-    assert len(np.unique(goldens.keypoints[..., :2].reshape(-1, 2), axis=0)) > 30
+    assert len(np.unique(goldens.outputs["keypoints"][..., :2].reshape(-1, 2), axis=0)) > 30
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
@@ -76,8 +77,8 @@ def test_the_bundle_gives_its_goldens(exported: Path, backend: str) -> None:
     bundle = open_bundle(exported)
     goldens, session = bundle.goldens(), open_session(bundle, backend)
     results = session.run({"images": goldens.images})
-    assert np.abs(results["heatmaps"] - goldens.heatmaps).max() <= 1e-4 * np.ptp(goldens.heatmaps)
-    distance = np.linalg.norm(results["keypoints"][..., :2] - goldens.keypoints[..., :2], axis=-1)
+    assert np.abs(results["heatmaps"] - goldens.outputs["heatmaps"]).max() <= 1e-4 * np.ptp(goldens.outputs["heatmaps"])
+    distance = np.linalg.norm(results["keypoints"][..., :2] - goldens.outputs["keypoints"][..., :2], axis=-1)
     assert np.percentile(distance, 99) <= 0.05
     session.close()
 
@@ -132,6 +133,10 @@ def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_
     assert not [p.name for p in path.iterdir() if p.name.startswith(".")]
 
 
+#: In the order in which an export moves them.
+PARTS = (CHECKPOINT, GOLDENS, GRAPH)
+
+
 @pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("moves", [0, 1, 2])
 def test_an_export_that_is_killed_never_mixes_old_and_new(
@@ -143,7 +148,7 @@ def test_an_export_that_is_killed_never_mixes_old_and_new(
     move = Path.replace
 
     def killed(file: Path, target: Path) -> Path:
-        if target == path / bundle_module.PARTS[moves]:
+        if target == path / PARTS[moves]:
             raise KeyboardInterrupt
         return move(file, target)
 
@@ -152,7 +157,7 @@ def test_an_export_that_is_killed_never_mixes_old_and_new(
         export("ditn_lite", path, skeleton="lsp14", input_size=(64, 96))
     opened = open_bundle(path)
     assert (opened.manifest.input_size, opened.manifest.files) == ((64, 96), {})
-    assert sorted(p.name for p in path.iterdir()) == sorted([*bundle_module.PARTS[:moves], "manifest.json"])
+    assert sorted(p.name for p in path.iterdir()) == sorted([*PARTS[:moves], "manifest.json"])
     assert export("ditn_lite", path, skeleton="lsp14", input_size=(64, 96)) == open_bundle(path)
 
 

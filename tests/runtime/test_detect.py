@@ -11,15 +11,14 @@ import pytest
 import edgepose
 from edgepose.errors import CheckError, UsageError
 from edgepose.images import read_image
+from edgepose.persons import box_iou, nms
 from edgepose.photos import PEOPLE, load_photo
 from edgepose.runtime.detect import (
     PeakDetector,
     YoloxDetector,
-    box_iou,
     decode_yolox,
     fitted_size,
     letterbox,
-    nms,
     open_detector,
     yolox_cells,
 )

@@ -85,7 +85,7 @@ def test_it_is_proven_again_where_something_else_computes(
         change_goldens(
             bundle,
             images=bundle.goldens().images[:4],
-            **{name: getattr(bundle.goldens(), name)[:4] for name in ("keypoints", "heatmaps")},
+            **bundle.goldens().first(4).outputs,
         )
         bundle.with_files(bundle.path / GOLDENS)
     elif what == "version":
@@ -94,7 +94,7 @@ def test_it_is_proven_again_where_something_else_computes(
         monkeypatch.setattr(module, "cpu_name", lambda: "another")
     else:
         limits = replace(module.limits_for("fp32"), p50=0.04)
-        monkeypatch.setattr(module, "limits_for", lambda _: limits)
+        monkeypatch.setattr(module, "limits_for", lambda *_: limits)
     load(bundle.path, "onnxruntime").close()
     assert replays.crops == [CROPS, CROPS]
 
@@ -121,7 +121,9 @@ def test_nan_is_refused(bundle: Bundle, replays: Replays) -> None:
     weights["w2"][5] = np.nan
     write_graph(bundle.graph, weights)
     bundle.with_files(bundle.graph)
-    with pytest.raises(CheckError, match=r"\(heatmaps hold \d+ NaN or infinite values, the first in crop 0, joint 5\)"):
+    with pytest.raises(
+        CheckError, match=r"\(heatmaps hold \d+ NaN or infinite values, the first in crop 0, keypoint 5\)"
+    ):
         load(bundle.path, "onnxruntime")
     assert replays.crops
 

@@ -66,7 +66,7 @@ def test_the_page_shows_every_crop_of_every_backend(tmp_path: Path) -> None:
 
 def test_the_page_says_where_a_failed_backend_is_wrong(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=2)
-    keypoints = bundle.goldens().keypoints.copy()
+    keypoints = bundle.goldens().outputs["keypoints"].copy()
     keypoints[1, 6, 0] += 7
     change_goldens(bundle, keypoints=keypoints)
     report = verify(bundle, ["onnxruntime"])
@@ -81,7 +81,7 @@ def test_the_page_says_where_a_failed_backend_is_wrong(tmp_path: Path) -> None:
 def test_the_page_escapes_what_it_is_told_and_draws_nan(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=1)
     goldens = bundle.goldens()
-    nothing = {"keypoints": goldens.keypoints * np.nan, "heatmaps": goldens.heatmaps * np.nan}
+    nothing = {"keypoints": goldens.outputs["keypoints"] * np.nan, "heatmaps": goldens.outputs["heatmaps"] * np.nan}
     checks = (
         Check("onnxruntime", "fp32", 1, problem="<b>&", outputs=nothing),
         Check("openvino", "fp32", 1, problem="x"),
@@ -123,10 +123,10 @@ def test_text_table_pads_to_the_widest_cell() -> None:
 def test_the_page_shows_the_crops_that_moved_most_first(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=11)
     goldens = bundle.goldens()
-    keypoints = goldens.keypoints.copy()
+    keypoints = goldens.outputs["keypoints"].copy()
     keypoints[7, 2, 0] += 3
     keypoints[4, 1, 1] += 9
-    heatmaps = goldens.heatmaps.copy()
+    heatmaps = goldens.outputs["heatmaps"].copy()
     heatmaps[9, 0, 0, 0] += 0.5
     outputs = {"keypoints": keypoints, "heatmaps": heatmaps}
     checks = tuple(Check("openvino", p, n, outputs=outputs) for p in ("fp32", "int8") for n in (1, 11))

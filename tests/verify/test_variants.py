@@ -54,9 +54,9 @@ def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, t
     onnx_runtime = [p for p in bundle.precisions if cannot_run(bundle, "onnxruntime", p) is None]
     want = [("openvino", p) for p in bundle.precisions] + [("onnxruntime", p) for p in onnx_runtime]
     assert [(c.backend, c.precision) for c in report.checks[::2]] == want
-    worst = {c.precision: c.figures.heatmap_fraction for c in report.checks if c.figures}
+    worst = {c.precision: c.figures.score_fraction for c in report.checks if c.figures}
     assert worst["fp32"] < worst["fp16"] < worst["bf16"] < worst["int8"]
-    assert worst["int8"] < LIMITS["int8"].heatmap / 2, "the limit leaves room, and not for everything"
+    assert worst["int8"] < LIMITS["int8"].score / 2, "the limit leaves room, and not for everything"
     assert onnx_runtime[:2] == ["fp32", "fp16"] and "int8" in onnx_runtime
     assert list(report.skipped) == [f"onnxruntime {p}" for p in bundle.precisions if p not in onnx_runtime]
     assert "no proof of FP16 arithmetic" in report.notes["openvino int8+fp16"]
@@ -97,7 +97,7 @@ def test_a_wrong_weight_is_named(broken: Bundle, precision: str, backend: str, f
     report = verify(scale_weight(broken, precision, name, factor), [backend], [precision])
     said = report.differences[f"{backend} {precision}"]
     assert said.startswith(f"it first leaves FP32 at {label(node)}, off by ")
-    assert said.endswith(f"of its range, the limit is {LIMITS[precision].heatmap:g}")
+    assert said.endswith(f"of its range, the limit is {LIMITS[precision].score:g}")
 
 
 def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:

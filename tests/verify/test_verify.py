@@ -31,7 +31,7 @@ def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
     assert [(c.backend, c.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
     for check in report.checks:
         assert check.figures is not None
-        assert check.figures.heatmap_fraction < 1e-6 and check.figures.largest == 0
+        assert check.figures.score_fraction < 1e-6 and check.figures.largest == 0
     report.require_passed()
     assert str(report).count("passed") == 4
 
@@ -98,12 +98,12 @@ def test_a_backend_that_is_not_installed_is_refused(bundle: Bundle, monkeypatch:
 
 
 def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> None:
-    moved = bundle.goldens().keypoints + np.float32([0.1, 0, 0])
+    moved = bundle.goldens().outputs["keypoints"] + np.float32([0.1, 0, 0])
     change_goldens(bundle, keypoints=moved)
     report = verify(bundle, ("onnxruntime",))
     figures = report.checks[1].figures
     assert figures is not None and figures.p50 == pytest.approx(0.1, abs=1e-5)
-    assert figures.largest == pytest.approx(0.1, abs=1e-5) and figures.heatmap_fraction < 1e-6
+    assert figures.largest == pytest.approx(0.1, abs=1e-5) and figures.score_fraction < 1e-6
     problem = report.checks[1].problem or ""
     assert "median keypoint error is 0.1 px, the limit is 0.05 px" in problem and "heat-map" not in problem
     with pytest.raises(CheckError, match="2 of 2 checks failed; onnxruntime fp32, batch 1: the median keypoint error"):
@@ -112,10 +112,10 @@ def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> No
 
 def test_a_score_counts_as_a_heatmap_value(bundle: Bundle) -> None:
     goldens = bundle.goldens()
-    outputs = {"keypoints": goldens.keypoints + np.float32([0, 0, 0.5]), "heatmaps": goldens.heatmaps}
+    outputs = {**goldens.outputs, "keypoints": goldens.outputs["keypoints"] + np.float32([0, 0, 0.5])}
     figures = compare(goldens, outputs)
-    assert figures.heatmap == pytest.approx(0.5) and figures.largest == 0
-    assert figures.heatmap_fraction == pytest.approx(0.5 / float(np.ptp(goldens.heatmaps)))
+    assert figures.score == pytest.approx(0.5) and figures.largest == 0
+    assert figures.score_fraction == pytest.approx(0.5 / float(np.ptp(goldens.outputs["heatmaps"])))
 
 
 def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
@@ -123,7 +123,7 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
     weights["w2"][5] = np.nan
     write_graph(bundle.graph, weights)
     report = verify(bundle, ("onnxruntime",))
-    assert "NaN or infinite values, the first in crop 0, joint 5" in (report.checks[0].problem or "")
+    assert "NaN or infinite values, the first in crop 0, keypoint 5" in (report.checks[0].problem or "")
     assert report.checks[0].figures is None
     assert report.differences == {"onnxruntime fp32": "NaN or infinity first appears at Conv head"}
     report.write(bundle.reports)
@@ -152,7 +152,7 @@ def test_wrong_shapes_fail(bundle: Bundle) -> None:
     text = GRAPH.replace("float[N, 14, 3] keypoints", "float[N, 14, 1] keypoints").replace("(kept, score)", "(score)")
     write_graph(bundle.graph, make_weights(), text)
     (check, _) = verify(bundle, ("onnxruntime",)).checks
-    assert check.problem == "output keypoints has shape (3, 14, 1), PyTorch's has (3, 14, 3)"
+    assert check.problem == "output keypoints has shape (3, 14, 1), expected (3, 14, 3)"
 
 
 def test_a_graph_that_does_not_load_fails_the_check(bundle: Bundle) -> None:
@@ -177,7 +177,7 @@ def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: p
 
 
 def test_goldens_of_another_checkpoint_are_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_goldens(bundle, heatmaps=bundle.goldens().heatmaps * np.float32(1.1))
+    change_goldens(bundle, heatmaps=bundle.goldens().outputs["heatmaps"] * np.float32(1.1))
     (bundle.path / "checkpoint.safetensors").touch()
     monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
     assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime fp32"]
@@ -254,14 +254,14 @@ def test_first_unmatched_does_not_blame_the_good_half_of_a_sum() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda g: replace(g, images=g.images[:0]), "holds no crops"),
-        (lambda g: replace(g, heatmaps=g.heatmaps * np.nan), "expected finite float32"),
-        (lambda g: replace(g, keypoints=g.keypoints[:, :5]), r"expected finite float32 \(3, 14, 3\)"),
-        (lambda g: replace(g, images=g.images.astype(np.float32)), "expected finite uint8"),
+        (lambda g: {"images": g.images[:0]}, "holds no crops"),
+        (lambda g: {"heatmaps": g.outputs["heatmaps"] * np.nan}, "expected finite float32"),
+        (lambda g: {"keypoints": g.outputs["keypoints"][:, :5]}, r"expected finite float32 \(3, 14, 3\)"),
+        (lambda g: {"images": g.images.astype(np.float32)}, "expected finite uint8"),
     ],
 )
 def test_unusable_goldens_are_refused(bundle: Bundle, change, message: str) -> None:
-    change(bundle.goldens()).save(bundle.path / "golden.npz")
+    change_goldens(bundle, **change(bundle.goldens()))
     with pytest.raises(UsageError, match=message):
         read_goldens(bundle)
 
@@ -311,8 +311,8 @@ def test_the_decode_step_is_what_a_tie_between_neighbours_can_move() -> None:
 
 def test_only_fp32_limits_the_tail_of_the_keypoints() -> None:
     """Two peaks of one height: half precision may take the other one, FP32 may not."""
-    figures = Figures(heatmap=1e-5, heatmap_fraction=1e-5, p50=0.0, p99=46.0, largest=50.0)
+    figures = Figures(score=1e-5, score_fraction=1e-5, p50=0.0, p99=46.0, largest=50.0)
     assert judge(figures, LIMITS["fp16"]) is None
     assert judge(figures, LIMITS["fp32"]) == "the 99th percentile of keypoint errors is 46 px, the limit is 0.05 px"
-    broken = replace(figures, heatmap_fraction=0.06)
+    broken = replace(figures, score_fraction=0.06)
     assert "fraction of the range is 0.06, the limit is 0.05" in (judge(broken, LIMITS["fp16"]) or "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle import PRECISIONS, Bundle, graph_name
+from ...bundle import PRECISIONS, Bundle
 from ...engines import (
     AMPERE_PLUS,
     ANY_SM,
@@ -197,7 +197,7 @@ def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None, pr
 
 def _stale(bundle: Bundle, record: EngineRecord) -> str | None:
     """Half a sentence on an engine that was built from another graph than the bundle now has, or None."""
-    graph = graph_name(record.precision)
+    graph = bundle.manifest.graph_name(record.precision)
     if bundle.manifest.files.get(graph, record.graph_sha256) == record.graph_sha256:
         return None
     return f"was built from another {graph} than the bundle's"

@@ -1,0 +1,183 @@
+"""A detector's ONNX file to a bundle: the graph contract around its network, and goldens from the file itself.
+
+What is imported takes uint8 RGB pictures, letterboxed to the top left, in batches of any size, and gives ``boxes``
+(N, K, 4), xyxy in pixels of the picture, and ``scores`` (N, K): all K of them, before non-maximum suppression.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import BOXES, GOLDENS, Bundle, Goldens, Manifest, check_replaceable, replace_bundle
+from ..errors import CheckError, UsageError, missing_extra
+from ..files import staging_folder
+from ..geometry import Size
+from ..limits import examine
+from ..machine import versions
+from ..photos import PEOPLE, load_photo
+from ..runtime.backends import open_graph
+from ..runtime.detect import NetworkDetector, YoloxDetector, detector_graph, letterbox, open_detector, yolox_cells
+from .precision import OPSET
+
+if TYPE_CHECKING:
+    import onnx
+
+#: YOLOX, on planes of BGR from 0 to 255, and its predictions as boxes (Ge et al. 2021, arXiv 2107.08430, section 2.1):
+#: the centre in cells from the cell's corner, the logarithm of the size in cells, objectness, probability of a person.
+_PLANES = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+planes (uint8[N, {height}, {width}, 3] images) => (float[N, 3, {height}, {width}] planes)
+<int64[3] bgr = {{2, 1, 0}}>
+{{
+    [cast_images] pixels = Cast <to = 1> (images)
+    [to_planes] rgb = Transpose <perm = [0, 3, 1, 2]> (pixels)
+    [to_bgr] planes = Gather <axis = 1> (rgb, bgr)
+}}
+"""
+_BOXES = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[N, {count}] scores)
+<int64[5] sides = {{2, 2, 1, 1, {others}}}, int64[1] last = {{2}}, float two = {{2}}>
+{{
+    [parts] offset, logarithm, objectness, person, others = Split <axis = 2> (raw, sides)
+    [offset_pixels] moved = Mul (offset, stride)
+    [centre] centre = Add (moved, corner)
+    [size_cells] cells = Exp (logarithm)
+    [size] size = Mul (cells, stride)
+    [half_size] half = Div (size, two)
+    [top_left] low = Sub (centre, half)
+    [bottom_right] high = Add (centre, half)
+    [corners] boxes = Concat <axis = 2> (low, high)
+    [certainty] score = Mul (objectness, person)
+    [score_of_box] scores = Squeeze (score, last)
+}}
+"""
+
+
+def import_detector(detector: Path | str, output: Path) -> Bundle:
+    """Make a bundle of a person detector, which ``build``, ``calibrate``, ``verify`` and ``bench`` take like any other.
+
+    Args:
+        detector: ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``.
+        output: bundle folder, as for :func:`edgepose.export.bundle.export`.
+
+    Raises:
+        UsageError: the file is of no known kind, its ops cannot be brought to today's opset, ``onnx`` or ``onnxsim`` is
+            not installed, or the output is something else than a bundle.
+        CheckError: the graph that was made does not give the file's own persons.
+    """
+    try:
+        import onnx
+        import onnxsim
+    except ImportError as error:
+        raise missing_extra(error.name or "onnx", "export") from error
+    check_replaceable(output)
+    with closing(open_detector(detector, threshold=-np.inf)) as opened, staging_folder(output) as folder:
+        goldens, size = make_goldens(opened), opened.size
+        model = _with_batches(_modernise(onnx.load(detector_graph(detector))))
+        kind = "yolox" if isinstance(opened, YoloxDetector) else "peaks"
+        manifest = Manifest(
+            name=output.name.removesuffix(".edgepose"),
+            model=kind,
+            skeleton="",
+            input_size=size,
+            options={"boxes": goldens.outputs["scores"].shape[1]},
+            decode=BOXES,
+            made_with=versions("python", "edgepose", "onnx", "onnxsim", "onnxruntime", "numpy"),
+        )
+        model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
+        _name_nodes(model)
+        onnx.checker.check_model(model, full_check=True)
+        graph = folder / manifest.graph_name("fp32")
+        onnx.save(model, graph)
+        _check_same(graph, goldens)
+        goldens.save(folder / GOLDENS)
+        return replace_bundle(output, manifest, folder)
+
+
+def make_goldens(detector: NetworkDetector) -> Goldens:
+    """What a detector that leaves nothing out gives for :func:`golden_pictures`, one by one."""
+    pictures = golden_pictures(detector.size)
+    found = [detector.decode(detector.infer(detector.prepare(picture))) for picture in pictures]
+    boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))
+    return Goldens(pictures, {"boxes": boxes, "scores": scores})
+
+
+def golden_pictures(size: Size) -> NDArray[np.uint8]:
+    """(N, h, w, 3) uint8 RGB: the public-domain photos alone, side by side, and small, each way round."""
+    photos = [load_photo(name) for name in PEOPLE]
+    together = np.concatenate(photos, axis=1)
+    crowd = np.tile(together, (3, 2, 1))
+    views = [mirrored for picture in (*photos, together, crowd) for mirrored in (picture, picture[:, ::-1])]
+    return np.stack([letterbox(np.ascontiguousarray(view), size) for view in views])
+
+
+def _modernise(model: onnx.ModelProto) -> onnx.ModelProto:
+    from onnx import version_converter
+
+    version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
+    if version >= OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UsageError(
+            f"the file is of opset {version} and cannot be brought to {OPSET} ({reason}): export it again from PyTorch"
+        ) from error
+
+
+def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with a batch of any size, where the exporter wrote 1 into its shapes."""
+    from onnx import numpy_helper
+
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    for name, tensor in {**constants, **{weight.name: weight for weight in model.graph.initializer}}.items():
+        shape = numpy_helper.to_array(tensor)
+        if name in shapes and shape.size > 1 and shape[0] == 1:
+            # In a Reshape 0 stands for the side as it comes.
+            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.value_info[:]
+    return model
+
+
+def _wrap_yolox(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
+    from onnx import compose, numpy_helper, parser
+
+    (taken,), (given,) = model.graph.input, model.graph.output
+    _, count, channels = (side.dim_value for side in given.type.tensor_type.shape.dim)
+    version = next(opset.version for opset in model.opset_import if opset.domain == "")
+    common = {"ir": model.ir_version, "opset": version, "height": size[0], "width": size[1]}
+    before = parser.parse_model(_PLANES.format(**common))
+    after = parser.parse_model(_BOXES.format(**common, count=count, channels=channels, others=channels - 6))
+    cells = yolox_cells(size)
+    for name, values in (("corner", cells[None, :, :2]), ("stride", cells[None, :, 2:])):
+        after.graph.initializer.append(numpy_helper.from_array(values, name))
+    model = compose.add_prefix(model, "network/")
+    model = compose.merge_models(before, model, [("planes", f"network/{taken.name}")])
+    return compose.merge_models(model, after, [(f"network/{given.name}", "raw")])
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own, in place: precisions are chosen by name."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{number}"
+        seen.add(node.name)
+
+
+def _check_same(graph: Path, goldens: Goldens) -> None:
+    """Refuse a graph that does not give the goldens, all in one batch."""
+    with closing(open_graph(graph)) as session:
+        problem = examine(goldens, session.run({"images": goldens.images}), "fp32")[1]
+    if problem:
+        raise CheckError(f"the graph around the detector does not give the file's own persons: {problem}")
