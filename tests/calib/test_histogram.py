@@ -254,5 +254,5 @@ def test_no_values_and_no_method_are_refused():
     histogram.add(np.zeros((0, 4), np.float32))
     with pytest.raises(CheckError, match="'relu_7' had no values"):
         threshold(histogram, "entropy")
-    with pytest.raises(UsageError, match="'kl' is unknown: expected one of entropy, percentile, mse, minmax"):
+    with pytest.raises(UsageError, match="'kl' is unknown: expected one of mse, percentile, entropy, minmax"):
         threshold(histogram, "kl")

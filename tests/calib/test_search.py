@@ -184,7 +184,15 @@ def test_large_modules_are_split_and_small_ones_are_not():
     assert parts["stage.1.conv3"] == ["node_stage.1.conv3"]  # of 32, a part may hold 2
 
 
-def test_a_graph_that_does_not_know_its_modules_is_refused():
-    node = onnx.NodeProto(name="conv7", op_type="Conv")
+def test_a_graph_that_does_not_know_all_its_modules_is_refused():
+    known, unknown = (onnx.NodeProto(name=name, op_type="Conv") for name in ("conv6", "conv7"))
+    known.metadata_props.add(key=MODULE, value="stage")
     with pytest.raises(UsageError, match="which module conv7 is of: export the bundle again"):
-        partition([node])
+        partition([known, unknown])
+
+
+def test_without_modules_convolutions_are_taken_by_runs():
+    nodes = [onnx.NodeProto(name=f"conv{number}", op_type="Conv") for number in range(33)]
+    parts = partition(nodes)  # of 33, a part may hold 2
+    assert [name for names in parts.values() for name in names] == [node.name for node in nodes]
+    assert parts["conv0..conv1"] == ["conv0", "conv1"] and parts["conv32"] == ["conv32"]
