@@ -302,6 +302,11 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
+def _counts_boxes(options: object) -> bool:
+    count = options.get("boxes") if isinstance(options, dict) else None
+    return type(count) is int and count > 0
+
+
 def _check_values(manifest: Manifest) -> None:
     """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
     texts = (manifest.name, manifest.model, manifest.skeleton)
@@ -313,8 +318,7 @@ def _check_values(manifest: Manifest) -> None:
         "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)
         and manifest.crop_padding > 0,
         "options must be an object": isinstance(manifest.options, dict),
-        "options of a detector must name a number of boxes": not manifest.detects
-        or type(dict(manifest.options).get("boxes")) is int,
+        "options of a detector must name a number of boxes": not manifest.detects or _counts_boxes(manifest.options),
         "files must be an object of texts": isinstance(manifest.files, dict)
         and all(isinstance(digest, str) for digest in manifest.files.values()),
     }

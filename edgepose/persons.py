@@ -66,12 +66,15 @@ def person_errors(
     """
     (boxes, scores), (found, found_scores) = find_persons(*reference, threshold), find_persons(*got, threshold / 2)
     overlaps = box_iou(boxes, found)
-    again = overlaps.max(axis=1, initial=0.0) >= SAME_PERSON
-    partner = overlaps.argmax(axis=1)[again] if len(found) else np.zeros(0, np.intp)
-    moved = (boxes[again] - found[partner]).astype(np.float64).reshape(-1, 2, 2)
     distances = np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float64)
-    distances[again] = np.linalg.norm(moved, axis=2).max(axis=1)
+    wrong = scores.astype(np.float64)
+    for person, row in enumerate(overlaps):  # the most certain first takes the box that fits it best
+        if row.max(initial=0.0) >= SAME_PERSON:
+            partner = int(row.argmax())
+            moved = (boxes[person].astype(np.float64) - found[partner]).reshape(2, 2)
+            distances[person] = np.linalg.norm(moved, axis=1).max()
+            wrong[person] = abs(float(scores[person]) - float(found_scores[partner]))
+            overlaps[:, partner] = 0.0
     known, _ = find_persons(*reference, threshold / 2)
     new = (box_iou(found, known).max(axis=1, initial=0.0) < SAME_PERSON) & (found_scores >= threshold)
-    wrong = (np.abs(scores[again] - found_scores[partner]), scores[~again], found_scores[new])
-    return distances, float(np.concatenate(wrong).max(initial=0.0))
+    return distances, float(np.concatenate([wrong, found_scores[new]]).max(initial=0.0))

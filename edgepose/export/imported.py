@@ -67,8 +67,8 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         output: bundle folder, as for :func:`edgepose.export.bundle.export`.
 
     Raises:
-        UsageError: the file is of no known kind, its ops cannot be brought to today's opset, ``onnx`` or ``onnxsim`` is
-            not installed, or the output is something else than a bundle.
+        UsageError: the file is of no known kind, its ops cannot be brought to today's opset or its shapes to batches,
+            ``onnx`` or ``onnxsim`` is not installed, or the output is something else than a bundle.
         CheckError: the graph that was made does not give the file's own persons.
     """
     try:
@@ -176,8 +176,15 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 
 def _check_same(graph: Path, goldens: Goldens) -> None:
-    """Refuse a graph that does not give the goldens, all in one batch."""
+    """Refuse a graph that does not give the goldens, which the file gave one by one, all in one batch."""
     with closing(open_graph(graph)) as session:
-        problem = examine(goldens, session.run({"images": goldens.images}), "fp32")[1]
+        try:
+            outputs = session.run({"images": goldens.images})
+        except UsageError as error:
+            raise UsageError(
+                f"the file takes one picture a call, and cannot be changed to take more ({error}): export it from "
+                "PyTorch with a dynamic batch"
+            ) from error
+    problem = examine(goldens, outputs, "fp32")[1]
     if problem:
         raise CheckError(f"the graph around the detector does not give the file's own persons: {problem}")

@@ -50,7 +50,7 @@ def self_check(bundle: Bundle, session: Session, precision: str) -> bool:
         problem, kind = _problem(session, goldens, precision), KINDS[goldens.decode]
         if problem:
             raise CheckError(
-                f"backend {session.backend} in {precision} does not give {kind.reference}'s {kind.point}s of the "
+                f"backend {session.backend} in {precision} does not give {kind.reference}'s {kind.points} of the "
                 f"golden crops on this machine ({problem}): run edgepose verify {bundle.path}"
             )
     _remember(key, proof)

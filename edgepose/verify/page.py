@@ -114,7 +114,7 @@ def limits_html(report: VerifyReport) -> str:
 def check_html(report: VerifyReport, check: Check) -> str:
     title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
     if check.outputs is None:
-        return f"{title}<p>No {report.kind.point}s to draw.</p>"
+        return f"{title}<p>No {report.kind.points} to draw.</p>"
     distances, maps = crop_errors(report.goldens, check.outputs)
     # The crops that moved most; of those that did not move, the ones whose heat-maps differ most.
     order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(initial=0), -maps[i]))[:_SHOWN]
@@ -122,7 +122,7 @@ def check_html(report: VerifyReport, check: Check) -> str:
     for i in order:
         picture, where = _draw(report, check.outputs, i, distances[i])
         caption = f"crop {i}: largest error {distances[i].max(initial=0):.2f} px{where}, {kind.score} {maps[i]:.2g}"
-        tag = picture_tag(picture, f"golden crop {i} with the {kind.point}s of {kind.reference} and {check.name}")
+        tag = picture_tag(picture, f"golden crop {i} with the {kind.points} of {kind.reference} and {check.name}")
         figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
     keys = f'<span class="key pytorch"></span>{kind.reference}<span class="key backend"></span>{check.backend}'
     shown = f"{len(order)} of {len(maps)} crops, those that moved most first"

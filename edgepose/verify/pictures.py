@@ -49,10 +49,14 @@ def draw_pair(
 def draw_boxes(
     crop: NDArray[np.uint8], reference: NDArray[np.floating], backend: NDArray[np.floating]
 ) -> NDArray[np.uint8]:
-    """An enlarged picture with the reference's boxes (N, 4) wide below and the backend's (M, 4) thin above."""
+    """An enlarged picture with the reference's boxes (N, 4) wide below and the backend's (M, 4) thin above.
+
+    Boxes that are not finite are left out.
+    """
     picture, factor = _enlarge(crop)
     for boxes, colour, width in ((reference, PYTORCH, 6), (backend, BACKEND, 2)):
-        for left, top, right, bottom in (boxes * factor).clip(-9999, 9999).round().astype(int).tolist():
+        finite = boxes[np.isfinite(boxes).all(axis=1)]
+        for left, top, right, bottom in (finite * factor).clip(-9999, 9999).round().astype(int).tolist():
             cv2.rectangle(picture, (left, top), (right, bottom), colour, width, cv2.LINE_AA)
     return picture
 
