@@ -103,7 +103,8 @@ def _zeros_of_pairs(graph: Any) -> set[str]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
-    found, others = set(), set()
+    found: set[str] = set()
+    others: set[str] = set()
     for node in graph.node:
         if node.op_type == "QuantizeLinear" and len(node.input) == 3:
             ends = readers.get(node.output[0], [])
