@@ -1,8 +1,9 @@
 """What does building a TensorRT-RTX engine cost on a machine without a GPU?
 
-Each network is exported untrained, calibrated on a few crops, and built in every precision by ``edgepose build``, each
-in a process of its own from which GPUs are hidden: the layers decide the cost, not the weights. The seconds are those
-of parsing and building, without the start of Python. The convolutions are those that the build found in the engine.
+Each pose network is exported untrained, each detector imported; they are calibrated on a few crops, and built in every
+precision by ``edgepose build``, each in a process of its own from which GPUs are hidden: the layers decide the cost,
+not the weights. The seconds are those of parsing and building, without the start of Python. The convolutions are those
+that the build found in the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgepose.calib.calibrate import calibrate
 from edgepose.calib.crops import CropSet
 from edgepose.engines import EngineRecord, read_record
 from edgepose.errors import UsageError
-from edgepose.export.bundle import export, golden_crops
+from edgepose.export.bundle import export
+from edgepose.export.imported import import_detector
 from edgepose.tables import text_table
 
 MODELS = (("ditn_hrnet_w32", "coco17"), ("hrnet_w32", "coco17"), ("ditn_lite", "lsp14"))
@@ -32,10 +34,11 @@ SIZE = (256, 192)
 LIMITS = {"seconds": 15.0, "gigabytes": 6.0}
 
 
-def bundle_of(model: str, skeleton: str, folder: Path) -> Bundle:
-    """An untrained network with a graph of every precision."""
-    bundle = export(model, folder / f"{model}.edgepose", skeleton=skeleton, input_size=SIZE)
-    crops = golden_crops(SIZE)
+def bundle_of(model: str, skeleton: str | None, folder: Path) -> Bundle:
+    """A network with a graph of every precision; without a skeleton it is a detector's file."""
+    path = folder / f"{Path(model).stem}.edgepose"
+    bundle = export(model, path, skeleton=skeleton, input_size=SIZE) if skeleton else import_detector(model, path)
+    crops = bundle.goldens().images
     both = np.concatenate([crops, crops[:, :, ::-1]])
     return calibrate(bundle, CropSet(both, tuple(map(str, range(len(both))))), "minmax").bundle
 
@@ -50,7 +53,7 @@ def build(bundle: Path, precision: str, batches: str) -> EngineRecord:
     return next(r for r in map(read_record, open_bundle(bundle).engines()) if r.precision == precision)
 
 
-def costs(model: str, skeleton: str, batches: str) -> list[dict[str, Any]]:
+def costs(model: str, skeleton: str | None, batches: str) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         bundle = bundle_of(model, skeleton, Path(folder))
         return [cost(bundle, precision, batches) for precision in bundle.precisions]
@@ -61,7 +64,8 @@ def cost(bundle: Bundle, precision: str, batches: str) -> dict[str, Any]:
     if record.peak_memory_mb is None:
         raise UsageError("this system does not tell the memory of a process: run on Linux")
     return {
-        "model": bundle.manifest.model,
+        "model": bundle.manifest.name,
+        "input_size": bundle.manifest.input_size,
         "precision": precision,
         "seconds": round(record.build_seconds, 2),
         "gigabytes": round(record.peak_memory_mb / 1e3, 2),
@@ -77,7 +81,8 @@ def counted(convolutions: dict[str, int]) -> str:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    rows = [row for model, skeleton in MODELS for row in costs(model, skeleton, options.batch)]
+    networks = [*MODELS, *((detector, None) for detector in options.detectors)]
+    rows = [row for model, skeleton in networks for row in costs(model, skeleton, options.batch)]
     first = rows[0]
     excess = [
         f"{first['model']} takes {first[unit]} {unit}, the limit is {limit:g}"
@@ -85,14 +90,15 @@ def measure(options: argparse.Namespace) -> Outcome:
         if first[unit] > limit
     ]
     columns = ("model", "precision", "seconds", "gigabytes", "engine_megabytes", "layers")
-    head = ("model, 256x192", "precision", "build s", "peak GB", "engine MB", "layers", "convolutions")
+    head = ("model", "precision", "build s", "peak GB", "engine MB", "layers", "convolutions")
     text = text_table(head, [[*(str(row[column]) for column in columns), counted(row["convolutions"])] for row in rows])
-    return Outcome(text, {"input_size": SIZE, "limits": LIMITS, "rows": rows}, excess)
+    return Outcome(text, {"limits": LIMITS, "rows": rows}, excess)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="1,8,32", help="smallest, typical, largest (default %(default)s)")
+    parser.add_argument("--detectors", nargs="*", default=["person_lite"], help="ONNX files (default: person_lite)")
     return run_benchmark(parser, measure)
 
 

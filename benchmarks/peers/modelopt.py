@@ -41,9 +41,9 @@ from edgepose.bundle import Bundle, open_bundle
 from edgepose.calib.agreement import agreement
 from edgepose.calib.crops import MIN_CROPS, crops_from_data
 from edgepose.calib.histogram import METHODS
-from edgepose.calib.placement import place
+from edgepose.calib.placement import place, quantisable
 from edgepose.calib.ranges import collect
-from edgepose.calib.variants import choice_for, make_graph
+from edgepose.calib.variants import Choice, make_graph
 from edgepose.demo import SHIPPED
 from edgepose.errors import UsageError
 from edgepose.export.precision import network_nodes
@@ -65,7 +65,7 @@ THEIRS = ("max", "entropy")
 DROP, SLOWER = 0.5, 1.05
 #: Calls of a latency: rounds over all sessions, calls a round.
 ROUNDS, CALLS = 30, 3
-FP32 = "FP32"
+FP32, STEM = "FP32", ", the stem too"
 #: Milliseconds by clock: ``latency``, and ``processor`` for the time of all threads.
 Times = dict[str, float]
 
@@ -125,13 +125,13 @@ def quantise_there(python: Path, graph: Path, crops: Path, output: Path, method:
     return Candidate(f"Model Optimizer, {method}", output, perf_counter() - start)
 
 
-def quantise_here(graph: Path, crops: NDArray[np.uint8], output: Path, method: str) -> Candidate:
-    """Make our own graph of precision ``int8``."""
+def quantise_here(graph: Path, crops: NDArray[np.uint8], output: Path, method: str, *, stem: bool) -> Candidate:
+    """Make our own graph of precision ``int8``, or with the stem, too, what a search may choose."""
     start, model = perf_counter(), onnx.load(graph)
-    choice = choice_for("int8", model, ())
+    choice = Choice(frozenset(node.name for node in quantisable(model, stem=stem)))
     ranges = collect(graph, place(model, choice.int8).tensors, crops, method).ranges
     onnx.save(make_graph(model, choice, ranges), output)
-    return Candidate(f"ours, {method}", output, perf_counter() - start)
+    return Candidate(f"ours, {method}{STEM if stem else ''}", output, perf_counter() - start)
 
 
 def outside(model: onnx.ModelProto) -> list[str]:
@@ -147,7 +147,8 @@ def make_candidates(
     saved = folder / "crops.npy"
     np.save(saved, crops)
     found = [Candidate(FP32, graph)]
-    found += [quantise_here(graph, crops, folder / f"ours-{method}.onnx", method) for method in ours]
+    found += [quantise_here(graph, crops, folder / f"ours-{method}.onnx", method, stem=False) for method in ours]
+    found.append(quantise_here(graph, crops, folder / "ours-stem.onnx", ours[0], stem=True))
     kept = outside(onnx.load(graph))
     for method in theirs:
         found.append(quantise_there(python, graph, saved, folder / f"theirs-{method}.onnx", method, kept))
@@ -228,14 +229,14 @@ def untrained_latencies(model: str, bundle: Bundle, crops: NDArray[np.uint8], py
 
 
 def excess(rows: list[dict[str, Any]], times: dict[str, dict[str, Times]]) -> list[str]:
-    """A sentence for each limit that is exceeded; ours is the first of our methods."""
-    own = next(row for row in rows if row["name"].startswith("ours"))
+    """A sentence for each limit that is exceeded; ours is that with the stem in INT8, which theirs have there, too."""
+    own = next(row for row in rows if row["name"].endswith(STEM))
     best = max((row for row in rows if row["name"].startswith("Model Optimizer")), key=lambda row: row["accuracy"])
     missed = []
     if own["accuracy"] < best["accuracy"] - DROP:
         missed.append(f"{own['name']}: {own['accuracy']:.2f} %, {best['name']}: {best['accuracy']:.2f} %")
     for model, by_name in times.items():
-        ms = next(found["processor"] for name, found in by_name.items() if name.startswith("ours"))
+        ms = next(found["processor"] for name, found in by_name.items() if name.endswith(STEM))
         least = min(found["processor"] for name, found in by_name.items() if name.startswith("Model Optimizer"))
         if ms > SLOWER * least:
             missed.append(f"{model}: ours takes {ms:.2f} ms of the processor, Model Optimizer's graph {least:.2f} ms")
@@ -297,9 +298,8 @@ def main() -> int:
         "--data", required=True, help="KIND:ROOT; ranges from its training split, accuracy from the test split"
     )
     parser.add_argument("--crops", type=int, default=256, help="for the ranges, theirs and ours (default: %(default)s)")
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="ours; the first is judged"
-    )
+    methods = "ours; the first also with the stem in INT8"
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help=methods)
     parser.add_argument("--untrained", nargs="*", default=["hrnet_w32"], metavar="MODEL", help="only timed")
     return run_benchmark(parser, measure)
 

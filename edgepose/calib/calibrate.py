@@ -16,11 +16,11 @@ from ..errors import UsageError, missing_extra
 from ..export.precision import Unsafe, unsafe_nodes, with_rounding
 from ..files import atomic_path, staging_folder, write_text
 from ..machine import environment
-from ..runtime.backends import ENGINE_BACKENDS, open_graph, unavailable
+from ..runtime.backends import ENGINE_BACKENDS, unavailable
 from ..tables import text_table
 from .agreement import Agreement
 from .crops import CropSet
-from .judge import Judge, PersonJudge, PoseJudge, open_engine, open_on_cpu
+from .judge import Judge, make_judge, open_engine, open_on_cpu
 from .placement import tensors_to_collect
 from .progress import bar
 from .ranges import Calibration, Extent, collect, read_calibration, scan
@@ -189,7 +189,7 @@ def calibrate(
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
-    work = _Work(bundle, model, found, tuple(unsafe), _judge(bundle, crops, count))
+    work = _Work(bundle, model, found, tuple(unsafe), make_judge(bundle, crops, count))
     with staging_folder(bundle.path) as folder:
         variants = work.variants(folder)
         result = work.search(folder, search) if search else None
@@ -208,22 +208,6 @@ def calibrate(
     )
     write_text(bundle.reports / "calibration.json", json.dumps(report.to_json(), indent=2) + "\n")
     return report
-
-
-def _judge(bundle: Bundle, crops: CropSet, count: int) -> Judge:
-    """What did not set the ranges, with what FP32 finds there, and labels if there are any."""
-    images, manifest = crops.images[count:], bundle.manifest
-    kind = PersonJudge if manifest.detects else PoseJudge
-    session = open_graph(bundle.graph)
-    try:
-        fp32 = kind.read(session, images)
-    finally:
-        session.close()
-    opened = partial(open_on_cpu, "onnxruntime")
-    if manifest.detects:
-        return PersonJudge(images, fp32, opened)
-    labels = None if crops.labels is None else crops.labels[count:]
-    return PoseJudge(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ..runtime.session import Arrays, Session
 from ..skeletons import Skeleton
 from ..timing import Budget, time_calls
 from .agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
+from .crops import CropSet
 
 if TYPE_CHECKING:
     import onnx
@@ -138,6 +139,25 @@ class PersonJudge(Judge):
 
     def accuracy(self, found: NDArray[np.float32]) -> float:
         return person_precision(self.fp32, found)
+
+
+def make_judge(bundle: Bundle, crops: CropSet, count: int) -> Judge:
+    """The judge of a bundle's network, on ONNX Runtime.
+
+    Args:
+        bundle: with the FP32 graph.
+        crops: as the network sees them, with labels if there are any.
+        count: how many of the first set the ranges; the rest judge.
+    """
+    images, manifest = crops.images[count:], bundle.manifest
+    kind = PersonJudge if manifest.detects else PoseJudge
+    with closing(open_graph(bundle.graph)) as session:
+        fp32 = kind.read(session, images)
+    opened = partial(open_on_cpu, "onnxruntime")
+    if manifest.detects:
+        return PersonJudge(images, fp32, opened)
+    labels = None if crops.labels is None else crops.labels[count:]
+    return PoseJudge(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
 
 
 @contextmanager

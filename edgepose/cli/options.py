@@ -116,8 +116,9 @@ def add_calibrate(commands: Commands) -> None:
     p = commands.add_parser(
         "calibrate",
         help="make the FP16, BF16 and INT8 graphs of a bundle, and find the fastest mix",
-        description="Make the FP16, BF16, INT8 and INT8+FP16 graphs of a bundle, with ranges from real crops. Two "
-        "thirds of the crops set the ranges, the rest judge. With --max-drop also look for the fastest mix.",
+        description="Make the FP16, BF16, INT8 and INT8+FP16 graphs of a bundle, with ranges from real crops, or for a "
+        "detector from whole pictures. Two thirds of the crops set the ranges, the rest judge. With --max-drop also "
+        "look for the fastest mix.",
     )
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures of persons")
@@ -129,7 +130,8 @@ def add_calibrate(commands: Commands) -> None:
         "--detector",
         default="person_lite",
         metavar="D",
-        help="with --images: YOLOX ONNX file, person_lite (default, weak), or none: each picture is one person",
+        help="with --images: YOLOX ONNX file, bundle of a detector, person_lite (default, weak), or none: each picture "
+        "is one person; not for a detector's own bundle, which takes whole pictures",
     )
     p.add_argument(
         "--crops", type=_positive, default=DEFAULT_LIMIT, metavar="N", help="crops at most (default: %(default)s)"
@@ -289,7 +291,8 @@ def add_run(commands: Commands) -> None:
         "--detector",
         default="none",
         metavar="D",
-        help="YOLOX ONNX file, person_lite (shipped, weak), or none: follow one person (default: none)",
+        help="YOLOX ONNX file, bundle of a detector (edgepose import), person_lite (shipped, weak), or none: follow "
+        "one person (default: none)",
     )
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
