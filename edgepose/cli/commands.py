@@ -175,7 +175,8 @@ def prove_bundle(a: argparse.Namespace) -> None:
     options = BuildOptions(
         a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
     )
-    proof = prove(open_bundle(a.bundle), a.target, a.precision, options, data=a.data, folder=a.output, say=show)
+    bundle = open_bundle(a.bundle)
+    proof = prove(bundle, a.target, a.precision, options, data=a.data, max_drop=a.max_drop, folder=a.output, say=show)
     show(proof)
     print(f"page: {proof.page}\nrecord: {proof.record}")
     proof.require_passed()

@@ -222,6 +222,12 @@ def add_verify(commands: Commands) -> None:
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--backend", type=_names, default=("all",), help=f"all (default), or some of {_BACKENDS}")
     p.add_argument("--precision", type=_names, default=("all",), help=_PRECISIONS_HELP)
+    _add_accuracy(p)
+    p.add_argument("--report", type=Path, metavar="DIR", help="folder for the report (default: BUNDLE/reports)")
+    p.set_defaults(call=run.verify_bundle)
+
+
+def _add_accuracy(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", help=f"also compare the accuracy of each with FP32's, on {_DATA}")
     p.add_argument(
         "--max-drop",
@@ -230,8 +236,6 @@ def add_verify(commands: Commands) -> None:
         metavar="POINTS",
         help="with --data: points of AP, PCKh or PCK that each may lose against FP32 (default: 0.5)",
     )
-    p.add_argument("--report", type=Path, metavar="DIR", help="folder for the report (default: BUNDLE/reports)")
-    p.set_defaults(call=run.verify_bundle)
 
 
 def add_bench(commands: Commands) -> None:
@@ -271,7 +275,7 @@ def add_prove(commands: Commands) -> None:
         help="some of tensorrt, tensorrt-rtx, and onnxruntime, openvino, which run the graphs as they are",
     )
     p.add_argument("--precision", type=_names, default=("all",), metavar="P[,P]", help=_PRECISIONS_HELP)
-    p.add_argument("--data", help=f"also compare the accuracy of each with FP32's (0.5 points less pass), on {_DATA}")
+    _add_accuracy(p)
     p.add_argument(
         "-o",
         "--output",

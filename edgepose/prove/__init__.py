@@ -22,7 +22,7 @@ from ..limits import read_goldens
 from ..runtime.backends import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
 from ..runtime.session import first_line
 from ..verify import verify
-from ..verify.accuracy import AccuracyReport, check_accuracy
+from ..verify.accuracy import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
 from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
@@ -42,6 +42,7 @@ def prove(
     options: BuildOptions = DEFAULTS,
     *,
     data: str | None = None,
+    max_drop: float = MAX_DROP,
     folder: Path | None = None,
     say: Say = lambda _: None,
 ) -> Proof:
@@ -57,16 +58,18 @@ def prove(
             has, but for those that a target without engines has no arithmetic for, which are named in ``skipped``.
         options: of the builds; each of the batches is measured.
         data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
+        max_drop: points of accuracy that each may lose against FP32.
         folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
         say: is told of each step when it is done.
 
     Raises:
         UsageError: a target or precision is unknown, cannot run here, or the bundle has no graph of it; the goldens or
-            the data cannot be read; the folder cannot be written to. Nothing is built then.
+            the data cannot be read; ``max_drop`` is no number from 0 to 100; the folder cannot be written to. Nothing is built then.
     """
     named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
     pairs, skipped = _plan(bundle, targets, named, options)
     read_goldens(bundle)
+    check_max_drop(max_drop)
     if data:
         from ..train.data import load_data
 
@@ -90,7 +93,7 @@ def prove(
     for case in proof.cases:
         _prove_case(proof, case, say)
     if data:
-        _prove_accuracy(proof, data, say)
+        _prove_accuracy(proof, data, max_drop, say)
     proof.write_record()
     write_text(page, proof_page(proof))
     return proof
@@ -168,7 +171,7 @@ def _measure(proof: Proof, case: Case) -> _Outcome:
     return bench(proof.bundle, [case.target], proof.options.profile, precisions=[case.precision]), None
 
 
-def _prove_accuracy(proof: Proof, data: str, say: Say) -> None:
+def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     """The accuracies of all that passed verify, in one go: FP32's, which they are compared with, is taken once."""
     verified = [case for case in proof.cases if case.steps["verify"].state == PASSED]
     exact = [case for case in proof.cases if case.precision == "fp32"]
@@ -183,7 +186,7 @@ def _prove_accuracy(proof: Proof, data: str, say: Say) -> None:
         return
     _save(proof)
     pairs = [(case.target, case.precision) for case in verified]
-    step = _attempt(lambda: (check_accuracy(proof.bundle, pairs, data), None))
+    step = _attempt(lambda: (check_accuracy(proof.bundle, pairs, data, max_drop), None))
     proof.accuracy = step.result if isinstance(step.result, AccuracyReport) else None
     for number, case in enumerate(verified):
         case.steps["accuracy"] = step

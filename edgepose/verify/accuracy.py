@@ -56,6 +56,12 @@ class AccuracyReport:
     checks: tuple[AccuracyCheck, ...]
 
 
+def check_max_drop(points: float) -> None:
+    """Refuse, by UsageError, what is no number of points from 0 to 100."""
+    if not (isfinite(points) and 0 <= points <= 100):
+        raise UsageError(f"the largest drop is {points:g} points, expected 0 to 100")
+
+
 def check_accuracy(
     bundle: Bundle, pairs: Sequence[tuple[str, str]], data: str, max_drop: float = MAX_DROP
 ) -> AccuracyReport:
@@ -72,8 +78,7 @@ def check_accuracy(
     """
     from ..evaluate import evaluate
 
-    if not (isfinite(max_drop) and 0 <= max_drop <= 100):
-        raise UsageError(f"the largest drop is {max_drop:g} points, expected 0 to 100")
+    check_max_drop(max_drop)
     backend = next((name for name, precision in pairs if precision == "fp32"), "auto")
     fp32 = evaluate(bundle.path, data, backend=backend, precision="fp32")
     checks = []

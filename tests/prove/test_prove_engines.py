@@ -116,13 +116,14 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
     """Accuracies of any data set, and what was asked: AP 70 in FP32, 69 in anything else."""
     asked = []
 
-    def fake(_: Bundle, pairs: list[tuple[str, str]], data: str) -> AccuracyReport:
+    def fake(_: Bundle, pairs: list[tuple[str, str]], data: str, max_drop: float) -> AccuracyReport:
         asked.append(pairs)
+        less = "1 point less" if max_drop < 1 else None
         checks = [
-            AccuracyCheck(*pair, 70.0, 0.0) if pair[1] == "fp32" else AccuracyCheck(*pair, 69.0, 1.0, "1 point less")
+            AccuracyCheck(*pair, 70.0, 0.0) if pair[1] == "fp32" else AccuracyCheck(*pair, 69.0, 1.0, less)
             for pair in pairs
         ]
-        return AccuracyReport(data, "AP", 70.0, pairs[0][0], 0.5, tuple(checks))
+        return AccuracyReport(data, "AP", 70.0, pairs[0][0], max_drop, tuple(checks))
 
     monkeypatch.setattr(prove_module, "check_accuracy", fake)
     monkeypatch.setattr("edgepose.train.data.load_data", lambda *_: None)
@@ -150,6 +151,13 @@ def test_accuracies_are_taken_in_one_go(shipped_variants: Path, tmp_path: Path, 
     assert record["asked"]["data"] == "lsp:lspet"
     assert record["cases"][1]["steps"]["accuracy"]["figures"]["drop"] == 1.0
     assert "lsp:lspet" in proof.page.read_text() and str(tmp_path) not in proof.page.read_text()
+
+
+@pytest.mark.usefixtures("unmeasured", "labels")
+def test_a_larger_budget_of_accuracy_is_kept_to(shipped_variants: Path, tmp_path: Path) -> None:
+    bundle, on = open_bundle(shipped_variants), (["onnxruntime"], ["fp32", "int8"], ONE)
+    proof = prove(bundle, *on, data="lsp:x", max_drop=1.0, folder=tmp_path)
+    assert proof.problems == {} and read(proof)["accuracy"]["max_drop"] == 1.0
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -30,6 +30,7 @@ from edgepose.prove import TARGETS
         ("--target openvino --batch 1,2", "'1,2' is not MIN,TYPICAL,MAX, such as 1,8,32"),
         ("--target openvino --batch 8,1,32", "--batch must be 1 <= smallest <= typical <= largest"),
         ("--target openvino --data lsp:nowhere", "nowhere is not a folder, expected that of the data set"),
+        ("--target openvino --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
         ("--target openvino -o {bundle}/pose.onnx", "cannot write "),
         ("--target openvino -o {bundle}/pose.onnx/x", "cannot write "),
     ],
