@@ -64,7 +64,8 @@ def prove(
 
     Raises:
         UsageError: a target or precision is unknown, cannot run here, or the bundle has no graph of it; the goldens or
-            the data cannot be read; ``max_drop`` is no number from 0 to 100; the folder cannot be written to. Nothing is built then.
+            the data cannot be read; ``max_drop`` is no number from 0 to 100; the folder cannot be written to. Nothing
+            is built then.
     """
     named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
     pairs, skipped = _plan(bundle, targets, named, options)
