@@ -86,6 +86,11 @@ class Manifest:
         """Whether the network finds persons in a picture, and not the pose of one in a crop."""
         return self.decode == BOXES
 
+    @property
+    def remake(self) -> str:
+        """What to do about a bundle that is damaged."""
+        return "import the detector again" if self.detects else "export the bundle again"
+
     def graph_name(self, precision: str) -> str:
         """File name of the graph of a precision, such as ``pose.fp16.onnx``."""
         graph = "detector.onnx" if self.detects else GRAPH
@@ -100,19 +105,17 @@ class Goldens:
         images: (N, H, W, 3) uint8 RGB; of a detector whole pictures, letterboxed.
         outputs: float32 arrays by name: of a pose network ``keypoints`` (N, J, 3), x, y in crop pixels and score, and
             ``heatmaps`` (N, J, H/4, W/4); of a detector ``boxes`` (N, K, 4), xyxy in pixels, and ``scores`` (N, K).
+        decode: how the graph reads them, see :class:`Manifest`.
     """
 
     images: NDArray[np.uint8]
     outputs: Mapping[str, NDArray[np.float32]]
-
-    @property
-    def decode(self) -> str:
-        """How the graph reads its results, see :class:`Manifest`."""
-        return BOXES if "boxes" in self.outputs else QUARTER
+    decode: str = QUARTER
 
     def first(self, count: int) -> Goldens:
         """The first crops."""
-        return Goldens(self.images[:count], {name: values[:count] for name, values in self.outputs.items()})
+        few = {name: values[:count] for name, values in self.outputs.items()}
+        return Goldens(self.images[:count], few, self.decode)
 
     def save(self, path: Path) -> None:
         """Write a compressed ``.npz``."""
@@ -182,7 +185,8 @@ class Bundle:
     def goldens(self) -> Goldens:
         """Read ``golden.npz``."""
         with np.load(self.path / GOLDENS) as arrays:
-            return Goldens(arrays["images"], {name: arrays[name] for name in arrays.files if name != "images"})
+            outputs = {name: arrays[name] for name in arrays.files if name != "images"}
+            return Goldens(arrays["images"], outputs, self.manifest.decode)
 
     def engines(self) -> list[Path]:
         """Engine files named in the manifest, sorted by name."""
@@ -218,14 +222,24 @@ def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
     return bundle.with_files(*(bundle.path / name for name in staged))
 
 
-def check_replaceable(output: Path) -> None:
+def check_replaceable(output: Path, *, detects: bool) -> None:
     """Refuse to make a bundle where something else is.
 
+    Args:
+        output: folder of the bundle.
+        detects: whether it is to hold a detector.
+
     Raises:
-        UsageError: the path exists, and is neither a bundle nor an empty folder.
+        UsageError: the path exists, and is neither a bundle of this kind nor an empty folder.
     """
-    if output.exists() and not (output.is_dir() and ((output / MANIFEST).exists() or not any(output.iterdir()))):
-        raise UsageError(f"{output} exists and is not a bundle: give another -o")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    try:
+        old = _read_manifest(output)
+    except UsageError as error:
+        raise UsageError(f"{output} exists and is not a bundle: give another -o") from error
+    if old.detects != detects:
+        raise UsageError(f"{output} is a bundle of a {'detector' if old.detects else 'pose network'}: give another -o")
 
 
 def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
@@ -237,9 +251,8 @@ def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
         folder: on the same file system.
     """
     # But for the manifest, which refuses to open until it is replaced: new and old parts never mix.
-    for pattern in ("*.onnx", CHECKPOINT, GOLDENS, CALIBRATION):
-        for old in output.glob(pattern):
-            old.unlink()
+    for name in (*map(manifest.graph_name, PRECISIONS), CHECKPOINT, GOLDENS, CALIBRATION):
+        (output / name).unlink(missing_ok=True)
     for name in (ENGINES, REPORTS):
         shutil.rmtree(output / name, ignore_errors=True)
     return replace_files(Bundle(output, manifest), {file.name: file for file in sorted(folder.iterdir())})

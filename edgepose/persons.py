@@ -11,6 +11,8 @@ NMS = 0.5
 SAME_PERSON = 0.5
 #: Where a detector is compared with another form of itself, what it scores as high as this is a person.
 PERSON_SCORE = 0.4
+#: Boxes of lower scores are nobody's.
+_LEAST_SCORE = 0.05
 
 
 def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -52,7 +54,8 @@ def person_errors(
 ) -> tuple[NDArray[np.float64], float]:
     """How the persons found in one picture differ from those of a reference.
 
-    A person is found again by a box of at least half the score, so that one at the threshold is not lost by a rounding.
+    A person is found again by the box that overlaps it most, whatever its score, so that one at the threshold is not
+    lost by a rounding.
 
     Args:
         reference: boxes (N, 4) and scores (N,), before non-maximum suppression.
@@ -61,20 +64,35 @@ def person_errors(
 
     Returns:
         for each person of the reference, by how many pixels that corner of the box moved which moved most, and for one
-        that is not found again the diagonal of the box; and the largest error of a score, persons that are not found
-        again or are new counting with all of theirs.
+        that is not found again the diagonal of the box; and the largest error of a score, of the reference's persons
+        and of those that were got: one that the other has not counts with all of its score.
     """
-    (boxes, scores), (found, found_scores) = find_persons(*reference, threshold), find_persons(*got, threshold / 2)
-    overlaps = box_iou(boxes, found)
+    known, found = find_persons(*reference, _LEAST_SCORE), find_persons(*got, _LEAST_SCORE)
+    count, new = (int((scores >= threshold).sum()) for _, scores in (known, found))
+    boxes, scores = known[0][:count], known[1][:count]
+    partners = _partners(boxes, found[0])
+    again = partners >= 0
     distances = np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float64)
-    wrong = scores.astype(np.float64)
-    for person, row in enumerate(overlaps):  # the most certain first takes the box that fits it best
+    moved = (boxes[again].astype(np.float64) - found[0][partners[again]]).reshape(-1, 2, 2)
+    distances[again] = np.linalg.norm(moved, axis=2).max(axis=1)
+    errors = _score_errors(scores, found[1], partners)
+    errors_of_new = _score_errors(found[1][:new], known[1], _partners(found[0][:new], known[0]))
+    return distances, float(np.concatenate([errors, errors_of_new]).max(initial=0.0))
+
+
+def _partners(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.intp]:
+    """For each box in turn the index of the other that overlaps it most and is not taken yet, -1 for none."""
+    overlaps = box_iou(boxes, others)
+    partners = np.full(len(boxes), -1, dtype=np.intp)
+    for number, row in enumerate(overlaps):
         if row.max(initial=0.0) >= SAME_PERSON:
-            partner = int(row.argmax())
-            moved = (boxes[person].astype(np.float64) - found[partner]).reshape(2, 2)
-            distances[person] = np.linalg.norm(moved, axis=1).max()
-            wrong[person] = abs(float(scores[person]) - float(found_scores[partner]))
-            overlaps[:, partner] = 0.0
-    known, _ = find_persons(*reference, threshold / 2)
-    new = (box_iou(found, known).max(axis=1, initial=0.0) < SAME_PERSON) & (found_scores >= threshold)
-    return distances, float(np.concatenate([wrong, found_scores[new]]).max(initial=0.0))
+            partners[number] = row.argmax()
+            overlaps[:, partners[number]] = 0.0
+    return partners
+
+
+def _score_errors(
+    scores: NDArray[np.floating], others: NDArray[np.floating], partners: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """How far each score is from its partner's, which is zero for -1."""
+    return np.abs(scores.astype(np.float64) - np.append(others, 0.0)[partners])

@@ -181,6 +181,8 @@ def calibrate(
     model = onnx.load(bundle.graph)
     tensors = tensors_to_collect(model)
     count = len(crops.images) - round(len(crops.images) * JUDGED)
+    judge = make_judge(bundle, crops, count)
+    judge.accuracy(judge.fp32)  # says what is missing before minutes are spent
     with bar("scanning") as progress:
         extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
     unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
@@ -189,7 +191,7 @@ def calibrate(
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
-    work = _Work(bundle, model, found, tuple(unsafe), make_judge(bundle, crops, count))
+    work = _Work(bundle, model, found, tuple(unsafe), judge)
     with staging_folder(bundle.path) as folder:
         variants = work.variants(folder)
         result = work.search(folder, search) if search else None

@@ -95,7 +95,7 @@ def _operations(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, Operation]
 
 def _require_model(bundle: Bundle, spec: ModelSpec) -> None:
     manifest = bundle.manifest
-    of_bundle = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options)
+    of_bundle = ModelSpec(manifest.model, bundle.skeleton.name, manifest.input_size, manifest.options)
     if of_bundle != spec:
         raise UsageError(
             f"the recipe trains {_describe(spec)}, bundle {bundle.path} holds {_describe(of_bundle)}: give a bundle of "

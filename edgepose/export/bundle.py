@@ -50,12 +50,12 @@ def export(
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
-    check_replaceable(output)
+    check_replaceable(output, detects=False)
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / GRAPH)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
-        return replace_bundle(output, _manifest(output.name, spec, trained=weights is not None), folder)
+        return replace_bundle(output, _manifest(output.resolve().name, spec, trained=weights is not None), folder)
 
 
 def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:

@@ -19,6 +19,7 @@ from ..files import staging_folder
 from ..geometry import Size
 from ..limits import examine
 from ..machine import versions
+from ..persons import PERSON_SCORE
 from ..photos import PEOPLE, load_photo
 from ..runtime.backends import open_graph
 from ..runtime.detect import NetworkDetector, YoloxDetector, detector_graph, letterbox, open_detector, yolox_cells
@@ -67,8 +68,9 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         output: bundle folder, as for :func:`edgepose.export.bundle.export`.
 
     Raises:
-        UsageError: the file is of no known kind, its ops cannot be brought to today's opset or its shapes to batches,
-            ``onnx`` or ``onnxsim`` is not installed, or the output is something else than a bundle.
+        UsageError: the file is of no known kind or finds nobody, its ops cannot be brought to today's opset or its
+            shapes to batches, ``onnx`` or ``onnxsim`` is not installed, or the output is something else than a bundle
+            of a detector.
         CheckError: the graph that was made does not give the file's own persons.
     """
     try:
@@ -76,13 +78,15 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         import onnxsim
     except ImportError as error:
         raise missing_extra(error.name or "onnx", "export") from error
-    check_replaceable(output)
-    with closing(open_detector(detector, threshold=-np.inf)) as opened, staging_folder(output) as folder:
-        goldens, size = make_goldens(opened), opened.size
-        model = _with_batches(_modernise(onnx.load(detector_graph(detector))))
+    check_replaceable(output, detects=True)
+    file = detector_graph(detector)
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder: expected the ONNX file of a detector")
+    with closing(open_detector(file, threshold=-np.inf)) as opened, staging_folder(output) as folder:
+        goldens, size = make_goldens(opened, file), opened.size
         kind = "yolox" if isinstance(opened, YoloxDetector) else "peaks"
         manifest = Manifest(
-            name=output.name.removesuffix(".edgepose"),
+            name=output.resolve().name.removesuffix(".edgepose"),
             model=kind,
             skeleton="",
             input_size=size,
@@ -90,22 +94,49 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
             decode=BOXES,
             made_with=versions("python", "edgepose", "onnx", "onnxsim", "onnxruntime", "numpy"),
         )
-        model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
-        _name_nodes(model)
-        onnx.checker.check_model(model, full_check=True)
         graph = folder / manifest.graph_name("fp32")
+        try:
+            model = _with_batches(onnxsim.simplify(_read(file))[0])
+            model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
+            _name_nodes(model)
+            onnx.checker.check_model(model, full_check=True)
+        except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise UsageError(f"{file} cannot be put into a bundle's graph: {_last_line(error)}") from error
         onnx.save(model, graph)
         _check_same(graph, goldens)
         goldens.save(folder / GOLDENS)
         return replace_bundle(output, manifest, folder)
 
 
-def make_goldens(detector: NetworkDetector) -> Goldens:
-    """What a detector that leaves nothing out gives for :func:`golden_pictures`, one by one."""
+def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
+    """What a detector that leaves nothing out gives for :func:`golden_pictures`, one by one.
+
+    Raises:
+        UsageError: numbers that are not finite, or nobody found.
+    """
     pictures = golden_pictures(detector.size)
-    found = [detector.decode(detector.infer(detector.prepare(picture))) for picture in pictures]
+    found = [_detect(detector, picture, file) for picture in pictures]
     boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))
-    return Goldens(pictures, {"boxes": boxes, "scores": scores})
+    if not scores.max() >= PERSON_SCORE:
+        raise UsageError(
+            f"{file} finds nobody in photos of two persons (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
+            "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
+        )
+    return Goldens(pictures, {"boxes": boxes, "scores": scores}, BOXES)
+
+
+def _detect(
+    detector: NetworkDetector, picture: NDArray[np.uint8], file: Path
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """All boxes and scores of one picture."""
+    outputs = detector.infer(detector.prepare(picture))
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        raise UsageError(f"{file} gives NaN or infinity: check its weights")
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes, scores = detector.decode(outputs)
+    if not (np.abs(boxes) < np.finfo(np.float32).max).all():
+        raise UsageError(f"the boxes of {file} are not finite: export it without --decode_in_inference")
+    return boxes, scores
 
 
 def golden_pictures(size: Size) -> NDArray[np.uint8]:
@@ -117,32 +148,45 @@ def golden_pictures(size: Size) -> NDArray[np.uint8]:
     return np.stack([letterbox(np.ascontiguousarray(view), size) for view in views])
 
 
-def _modernise(model: onnx.ModelProto) -> onnx.ModelProto:
+def _read(file: Path) -> onnx.ModelProto:
+    """The graph of a file in today's opset; weights are no inputs, as they were in early versions."""
+    import onnx
     from onnx import version_converter
 
+    model = onnx.load(file)
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
     if version >= OPSET:
         return model
     try:
         return version_converter.convert_version(model, OPSET)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
         raise UsageError(
-            f"the file is of opset {version} and cannot be brought to {OPSET} ({reason}): export it again from PyTorch"
+            f"{file} is of opset {version} and cannot be brought to {OPSET} ({_last_line(error)}): export it again "
+            "from PyTorch"
         ) from error
 
 
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with a batch of any size, where the exporter wrote 1 into its shapes."""
+    """The simplified graph with a batch of any size, where the exporter wrote 1 into its shapes."""
     from onnx import numpy_helper
 
+    if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1:
+        return model
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
-    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
-    for name, tensor in {**constants, **{weight.name: weight for weight in model.graph.initializer}}.items():
-        shape = numpy_helper.to_array(tensor)
-        if name in shapes and shape.size > 1 and shape[0] == 1:
+    for weight in model.graph.initializer:
+        shape = numpy_helper.to_array(weight)
+        if weight.name in shapes and shape.size > 1 and shape[0] == 1:
             # In a Reshape 0 stands for the side as it comes.
-            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]), tensor.name))
+            weight.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]), weight.name))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]

@@ -78,5 +78,5 @@ def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
     if sorted(got) != sorted(expected):
         raise UsageError(
             f"{graph} does not keep the graph contract: got {', '.join(got) or 'no inputs and outputs'}, "
-            f"expected {', '.join(expected)}: export the bundle again"
+            f"expected {', '.join(expected)}: {bundle.manifest.remake}"
         )

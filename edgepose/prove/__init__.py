@@ -74,6 +74,7 @@ def prove(
     if data:
         from ..train.data import load_data
 
+        _ = bundle.skeleton  # a detector has no accuracy on labelled poses
         load_data(data, "val")
     now = datetime.now(timezone.utc)
     page = (folder or bundle.reports) / f"proof-{'-'.join(dict.fromkeys(targets))}-{now:%Y%m%d-%H%M%S}.html"

@@ -194,7 +194,7 @@ def open_detector(
         UsageError: the detector cannot be loaded on this backend, or is of no known kind.
         CheckError: a bundle's network does not give its golden persons here.
     """
-    if Path(detector).is_dir():
+    if str(detector) != SHIPPED_NAME and Path(detector).is_dir():
         return _open_bundle(open_bundle(detector), backend, precision, threshold, self_check)
     session = open_graph(detector_graph(detector), "onnxruntime" if backend == "auto" else backend)
     decodes = {spec.name for spec in session.outputs} == {"boxes", "scores"}
@@ -275,7 +275,10 @@ def decode_yolox(
 
 def _check_yolox(session: Session) -> Size:
     """The (height, width) of a YOLOX network's input."""
-    expected = "expected YOLOX: input float32 (1, 3, h, w), output float32 (1, cells, 5 + classes), h and w fixed"
+    expected = (
+        "expected YOLOX: input float32 (1, 3, h, w), output float32 (1, cells, 5 + classes), h and w fixed, a batch of "
+        f"1 or of any size, strides {', '.join(map(str, STRIDES))}"
+    )
     if len(session.inputs) != 1 or len(session.outputs) != 1:
         raise _unknown(session, expected)
     taken, given = session.inputs[0], session.outputs[0]

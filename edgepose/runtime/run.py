@@ -68,8 +68,8 @@ def run(
     Args:
         bundle: the model bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: bundle of a detector (``edgepose import``), an ONNX file, ``person_lite`` for the shipped one (both
-            run on onnxruntime), or ``none`` to follow one person.
+        detector: bundle of a detector (``edgepose import``); an ONNX file, or ``person_lite`` for the shipped one,
+            which run on onnxruntime; or ``none`` to follow one person.
         backend: of the pose network.
         save_video: video file, or folder for one picture a frame.
         save_json: JSON lines file.

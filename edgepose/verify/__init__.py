@@ -24,7 +24,8 @@ def verify(
     data: str | None = None,
     max_drop: float = MAX_DROP,
 ) -> VerifyReport:
-    """Replay a bundle's goldens one by one and all at once, and compare with FP32 PyTorch.
+    """Replay a bundle's goldens one by one and all at once, and compare with what made them: FP32 PyTorch, or the
+    file that a detector was imported from.
 
     Args:
         bundle: an opened bundle.

@@ -19,6 +19,7 @@ from variants import with_variants  # noqa: E402
 
 from edgepose.bundle import GOLDENS, Bundle, open_bundle  # noqa: E402
 from edgepose.cli import main  # noqa: E402
+from edgepose.demo import SHIPPED  # noqa: E402
 from edgepose.errors import CheckError, UsageError  # noqa: E402
 from edgepose.export import imported as module  # noqa: E402
 from edgepose.export.imported import import_detector  # noqa: E402
@@ -52,7 +53,7 @@ def write_yolox(path: Path, batch: int = 1) -> Path:
     random = np.random.default_rng(0)
     model = parser.parse_model(YOLOX.format(batch=batch))
     for name, side in (("kernel_a", 8), ("kernel_b", 16), ("kernel_c", 32)):
-        kernel = random.normal(size=(8, 3, side, side)).astype(np.float32) / (255 * side)
+        kernel = random.normal(size=(8, 3, side, side)).astype(np.float32) / (60 * side)
         model.graph.initializer.append(numpy_helper.from_array(kernel, name))
     onnx.save(model, path)
     return path
@@ -194,6 +195,52 @@ def test_the_command_says_where_the_bundle_is(tmp_path: Path, capsys: pytest.Cap
     assert verify(open_bundle(tmp_path / "y.edgepose"), ("onnxruntime",)).passed
 
 
+def test_what_exporters_wrote_in_early_versions_is_read(tmp_path: Path) -> None:
+    """Weights listed as inputs, and a constant node that holds its shape as a list."""
+    model = onnx.load(write_yolox(tmp_path / "yolox.onnx"))
+    model = onnx.version_converter.convert_version(model, 12)
+    for weight in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    old = next(weight for weight in model.graph.initializer if weight.name == "shape")
+    model.graph.initializer.remove(old)
+    inputs = [value for value in model.graph.input if value.name != "shape"]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["shape"], value_ints=[1, 8, -1]))
+    onnx.save(model, tmp_path / "old.onnx")
+    made = [import_detector(tmp_path / f"{name}.onnx", tmp_path / f"{name}.edgepose") for name in ("yolox", "old")]
+    wanted, got = (bundle.goldens().outputs for bundle in made)
+    np.testing.assert_allclose(got["boxes"], wanted["boxes"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [
+        (np.nan, "gives NaN or infinity: check its weights"),
+        (0.0, r"finds nobody in photos of two persons \(best score 0, expected 0.4\): expected a YOLOX of BGR"),
+    ],
+)
+def test_files_that_prove_nothing_are_refused(tmp_path: Path, scale: float, sentence: str) -> None:
+    file = write_yolox(tmp_path / "yolox.onnx")
+    model = onnx.load(file)
+    for weight in model.graph.initializer:
+        if weight.name.startswith("kernel"):
+            changed = numpy_helper.to_array(weight) * np.float32(scale)
+            weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    onnx.save(model, file)
+    with pytest.raises(UsageError, match=sentence):
+        import_detector(file, tmp_path / "x.edgepose")
+    assert not (tmp_path / "x.edgepose").exists()
+
+
+def test_a_folder_is_no_file(lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"lite.edgepose is a folder: expected the ONNX file of a detector"):
+        import_detector(lite, tmp_path / "x.edgepose")
+    (tmp_path / "person_lite").mkdir()  # is not taken for the detector that is shipped
+    monkeypatch.chdir(tmp_path)
+    open_detector("person_lite").close()
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -224,13 +271,13 @@ def test_a_batch_that_cannot_be_freed_is_one_sentence(tmp_path: Path) -> None:
     text = YOLOX.format(batch=1).replace(
         "output = Tanh (raw)",
         """bounded = Tanh (raw)
-    pairs = Add (one, zeros)
     folded = Reshape (bounded, pairs)
-    output = Reshape (folded, whole)""",
+    again = Tanh (folded)
+    output = Reshape (again, whole)""",
     )
     model = parser.parse_model(text)
     model.graph.initializer.extend(onnx.load(write_yolox(tmp_path / "yolox.onnx")).graph.initializer)
-    for name, value in (("one", [1, 63, 16]), ("zeros", [0, 0, 0]), ("whole", [1, 126, 8])):
+    for name, value in (("pairs", [63, 16]), ("whole", [1, 126, 8])):
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
     del model.graph.initializer[0]  # the text has a shape of its own
     onnx.save(model, file := tmp_path / "stiff.onnx")
@@ -244,11 +291,22 @@ def test_only_bundles_are_replaced(tmp_path: Path, lite: Path) -> None:
     (tmp_path / "mine" / "file").write_text("precious")
     with pytest.raises(UsageError, match="exists and is not a bundle: give another -o"):
         import_detector("person_lite", tmp_path / "mine")
+    (tmp_path / "mine" / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(UsageError, match="exists and is not a bundle: give another -o"):
+        import_detector("person_lite", tmp_path / "mine")
     assert (tmp_path / "mine" / "file").read_text() == "precious"
     copy = shutil.copytree(lite, tmp_path / "lite.edgepose")
     (copy / "detector.int8.onnx").write_bytes(b"of another network")
+    (copy / "mine.onnx").write_bytes(b"precious")
     import_detector(write_yolox(tmp_path / "yolox.onnx"), copy)
-    assert sorted(path.name for path in copy.iterdir()) == ["detector.onnx", GOLDENS, "manifest.json"]
+    assert sorted(path.name for path in copy.iterdir()) == ["detector.onnx", GOLDENS, "manifest.json", "mine.onnx"]
+
+
+def test_a_pose_bundle_is_not_replaced(tmp_path: Path) -> None:
+    pose = shutil.copytree(SHIPPED, tmp_path / "pose.edgepose")
+    with pytest.raises(UsageError, match="is a bundle of a pose network: give another -o"):
+        import_detector("person_lite", pose)
+    assert open_bundle(pose).manifest == open_bundle(SHIPPED).manifest
 
 
 def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

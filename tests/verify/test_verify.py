@@ -276,7 +276,7 @@ def test_damaged_goldens_are_refused(bundle: Bundle, keep: int) -> None:
 
 def test_missing_goldens_are_refused(bundle: Bundle) -> None:
     (bundle.path / "golden.npz").unlink()
-    with pytest.raises(UsageError, match=r"has no golden.npz to verify against: export it again"):
+    with pytest.raises(UsageError, match=r"has no golden.npz to verify against: export the bundle again"):
         verify(bundle, ("onnxruntime",))
 
 

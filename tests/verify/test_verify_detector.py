@@ -173,7 +173,7 @@ def test_a_person_that_a_graph_loses_costs_all_of_its_score(bundle: Bundle) -> N
 
 def test_goldens_without_persons_have_no_distances(bundle: Bundle) -> None:
     last = bundle.goldens()
-    nobody = Goldens(last.images[2:], {name: values[2:] for name, values in last.outputs.items()})
+    nobody = replace(last, images=last.images[2:], outputs={name: values[2:] for name, values in last.outputs.items()})
     figures, problem = examine(nobody, dict(nobody.outputs), "fp32")
     assert problem is None and figures is not None
     assert (figures.score, figures.p50, figures.p99, figures.largest) == (0, 0, 0, 0)
@@ -245,13 +245,14 @@ def test_goldens_that_are_not_the_detector_s_are_refused(bundle: Bundle) -> None
     goldens, path = bundle.goldens(), bundle.path / "golden.npz"
     boxes, scores = goldens.outputs["boxes"], goldens.outputs["scores"]
     for outputs, message in (
-        ({"boxes": boxes}, "lacks scores: export the bundle again"),
-        ({"scores": scores}, "lacks boxes: export the bundle again"),
+        ({"boxes": boxes}, "lacks scores: import the detector again"),
+        ({"scores": scores}, "lacks boxes: import the detector again"),
         ({"keypoints": boxes}, "lacks boxes"),
         ({"boxes": boxes, "scores": scores[:, :3]}, r"scores is float32 \(3, 3\), expected finite float32 \(3, 4\)"),
         ({"boxes": boxes[..., :3], "scores": scores}, r"boxes is float32 \(3, 4, 3\), expected .* \(3, 4, 4\)"),
         ({"boxes": boxes, "scores": scores.astype(np.float64)}, r"scores is float64 \(3, 4\)"),
         ({"boxes": boxes + np.float32(np.inf), "scores": scores}, "boxes is float32 .*, expected finite"),
+        ({"boxes": boxes, "scores": scores / 4}, "shows nobody, so it proves nothing: import the detector again"),
     ):
         Goldens(goldens.images, outputs).save(path)
         with pytest.raises(UsageError, match=message):
