@@ -38,6 +38,7 @@ class PipelineReport:
     Attributes:
         bundle: the pose network.
         source, detector, backend, precision: what ran.
+        detector_engine: what ran the detector, such as ``openvino int8``; empty without one.
         people: mean number of people in a frame.
         stages: by stage, see :data:`edgepose.runtime.pipeline.STAGES`; ``encode`` writes an MPEG-4 video.
         own_work: what the runtime does around the two networks, the sum of ``OWN_WORK`` in each frame.
@@ -49,6 +50,7 @@ class PipelineReport:
     detector: str
     backend: str
     precision: str
+    detector_engine: str
     people: float
     stages: dict[str, Latency]
     own_work: Latency
@@ -60,6 +62,7 @@ class PipelineReport:
         table = text_table(("stage", "p50 ms", "p95 ms", "p99 ms", "frames"), cells)
         speed = 1e3 / self.total.p50 if self.total.p50 else float("inf")
         ran = f"{self.people:.1f} people a frame, {self.backend} {self.precision}"
+        ran += f", detector {self.detector_engine}" if self.detector_engine else ""
         return f"{table}\n{speed:.1f} frames/s at the median, {ran}"
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class PipelineReport:
             "detector": self.detector,
             "backend": self.backend,
             "precision": self.precision,
+            "detector_engine": self.detector_engine,
             "people": round(self.people, 2),
             "stages": {name: asdict(latency) for name, latency in self.stages.items()},
             "own_work": asdict(self.own_work),
@@ -90,6 +94,8 @@ def bench_pipeline(
     backend: str = "auto",
     frames: int = 100,
     precision: str = "auto",
+    detector_backend: str = "auto",
+    detector_precision: str = "auto",
 ) -> PipelineReport:
     """Measure where the time of a frame goes, from reading it to writing it into a video.
 
@@ -99,16 +105,18 @@ def bench_pipeline(
         bundle: an opened bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
         detector: bundle or ONNX file of a detector, or ``none`` to follow one person.
-        backend: of the pose network; a detector's file runs on onnxruntime.
+        backend: of the pose network.
         frames: how many are measured, after three that are not.
         precision: of the pose network, as in :func:`edgepose.load`.
+        detector_backend, detector_precision: of the detector, see :func:`edgepose.runtime.detect.open_detector`.
 
     Raises:
         UsageError: fewer than 1 frame, or a source, detector, backend or precision that cannot be opened.
     """
     if frames < 1:
         raise UsageError(f"cannot measure {frames} frames: expected at least 1")
-    (ran_on, ran_in), passes = _measure(bundle, source, detector, (backend, precision), frames)
+    finder = (detector, detector_backend, detector_precision)
+    (ran_on, ran_in, found_by), passes = _measure(bundle, source, finder, (backend, precision), frames)
     samples: defaultdict[str, list[float]] = defaultdict(list)
     for stages, _ in passes:
         for name, milliseconds in stages.items():
@@ -119,6 +127,7 @@ def bench_pipeline(
         Path(detector).name,
         ran_on,
         ran_in,
+        found_by,
         people=float(np.mean([people for _, people in passes])),
         stages={name: summarise(samples[name]) for name in STAGES if name in samples},
         own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
@@ -127,18 +136,22 @@ def bench_pipeline(
 
 
 def _measure(
-    bundle: Bundle, source: str, detector: Path | str, asked: tuple[str, str], frames: int
-) -> tuple[tuple[str, str], list[tuple[dict[str, float], int]]]:
-    """The backend and precision that ran, and what :func:`_time_frame` gives for each frame after the warm-up."""
+    bundle: Bundle, source: str, finder: tuple[Path | str, str, str], asked: tuple[str, str], frames: int
+) -> tuple[tuple[str, str, str], list[tuple[dict[str, float], int]]]:
+    """The backend, the precision and the detector's engine that ran, and what :func:`_time_frame` gives for each frame
+    after the warm-up."""
     with ExitStack() as stack:
         estimator = stack.enter_context(load(bundle.path, *asked))
-        found = None if str(detector) == "none" else stack.enter_context(closing(open_detector(detector)))
+        detector, on, precision = finder
+        found = None
+        if str(detector) != "none":
+            found = stack.enter_context(closing(open_detector(detector, on, precision=precision)))
         video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
         sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
         pictures = stack.enter_context(closing(_again_and_again(source)))
         pipeline = Pipeline(estimator, found)
         passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)]
-    return (estimator.backend, estimator.precision), passes[_WARM_UP_FRAMES:]
+    return (estimator.backend, estimator.precision, found.engine if found else ""), passes[_WARM_UP_FRAMES:]
 
 
 def _again_and_again(source: str) -> Generator[Frame, None, None]:

@@ -162,7 +162,9 @@ def bench_bundle(a: argparse.Namespace) -> None:
         if len(names) > 1:
             raise UsageError(f"bench --source measures one {what}, got {', '.join(names)}")
     backend, precision = ("auto" if names == ("all",) else names[0] for names in (a.backend, a.precision))
-    frames = bench_pipeline(bundle, a.source, a.detector, backend, a.frames, precision)
+    frames = bench_pipeline(
+        bundle, a.source, a.detector, backend, a.frames, precision, a.detector_backend, a.detector_precision
+    )
     show(frames)
     frames.write(a.json or bundle.reports / "bench-pipeline.json")
 
@@ -196,6 +198,8 @@ def run_source(a: argparse.Namespace) -> None:
         limit=a.limit,
         precision=a.precision,
         self_check=not a.no_self_check,
+        detector_backend=a.detector_backend,
+        detector_precision=a.detector_precision,
     )
     print(summary)
 

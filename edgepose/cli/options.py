@@ -248,6 +248,7 @@ def add_bench(commands: Commands) -> None:
     p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
     p.add_argument("--source", metavar="S", help="measure the whole pipeline on this source, stage by stage, instead")
     p.add_argument("--detector", default="none", metavar="D", help="with --source: as for run (default: none)")
+    _add_detector_engine(p)
     p.add_argument(
         "--frames", type=int, default=100, metavar="N", help="with --source: frames to measure (default: 100)"
     )
@@ -255,6 +256,11 @@ def add_bench(commands: Commands) -> None:
         "--json", type=Path, metavar="OUT", help="default: bench.json (with a plot) or bench-pipeline.json in reports/"
     )
     p.set_defaults(call=run.bench_bundle)
+
+
+def _add_detector_engine(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--detector-backend", default="auto", metavar="B", help="of a detector's bundle, as --backend")
+    p.add_argument("--detector-precision", default="auto", metavar="P", help="of a detector's bundle, as --precision")
 
 
 def add_prove(commands: Commands) -> None:
@@ -298,6 +304,7 @@ def add_run(commands: Commands) -> None:
         help="YOLOX ONNX file, bundle of a detector (edgepose import), person_lite (shipped, weak), or none: follow "
         "one person (default: none)",
     )
+    _add_detector_engine(p)
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
     p.add_argument(

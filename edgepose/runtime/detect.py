@@ -45,7 +45,13 @@ class Detections:
 
 
 class Detector(Protocol):
-    """The three steps of a detector, apart, so that the network's time is told from the time around it."""
+    """The three steps of a detector, apart, so that the network's time is told from the time around it.
+
+    Attributes:
+        engine: what runs the network, such as ``openvino int8``; of a file, whose precision nobody knows, the backend.
+    """
+
+    engine: str
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
         """What the network takes, from a picture (H, W, 3) uint8 RGB."""
@@ -79,7 +85,7 @@ class NetworkDetector:
     """
 
     def __init__(self, session: Session, size: Size, threshold: float, nms: float) -> None:
-        self.size = size
+        self.size, self.engine = size, session.backend
         self._session, self._threshold, self._nms = session, threshold, nms
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
@@ -96,7 +102,7 @@ class NetworkDetector:
         if not all(np.isfinite(array).all() for array in outputs.values()):
             # No score above the threshold would read as an empty picture.
             backend = self._session.backend
-            raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its ONNX file")
+            raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its file")
         boxes, scores = self.decode(outputs)
         fitted = fitted_size(source, self.size)
         limit = np.array([source[1], source[0]] * 2, dtype=np.float64)
@@ -218,7 +224,9 @@ def _open_bundle(
         if self_check:
             check_here(bundle, session, precision)
         own = YOLOX_THRESHOLD if bundle.manifest.model == "yolox" else PEAK_THRESHOLD
-        return PeakDetector(session, own if threshold is None else threshold)
+        detector = PeakDetector(session, own if threshold is None else threshold)
+        detector.engine = f"{backend} {precision}"
+        return detector
     except Exception:
         session.close()
         raise

@@ -31,6 +31,7 @@ class RunSummary:
         seconds: wall-clock time from the first frame on.
         stages: milliseconds a frame by stage; see :data:`edgepose.runtime.pipeline.STAGES`.
         backend, precision: what ran the pose network.
+        detector: what ran the detector, such as ``openvino int8``; empty without one.
     """
 
     frames: int
@@ -40,11 +41,12 @@ class RunSummary:
     stages: dict[str, StageSummary]
     backend: str
     precision: str
+    detector: str
 
     def __str__(self) -> str:
         lines = [
             f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped), "
-            f"{self.backend} {self.precision}"
+            f"{self.backend} {self.precision}{f', detector {self.detector}' if self.detector else ''}"
         ]
         lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
         lines += [f"{name:<12}{s.p50:>8.2f}{s.p95:>8.2f}{s.p99:>8.2f}" for name, s in self.stages.items()]
@@ -62,6 +64,8 @@ def run(
     limit: int | None = None,
     precision: str = "auto",
     self_check: bool = True,
+    detector_backend: str = "auto",
+    detector_precision: str = "auto",
 ) -> RunSummary:
     """Estimate the poses in a source and write them to files.
 
@@ -76,6 +80,7 @@ def run(
         save_coco: COCO results file.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
         precision: of the pose network; with ``backend`` and ``self_check`` as in :func:`edgepose.load`.
+        detector_backend, detector_precision: of the detector, see :func:`edgepose.runtime.detect.open_detector`.
 
     Raises:
         UsageError: wrong input, also where it shows midway; the files then hold the frames until there.
@@ -92,8 +97,9 @@ def run(
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(bundle, backend, precision, self_check=self_check))
-        found = None if str(detector) == "none" else open_detector(detector, self_check=self_check)
-        if found is not None:
+        found = None
+        if str(detector) != "none":
+            found = open_detector(detector, detector_backend, precision=detector_precision, self_check=self_check)
             stack.callback(found.close)
         return _process(frames, Pipeline(estimator, found), sinks, draws=save_video is not None, limit=limit)
 
@@ -120,7 +126,16 @@ def _process(
         if not source.live:
             raise
     seconds, estimator = time.perf_counter() - start, pipeline.estimator
-    return RunSummary(count, people, source.skipped, seconds, times.summary(), estimator.backend, estimator.precision)
+    return RunSummary(
+        count,
+        people,
+        source.skipped,
+        seconds,
+        times.summary(),
+        estimator.backend,
+        estimator.precision,
+        pipeline.detector.engine if pipeline.detector else "",
+    )
 
 
 def _open_sinks(
