@@ -38,6 +38,7 @@ def test_a_pipeline_is_split_into_its_stages(bundle: Bundle, photo: Path) -> Non
     written = json.loads((bundle.reports / "x.json").read_text())
     assert written["stages"]["infer"] == vars(report.stages["infer"]) and written["total"]["count"] == 5
     assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime fp32")
+    assert report.detector_engine == "" and written["detector_engine"] == ""
 
 
 def test_own_work_and_total_are_sums_within_a_frame(

@@ -75,7 +75,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
     """
     try:
         import onnx
-        import onnxsim
+        import onnxsim  # noqa: F401  later on it would be missed with less to say
     except ImportError as error:
         raise missing_extra(error.name or "onnx", "export") from error
     check_replaceable(output, detects=True)
@@ -95,14 +95,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
             made_with=versions("python", "edgepose", "onnx", "onnxsim", "onnxruntime", "numpy"),
         )
         graph = folder / manifest.graph_name("fp32")
-        try:
-            model = _with_batches(onnxsim.simplify(_read(file))[0])
-            model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
-            _name_nodes(model)
-            onnx.checker.check_model(model, full_check=True)
-        except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise UsageError(f"{file} cannot be put into a bundle's graph: {_last_line(error)}") from error
-        onnx.save(model, graph)
+        onnx.save(_make_graph(file, kind, size), graph)
         _check_same(graph, goldens)
         goldens.save(folder / GOLDENS)
         return replace_bundle(output, manifest, folder)
@@ -146,6 +139,21 @@ def golden_pictures(size: Size) -> NDArray[np.uint8]:
     crowd = np.tile(together, (3, 2, 1))
     views = [mirrored for picture in (*photos, together, crowd) for mirrored in (picture, picture[:, ::-1])]
     return np.stack([letterbox(np.ascontiguousarray(view), size) for view in views])
+
+
+def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
+    """The file's network under the contract of the bundle."""
+    import onnx
+    import onnxsim
+
+    try:
+        model = _with_batches(onnxsim.simplify(_read(file))[0])
+        model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
+        _name_nodes(model)
+        onnx.checker.check_model(model, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UsageError(f"{file} cannot be put into a bundle's graph: {_last_line(error)}") from error
+    return model
 
 
 def _read(file: Path) -> onnx.ModelProto:

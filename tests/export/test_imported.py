@@ -26,6 +26,7 @@ from edgepose.export.imported import import_detector  # noqa: E402
 from edgepose.persons import find_persons  # noqa: E402
 from edgepose.runtime.backends import open_session  # noqa: E402
 from edgepose.runtime.detect import decode_yolox, letterbox, open_detector, yolox_cells  # noqa: E402
+from edgepose.runtime.run import run  # noqa: E402
 from edgepose.verify import verify  # noqa: E402
 
 CPU = ("onnxruntime", "openvino")
@@ -157,6 +158,28 @@ def test_the_runtime_takes_the_bundle_for_the_file(lite: Path) -> None:
     assert len(found[0].boxes) >= 1
     np.testing.assert_allclose(found[1].boxes, found[0].boxes, atol=1e-3)
     np.testing.assert_allclose(found[1].scores, found[0].scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("detector", "asked", "engine"),
+    [("lite", ("openvino", "auto"), "openvino fp32"), ("person_lite", ("auto", "auto"), "onnxruntime")],
+)
+def test_a_run_says_what_ran_the_detector(
+    lite: Path, tmp_path: Path, detector: str, asked: tuple[str, str], engine: str
+) -> None:
+    pytest.importorskip("openvino")
+    cv2.imwrite(str(tmp_path / "photo.png"), open_bundle(lite).goldens().images[4][..., ::-1])
+    backend, precision = asked
+    source = lite if detector == "lite" else detector
+    options = {"detector": source, "detector_backend": backend, "detector_precision": precision}
+    summary = run(SHIPPED, str(tmp_path / "photo.png"), backend="onnxruntime", **options)
+    assert (summary.frames, summary.detector) == (1, engine) and summary.people >= 1
+    assert str(summary).splitlines()[0].endswith(f", onnxruntime fp32, detector {engine}")
+
+
+def test_a_precision_that_the_detector_lacks_is_refused(lite: Path) -> None:
+    with pytest.raises(UsageError, match=r"lite.edgepose has no int8 graph, only fp32; make it with: edgepose calibr"):
+        open_detector(lite, precision="int8")
 
 
 def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,14 +80,14 @@ def _holds_bf16(model: Any) -> bool:
 
 
 def _quantise_unsigned(model: Any) -> None:
-    """Quantise activations to uint8 around 128 where the graph says int8 around 0, in place: the same numbers.
+    """Beside a Concat quantise to uint8 around 128 where the graph says int8 around 0, in place: the same numbers.
 
-    Behind a Concat OpenVINO (seen in 2026.4.1) loses the scale of a signed QuantizeLinear, and rounds the activations
-    to whole numbers; YOLOX-nano finds nobody then. Unsigned ones are right, and as fast.
+    OpenVINO (seen in 2026.4.1) loses the scale of signed Q/DQ pairs there, and rounds the activations to whole numbers;
+    YOLOX-nano finds nobody then. Unsigned pairs are right.
     """
     from onnx import TensorProto, numpy_helper
 
-    zeros = _zeros_of_pairs(model.graph)
+    zeros = _zeros_beside_concat(model.graph)
     for weight in model.graph.initializer:
         if weight.name in zeros and weight.data_type == TensorProto.INT8:
             zero = numpy_helper.to_array(weight)
@@ -96,25 +96,27 @@ def _quantise_unsigned(model: Any) -> None:
     del model.graph.value_info[:]  # which may still say int8
 
 
-def _zeros_of_pairs(graph: Any) -> set[str]:
-    """Names of the zero points that only Q/DQ pairs of activations read, whose integers nobody else reads."""
-    readers: dict[str, list[Any]] = {}
+def _zeros_beside_concat(graph: Any) -> set[str]:
+    """Names of the zero points of the Q/DQ pairs before and after a Concat, if nobody else reads them or the pairs'
+    integers."""
+    readers: dict[str, list[Any]] = {value.name: [value] for value in graph.output}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    outputs = {value.name for value in graph.output}
-    found: set[str] = set()
-    others: set[str] = set()
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear" and len(node.input) == 3:
-            ends = readers.get(node.output[0], [])
-            closed = all(end.op_type == "DequantizeLinear" and end.input[2:] == node.input[2:] for end in ends)
-            (found if closed and node.output[0] not in outputs else others).add(node.input[2])
-    makers = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[0] not in makers:
-            others.add(node.input[2])
-    return found - others
+    concats = [node for node in graph.node if node.op_type == "Concat"]
+    joined = {name for node in concats for name in (*node.input, *node.output)}
+    beside, open_pairs = set[str](), set[str]()
+    pairs = {node.output[0]: node for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) == 3}
+    for integers, node in pairs.items():
+        ends = readers.get(integers, [])
+        if not all(
+            getattr(end, "op_type", "") == "DequantizeLinear" and end.input[2:] == node.input[2:] for end in ends
+        ):
+            open_pairs.add(node.input[2])
+        elif joined.intersection([node.input[0], *(end.output[0] for end in ends)]):
+            beside.add(node.input[2])
+    alone = (node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in pairs)
+    return beside - open_pairs - {name for node in alone for name in node.input[2:]}
 
 
 def _spec(name: str, port: Any) -> TensorSpec:
