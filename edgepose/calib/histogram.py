@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import CheckError, UsageError
 
 #: Ways to choose the range: least squared error, all but the largest of 10,000 values, least loss of information, all.
-#: The first is the default: it was among the best on every network measured (docs/precision.md has the table).
+#: The first is the default: the best or within a point of it on every network measured (docs/precision.md).
 METHODS = ("mse", "percentile", "entropy", "minmax")
 #: Percentage of a tensor's values, zeros included, that ``percentile`` keeps inside the range.
 PERCENTILE = 99.99
