@@ -24,7 +24,7 @@ from edgepose.runtime import backends
 from edgepose.runtime.sources import silence_codecs
 
 COMMANDS = (
-    *("train", "eval", "export", "calibrate", "build", "verify", "bench", "prove"),
+    *("train", "eval", "export", "import", "calibrate", "build", "verify", "bench", "prove"),
     *("run", "demo", "plugins", "doctor"),
 )
 Refuse = Callable[..., str]

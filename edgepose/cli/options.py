@@ -259,8 +259,10 @@ def add_bench(commands: Commands) -> None:
 
 
 def _add_detector_engine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--detector-backend", default="auto", metavar="B", help="of a detector's bundle, as --backend")
-    p.add_argument("--detector-precision", default="auto", metavar="P", help="of a detector's bundle, as --precision")
+    p.add_argument("--detector-backend", default="auto", metavar="B", help=f"of a detector's bundle ({_BACKEND_HELP})")
+    p.add_argument(
+        "--detector-precision", default="auto", metavar="P", help=f"of its graph or engine, {_PRECISION_HELP}"
+    )
 
 
 def add_prove(commands: Commands) -> None:
