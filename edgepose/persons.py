@@ -54,8 +54,8 @@ def person_errors(
 ) -> tuple[NDArray[np.float64], float]:
     """How the persons found in one picture differ from those of a reference.
 
-    A person is found again by the box that overlaps it most, whatever its score, so that one at the threshold is not
-    lost by a rounding.
+    A person is found again by the box that overlaps it most, of any score from 0.05 on, so that one at the threshold is
+    not lost by a rounding.
 
     Args:
         reference: boxes (N, 4) and scores (N,), before non-maximum suppression.

@@ -116,7 +116,7 @@ def check_html(report: VerifyReport, check: Check) -> str:
     if check.outputs is None:
         return f"{title}<p>No {report.kind.points} to draw.</p>"
     distances, maps = crop_errors(report.goldens, check.outputs)
-    # The crops that moved most; of those that did not move, the ones whose heat-maps differ most.
+    # The crops that moved most; of those that did not move, the ones whose scores differ most.
     order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(initial=0), -maps[i]))[:_SHOWN]
     kind, figures = report.kind, []
     for i in order:

@@ -109,9 +109,8 @@ def _zeros_beside_concat(graph: Any) -> set[str]:
     pairs = {node.output[0]: node for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) == 3}
     for integers, node in pairs.items():
         ends = readers.get(integers, [])
-        if not all(
-            getattr(end, "op_type", "") == "DequantizeLinear" and end.input[2:] == node.input[2:] for end in ends
-        ):
+        closed = all(getattr(end, "op_type", "an output") == "DequantizeLinear" for end in ends)
+        if not closed or any(end.input[2:] != node.input[2:] for end in ends):
             open_pairs.add(node.input[2])
         elif joined.intersection([node.input[0], *(end.output[0] for end in ends)]):
             beside.add(node.input[2])
