@@ -12,7 +12,7 @@ SAME_PERSON = 0.5
 #: Where a detector is compared with another form of itself, what it scores as high as this is a person.
 PERSON_SCORE = 0.4
 #: Boxes of lower scores are nobody's.
-_LEAST_SCORE = 0.05
+LEAST_SCORE = 0.05
 
 
 def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ def person_errors(
         that is not found again the diagonal of the box; and the largest error of a score, of the reference's persons
         and of those that were got: one that the other has not counts with all of its score.
     """
-    known, found = find_persons(*reference, _LEAST_SCORE), find_persons(*got, _LEAST_SCORE)
+    known, found = find_persons(*reference, LEAST_SCORE), find_persons(*got, LEAST_SCORE)
     count, new = (int((scores >= threshold).sum()) for _, scores in (known, found))
     boxes, scores = known[0][:count], known[1][:count]
     partners = _partners(boxes, found[0])

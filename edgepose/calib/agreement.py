@@ -11,7 +11,7 @@ from ..coco_eval import box_precision
 from ..errors import UsageError
 from ..geometry import CROP_PADDING, Size
 from ..metrics import keypoint_similarity
-from ..persons import PERSON_SCORE, find_persons, person_errors
+from ..persons import LEAST_SCORE, PERSON_SCORE, find_persons, person_errors
 from ..skeletons import Skeleton
 
 #: FP32 keypoints with a lower score are not somewhere else: they are nowhere.
@@ -20,8 +20,6 @@ CONFIDENT = 0.3
 SAME, MOVED = 0.05, 4.0
 #: The same for the corners of a box, which lie on no grid.
 SAME_BOX = 1.0
-#: Boxes of lower scores do not change COCO's AP much.
-_LEAST_SCORE = 0.05
 #: COCO's thresholds of OKS, over which AP is the mean.
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 #: COCO's persons cover about this share of their box.
@@ -112,7 +110,7 @@ def person_precision(reference: NDArray[np.float32], found: NDArray[np.float32])
     persons = [find_persons(picture[:, :4], picture[:, 4], PERSON_SCORE)[0] for picture in reference]
     if not sum(map(len, persons)):
         raise UsageError(f"the detector finds nobody in the {len(reference)} pictures that judge: add others")
-    return box_precision(persons, [find_persons(picture[:, :4], picture[:, 4], _LEAST_SCORE) for picture in found])
+    return box_precision(persons, [find_persons(picture[:, :4], picture[:, 4], LEAST_SCORE) for picture in found])
 
 
 def _percent(truths: NDArray[np.bool_], empty: float = 100.0) -> float:

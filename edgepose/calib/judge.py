@@ -21,7 +21,7 @@ from ..export.build_options import BuildOptions
 from ..export.engine import build_engine
 from ..geometry import Size
 from ..runtime.backends import open_graph, open_session
-from ..runtime.session import Arrays, Session
+from ..runtime.session import Session
 from ..skeletons import Skeleton
 from ..timing import Budget, time_calls
 from .agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
@@ -107,7 +107,7 @@ class PoseJudge(Judge):
 
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return _run(session, crops)["keypoints"]
+        return _run(session, crops, "keypoints")[0]
 
     @property
     def labelled(self) -> bool:
@@ -127,8 +127,8 @@ class PersonJudge(Judge):
 
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        outputs = _run(session, crops)
-        return np.concatenate([outputs["boxes"], outputs["scores"][..., None]], axis=-1)
+        boxes, scores = _run(session, crops, "boxes", "scores")
+        return np.concatenate([boxes, scores[..., None]], axis=-1)
 
     @property
     def labelled(self) -> bool:
@@ -192,6 +192,10 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
             yield session
 
 
-def _run(session: Session, crops: NDArray[np.uint8]) -> Arrays:
-    parts = [session.run({"images": crops[start : start + _BATCH]}) for start in range(0, len(crops), _BATCH)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _run(session: Session, crops: NDArray[np.uint8], *names: str) -> list[NDArray[np.float32]]:
+    """The outputs of these names; the others, such as heat-maps, are not kept."""
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        outputs = session.run({"images": crops[start : start + _BATCH]})
+        parts.append([outputs[name] for name in names])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
