@@ -14,15 +14,15 @@ from time import perf_counter
 import onnx
 from common import Outcome, run_benchmark
 
-from edgepose.calib.calibrate import SCANNED
+from edgepose.calib import SCANNED
 from edgepose.calib.crops import crops_from_data
-from edgepose.calib.histogram import METHODS
-from edgepose.calib.placement import tensors_to_collect
 from edgepose.calib.ranges import collect, scan
-from edgepose.errors import UsageError
-from edgepose.export.bundle import export
-from edgepose.machine import peak_memory_mb
-from edgepose.tables import text_table
+from edgepose.core.errors import UsageError
+from edgepose.core.machine import peak_memory_mb
+from edgepose.core.tables import text_table
+from edgepose.export.from_checkpoint import export
+from edgepose.graphs.calibration import METHODS
+from edgepose.graphs.quantise import tensors_to_collect
 
 SIZE = (256, 192)
 #: For all crops, on two cores.

@@ -16,16 +16,16 @@ from typing import Any
 import onnx
 from common import Outcome, run_benchmark
 
-from edgepose.bundle import Bundle, open_bundle
+from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.calib.crops import CropSet, crops_from_data, pictures_from_images
-from edgepose.calib.histogram import METHODS
-from edgepose.calib.judge import make_judge
-from edgepose.calib.placement import place
 from edgepose.calib.ranges import collect
-from edgepose.calib.variants import choice_for, make_graph
+from edgepose.calib.scorer import make_judge
+from edgepose.core.tables import text_table
 from edgepose.demo import SHIPPED
-from edgepose.export.imported import import_detector
-from edgepose.tables import text_table
+from edgepose.export.from_onnx import import_detector
+from edgepose.graphs.calibration import METHODS
+from edgepose.graphs.quantise import place
+from edgepose.graphs.variants import choice_for, make_graph
 
 HEAD = ("network", "method", "AP beside FP32", "identical", "moved > 4 px", "AP beside labels")
 

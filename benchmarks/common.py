@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from edgepose.errors import CheckError, UsageError
-from edgepose.files import write_text
-from edgepose.machine import environment
+from edgepose.backends.environment import environment
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from common import Outcome, run_benchmark
 
-from edgepose.errors import UsageError, missing_extra
-from edgepose.images import read_image
-from edgepose.runtime.backends import unavailable
-from edgepose.runtime.detect import NetworkDetector, open_detector
-from edgepose.tables import text_table
+from edgepose.backends.plan import unavailable
+from edgepose.core.errors import UsageError, missing_extra
+from edgepose.core.images import read_image
+from edgepose.core.tables import text_table
+from edgepose.detectors.detector import NetworkDetector
+from edgepose.detectors.kinds import open_detector
 
 PERSON = 1
 #: The six figures that pycocotools states first; small, medium and large are areas up to 32^2, 96^2 and above.

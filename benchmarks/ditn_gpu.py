@@ -18,10 +18,10 @@ from common import Outcome, run_benchmark
 from gpu_timing import capture, replay_times, require_gpu
 from torch import Tensor, nn
 
-from edgepose.bench import Latency, summarise
-from edgepose.errors import CheckError, UsageError
-from edgepose.tables import text_table
-from edgepose.train.models import build_model
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.tables import text_table
+from edgepose.core.timing import Latency, summarise
+from edgepose.models import build_model
 
 BACKBONE, DITN = "hrnet_w32", "ditn_hrnet_w32"
 INPUT_SIZE = (256, 192)

@@ -25,16 +25,17 @@ from common import Outcome, run_benchmark
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from edgepose.bench import Budget, summarise, time_calls
-from edgepose.engines import load_target, recording_logger
-from edgepose.errors import CheckError, UsageError
-from edgepose.export.engine_log import find_listing, read_layers
+from edgepose.backends.plan import open_graph
+from edgepose.backends.session import Arrays
+from edgepose.build.listing import find_listing, read_layers
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.tables import text_table
+from edgepose.core.timing import Budget, summarise, time_calls
+from edgepose.nvidia import tensorrt
+from edgepose.nvidia.tensorrt import recording_logger
 from edgepose.plugins.onnx_function import OPSET, function_body
 from edgepose.plugins.spec import DOMAIN, OP_TYPE, VERSION
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
-from edgepose.runtime.backends import open_graph
-from edgepose.runtime.session import Arrays
-from edgepose.tables import text_table
 
 #: ``ditn_hrnet_w32`` for COCO at 256x192: two channels for each of 19 bones.
 C, H, W, KH, KW = 38, 64, 48, 7, 5
@@ -191,7 +192,7 @@ def time_in_turns(files: dict[str, Path], engine: str, rounds: int) -> dict[str,
 def rtx_layers(graph: Path) -> int | str:
     """Layers of the engine that TensorRT-RTX builds for batches 1 to 32 (no GPU needed), or why there is none."""
     try:
-        trt = load_target("tensorrt-rtx")
+        trt = tensorrt.load_target("tensorrt-rtx")
     except UsageError:
         return "not installed"
     log = recording_logger(trt, "VERBOSE")

@@ -20,9 +20,9 @@ from gpu_timing import microseconds, require_gpu
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgepose.errors import CheckError
+from edgepose.core.errors import CheckError
+from edgepose.core.tables import text_table
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
-from edgepose.tables import text_table
 
 #: (C, H, W, kh, kw): DITN for COCO, for MPII, for LSP.
 SHAPES = ((38, 64, 48, 7, 5), (30, 64, 64, 7, 7), (26, 64, 48, 7, 5))

@@ -15,18 +15,20 @@ import numpy as np
 from common import Outcome, run_benchmark
 from numpy.typing import NDArray
 
-from edgepose.bundle import CHECKPOINT, Bundle, Goldens, open_bundle
-from edgepose.errors import UsageError
-from edgepose.export.bundle import make_goldens
-from edgepose.geometry import crop_boxes
-from edgepose.images import read_image
-from edgepose.limits import Figures, compare, judge, limits_for
-from edgepose.runtime.backends import open_session
-from edgepose.runtime.session import Session
-from edgepose.tables import text_table
-from edgepose.train.checkpoint import ModelSpec, load_weights
-from edgepose.train.data import load_data
-from edgepose.train.models.contract import PoseGraph
+from edgepose.backends.plan import open_session
+from edgepose.backends.session import Session
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.limits import Figures, compare, judge, limits_for
+from edgepose.bundle.manifest import CHECKPOINT
+from edgepose.core.errors import UsageError
+from edgepose.core.geometry import crop_boxes
+from edgepose.core.images import read_image
+from edgepose.core.tables import text_table
+from edgepose.data import load_data
+from edgepose.export.from_checkpoint import make_goldens
+from edgepose.models.checkpoint import ModelSpec, load_weights
+from edgepose.models.pose_graph import PoseGraph
 
 ENGINES = ("onnxruntime", "openvino")
 BATCHES = (1, 3, 16)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edgepose.errors import UsageError
+from edgepose.core.errors import UsageError
 
 #: Replays that are measured, and those before them that are not.
 REPLAYS, WARM_UP = 30, 3

@@ -26,12 +26,12 @@ import torch
 from common import Outcome, run_benchmark
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from edgepose.tables import text_table
-from edgepose.timing import Latency, summarise
-from edgepose.train.data import load_data
-from edgepose.train.data import loader as loading
-from edgepose.train.data.augment import Augmentation
-from edgepose.train.data.loader import PoseDataset, make_loader
+from edgepose.core.tables import text_table
+from edgepose.core.timing import Latency, summarise
+from edgepose.data import load_data
+from edgepose.train import loader as loading
+from edgepose.train.augment import Augmentation
+from edgepose.train.loader import PoseDataset, make_loader
 from edgepose.train.recipes import Recipe, get_recipe
 
 #: Samples per second with two workers on two cores.

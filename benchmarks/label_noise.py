@@ -23,13 +23,13 @@ import numpy as np
 from common import Outcome, run_benchmark
 from numpy.typing import NDArray
 
-from edgepose.bundle import open_bundle
-from edgepose.metrics import torso_size
-from edgepose.runtime.backends import open_session
-from edgepose.skeletons import Skeleton
-from edgepose.tables import text_table
-from edgepose.train.accuracy import predict
-from edgepose.train.data import load_data
+from edgepose.accuracy.metrics import torso_size
+from edgepose.accuracy.scoring import predict
+from edgepose.backends.plan import open_session
+from edgepose.bundle.bundle import open_bundle
+from edgepose.core.skeletons import Skeleton
+from edgepose.core.tables import text_table
+from edgepose.data import load_data
 
 #: PCK's threshold, and the farthest residual that counts, in torso lengths.
 RIGHT, FAR = 0.2, 2.0

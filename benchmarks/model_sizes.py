@@ -16,8 +16,9 @@ import torch
 from common import Outcome, run_benchmark
 from torch import nn
 
-from edgepose.files import write_text
-from edgepose.train.models import build_model, macs_by_layer
+from edgepose.core.files import write_text
+from edgepose.models import build_model
+from edgepose.models.cost import macs_by_layer
 
 
 @dataclass(frozen=True)

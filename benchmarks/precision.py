@@ -25,19 +25,19 @@ import onnx
 from common import Outcome, run_benchmark
 from numpy.typing import NDArray
 
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.calib.agreement import CONFIDENT, MOVED, agreement
-from edgepose.calib.calibrate import SearchOptions, calibrate
+from edgepose.accuracy.agreement import CONFIDENT, MOVED, agreement
+from edgepose.accuracy.scoring import score
+from edgepose.backends.plan import choose_precision, open_graph, open_session
+from edgepose.backends.session import Session
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.calib import SearchOptions, calibrate
 from edgepose.calib.crops import DEFAULT_LIMIT, crops_from_data
-from edgepose.calib.histogram import METHODS
 from edgepose.calib.plots import write_plots
+from edgepose.core.tables import text_table
+from edgepose.data import load_data
 from edgepose.demo import SHIPPED
-from edgepose.export.precision import with_rounding
-from edgepose.runtime.backends import choose_precision, open_graph, open_session
-from edgepose.runtime.session import Session
-from edgepose.tables import text_table
-from edgepose.train.accuracy import score
-from edgepose.train.data import load_data
+from edgepose.graphs.calibration import METHODS
+from edgepose.graphs.sixteen_bit import with_rounding
 
 #: FP16: least share of equal keypoints, most of confident ones that move, both in percent. INT8 and mixed: most points
 #: of accuracy that are lost.

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from common import Outcome, run_benchmark
 
-from edgepose.bundle import ENGINES, Bundle, open_bundle
-from edgepose.calib.calibrate import calibrate
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.engine_record import EngineRecord, read_record
+from edgepose.bundle.manifest import ENGINES
+from edgepose.calib import calibrate
 from edgepose.calib.crops import CropSet
-from edgepose.engines import EngineRecord, read_record
-from edgepose.errors import UsageError
-from edgepose.export.bundle import export
-from edgepose.export.imported import import_detector
-from edgepose.tables import text_table
+from edgepose.core.errors import UsageError
+from edgepose.core.tables import text_table
+from edgepose.export.from_checkpoint import export
+from edgepose.export.from_onnx import import_detector
 
 MODELS = (("ditn_hrnet_w32", "coco17"), ("hrnet_w32", "coco17"), ("ditn_lite", "lsp14"))
 SIZE = (256, 192)

@@ -37,15 +37,17 @@ from typing import Any
 import numpy as np
 from common import Outcome, run_benchmark
 
-from edgepose.bench import Budget, summarise, time_calls
-from edgepose.bundle import ENGINES, Bundle, open_bundle
-from edgepose.engines import ANY_SM, load_target, read_record
-from edgepose.errors import UsageError
-from edgepose.export.engine import build_engine
-from edgepose.limits import examine
-from edgepose.runtime.backends.tensorrt import Executor
-from edgepose.runtime.cuda import device_info, gpu_missing, open_stream
-from edgepose.tables import text_table
+from edgepose.backends.tensorrt import Executor
+from edgepose.build.engine import build_engine
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.engine_record import ANY_SM, read_record
+from edgepose.bundle.limits import examine
+from edgepose.bundle.manifest import ENGINES
+from edgepose.core.errors import UsageError
+from edgepose.core.tables import text_table
+from edgepose.core.timing import Budget, summarise, time_calls
+from edgepose.nvidia import device, tensorrt
+from edgepose.nvidia.stream import open_stream
 
 TARGET = "tensorrt-rtx"
 MODELS = ("hrnet_w32", "ditn_hrnet_w32")
@@ -70,7 +72,7 @@ def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
     """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it."""
     goldens = open_bundle(folder).goldens()
     start = time.perf_counter()
-    with closing(Executor(load_target(TARGET), open_stream(), engine.read_bytes())) as executor:
+    with closing(Executor(tensorrt.load_target(TARGET), open_stream(), engine.read_bytes())) as executor:
         load_ms = round((time.perf_counter() - start) * 1e3, 1)
         figures, wrong = examine(goldens, executor.run({"images": goldens.images}), precision)
         ms = {}
@@ -116,10 +118,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    missing = gpu_missing()
+    missing = device.gpu_missing()
     if missing:
         raise UsageError(f"this benchmark needs an NVIDIA GPU: {missing}")
-    trt, gpu, precision = load_target(TARGET), device_info(), options.precision
+    trt, gpu, precision = tensorrt.load_target(TARGET), device.device_info(), options.precision
     bundles = {model: open_bundle(options.bundles / f"{model}.edgepose") for model in MODELS}
     prebuilt = {model: find_prebuilt(bundle, precision) for model, bundle in bundles.items()}
     rows = []

@@ -1,7 +1,7 @@
 """How much time does the runtime itself need around the two networks of a frame?
 
 Letterbox, boxes, crop, keypoints and drawing are its own work; the two networks, and decoding and encoding the video,
-are reported apart. The measurement is ``edgepose.bench_pipeline``; this adds the limit.
+are reported apart. The measurement is ``edgepose.bench.pipeline``; this adds the limit.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from common import Outcome, run_benchmark
 
-from edgepose.bench_pipeline import bench_pipeline
-from edgepose.bundle import open_bundle
+from edgepose.bench.pipeline import bench_pipeline
+from edgepose.bundle.bundle import open_bundle
 
 #: Median milliseconds of own work in a 1280x720 frame with one person, on two cores.
 LIMIT_MS = 6.0

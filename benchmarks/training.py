@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from edgepose.tables import text_table
-from edgepose.train.data import load_data
-from edgepose.train.models import build_model
+from edgepose.core.tables import text_table
+from edgepose.data import load_data
+from edgepose.models import build_model
 from edgepose.train.recipes import Recipe
 from edgepose.train.trainer import train
 

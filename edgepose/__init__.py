@@ -7,8 +7,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .errors import CheckError, UsageError
-from .runtime.pose import Pose, PoseEstimator, load
+from .core.errors import CheckError, UsageError
+from .core.pose import Pose
+from .runtime.pose import PoseEstimator, load
 
 try:
     __version__ = version("edgepose")

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import CHECKPOINT, ENGINES, Bundle, open_bundle
-from .errors import UsageError
-from .files import atomic_path
-from .geometry import Size, crop_regions, region_affine, warp_crop
-from .photos import PEOPLE, load_photo
-from .runtime.detect import SHIPPED_NAME
+from .bundle.bundle import Bundle, open_bundle
+from .bundle.manifest import CHECKPOINT, ENGINES
+from .core.errors import UsageError
+from .core.files import atomic_path
+from .core.geometry import Size, crop_regions, region_affine, warp_crop
+from .core.sample_photos import PEOPLE, load_photo
+from .detectors.kinds import SHIPPED_NAME
 from .runtime.run import run
 from .runtime.sources import open_source
 from .verify import verify
@@ -91,7 +92,7 @@ def _export(path: Path, say: Say) -> Bundle:
         except OSError as error:
             raise UsageError(f"cannot copy {SHIPPED} to {path}: {error.strerror or error}") from error
         return open_bundle(path)
-    from .export.bundle import export
+    from .export.from_checkpoint import export
 
     say(f"export: the shipped checkpoint to {path}")
     return export(None, path, weights=SHIPPED / CHECKPOINT)
@@ -101,7 +102,7 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
     if find_spec("tensorrt_rtx") is None:
         say("build: left out, TensorRT-RTX is not installed: pip install 'edgepose[rtx]'")
         return bundle
-    from .export.engine import build_engine
+    from .build.engine import build_engine
 
     say("build: a TensorRT-RTX engine")
     try:

@@ -12,17 +12,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import JETPACK_OR_PIP, UsageError
+from .backends.plan import BACKENDS, ENGINE_BACKENDS, unavailable
+from .core.errors import JETPACK_OR_PIP, UsageError
+from .core.machine import jetson_release
+from .core.tables import text_table
+from .nvidia import device
 from .plugins.library import find_library
 from .plugins.registration import form_for
-from .runtime.backends import BACKENDS, ENGINE_BACKENDS, unavailable
-from .runtime.cuda import device_info, gpu_missing
-from .tables import text_table
 
 OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
 
-#: JetPack's number by that of Jetson Linux (L4T).
-_JETPACKS = {35: "5", 36: "6", 38: "7"}
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _INSTALL = {
     "onnxruntime": "pip install edgepose",
@@ -78,19 +77,6 @@ def _platform() -> str:
     return f"{system}, {jetson_release(release.read_text())}" if release.is_file() else system
 
 
-def jetson_release(release: str) -> str:
-    """The first line of ``/etc/nv_tegra_release`` in words.
-
-    >>> jetson_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
-    'Jetson Linux 36.4.3 (JetPack 6)'
-    """
-    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
-    if not match:
-        return "Jetson, release unknown"
-    jetpack = _JETPACKS.get(int(match[1]), "unknown")
-    return f"Jetson Linux {match[1]}.{match[2]} (JetPack {jetpack})"
-
-
 def _module(item: str, module: str, install: str) -> Finding:
     """Import a module: only that shows that its libraries are there too."""
     if find_spec(module) is None:
@@ -140,11 +126,11 @@ def _backend(name: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    reason = gpu_missing()
+    reason = device.gpu_missing()
     if reason:
         what, _, install = reason.partition(": ")
         return Finding("CUDA GPU", MISSING, what, install)
-    gpu = device_info()
+    gpu = device.device_info()
     return Finding("CUDA GPU", OK, f"{gpu.name}, {gpu.sm}, {gpu.memory / 2**30:.1f} GiB")
 
 

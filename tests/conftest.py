@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from edgepose.files import cache_folder
+from edgepose.core.files import cache_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +106,7 @@ def _liven(network: nn.Module, crops: np.ndarray) -> nn.Module:
     """
     import torch
 
-    from edgepose.train.models.contract import normalise
+    from edgepose.models.pose_graph import normalise
 
     with torch.no_grad():
         for name, value in network.named_parameters():
@@ -131,8 +131,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small ``ditn_lite`` checkpoint with lively weights: skeleton lsp14, crops of 64x64. Read only."""
     pytest.importorskip("torch")
     pytest.importorskip("skimage")
-    from edgepose.export.bundle import golden_crops
-    from edgepose.train.checkpoint import ModelSpec, save_checkpoint
+    from edgepose.export.from_checkpoint import golden_crops
+    from edgepose.models.checkpoint import ModelSpec, save_checkpoint
 
     spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
     path = tmp_path_factory.mktemp("checkpoint") / "lively.safetensors"
@@ -145,7 +145,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The bundle of :func:`checkpoint`. Read only: copy it to change it."""
     for module in ("onnx", "onnxscript", "onnxsim"):
         pytest.importorskip(module)
-    from edgepose.export.bundle import export
+    from edgepose.export.from_checkpoint import export
 
     return export(None, tmp_path_factory.mktemp("exported") / "lively.edgepose", weights=checkpoint).path
 
@@ -155,10 +155,9 @@ def shipped_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped bundle with a graph of fp16, bf16, int8 and int8+fp16 each. Read only: copy it to change it."""
     for module in ("onnx", "ml_dtypes"):
         pytest.importorskip(module)
-    from variants import with_variants
-
-    from edgepose.bundle import open_bundle
+    from edgepose.bundle.bundle import open_bundle
     from edgepose.demo import SHIPPED
+    from tests.doubles.variants import with_variants
 
     path = tmp_path_factory.mktemp("variants") / "shipped.edgepose"
     return with_variants(open_bundle(shutil.copytree(SHIPPED, path))).path

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from edgepose import demo as demo_module
-from edgepose.bundle import open_bundle
+from edgepose.backends import plan as backends
+from edgepose.bundle.bundle import open_bundle
+from edgepose.core.boxes import box_iou
+from edgepose.core.errors import UsageError
+from edgepose.core.geometry import transform_points, warp_crop
+from edgepose.core.sample_photos import PEOPLE, load_photo
 from edgepose.demo import CLIP_FRAMES, CLIP_SIZE, SHIPPED, camera_path, demo, write_clip
-from edgepose.errors import UsageError
-from edgepose.geometry import transform_points, warp_crop
-from edgepose.persons import box_iou
-from edgepose.photos import PEOPLE, load_photo
-from edgepose.runtime import backends
-from edgepose.runtime.detect import open_detector
+from edgepose.detectors.kinds import open_detector
 
 pytest.importorskip("skimage")
 
@@ -136,7 +136,7 @@ def test_an_engine_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch:
 
     found = (*INSTALLED, "tensorrt_rtx")
     monkeypatch.setattr(demo_module, "find_spec", lambda name: name in found or None)
-    monkeypatch.setattr("edgepose.export.engine.build_engine", refuse)
+    monkeypatch.setattr("edgepose.build.engine.build_engine", refuse)
     said = run_demo(tmp_path / "out").splitlines()
     assert "build: left out: tensorrt_rtx 1.7 cannot build for the SM of this GPU, sm90" in said
     check_output(tmp_path / "out", frames=4)

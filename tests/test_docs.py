@@ -23,6 +23,6 @@ def test_the_sizes_of_the_networks_are_those_of_the_code(model_sizes: ModuleType
 
 
 def test_every_network_is_on_the_page(model_sizes: ModuleType) -> None:
-    from edgepose.train.models import MODELS
+    from edgepose.models import MODELS
 
     assert {row.model for row in model_sizes.NETWORKS} == set(MODELS)

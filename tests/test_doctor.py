@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from edgepose import doctor as doctor_module
+from edgepose.backends.plan import BACKENDS
 from edgepose.doctor import Finding, doctor, examine
+from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia.device import DeviceInfo
 from edgepose.plugins.library import PluginLibrary
-from edgepose.runtime.backends import BACKENDS
-from edgepose.runtime.cuda import DeviceInfo
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +102,10 @@ def test_video_support_reads_opencvs_build_information() -> None:
 
 
 def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_module, "gpu_missing", lambda: "no module: pip install cuda-python")
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: "no module: pip install cuda-python")
     assert doctor_module._gpu() == Finding("CUDA GPU", "missing", "no module", "pip install cuda-python")
-    monkeypatch.setattr(doctor_module, "gpu_missing", lambda: None)
-    monkeypatch.setattr(doctor_module, "device_info", lambda: DeviceInfo("Orin", "sm87", 3 << 30))
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: None)
+    monkeypatch.setattr(nvidia_device, "device_info", lambda: DeviceInfo("Orin", "sm87", 3 << 30))
     assert doctor_module._gpu() == Finding("CUDA GPU", "ok", "Orin, sm87, 3.0 GiB")
 
 

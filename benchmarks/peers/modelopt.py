@@ -37,20 +37,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import Outcome, run_benchmark
 from precision import Recorder
 
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.calib.agreement import agreement
+from edgepose.accuracy.agreement import agreement
+from edgepose.accuracy.scoring import score
+from edgepose.backends.plan import open_graph
+from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.calib.crops import MIN_CROPS, crops_from_data
-from edgepose.calib.histogram import METHODS
-from edgepose.calib.placement import place, quantisable
 from edgepose.calib.ranges import collect
-from edgepose.calib.variants import Choice, make_graph
+from edgepose.core.errors import UsageError
+from edgepose.core.tables import text_table
+from edgepose.data import load_data
 from edgepose.demo import SHIPPED
-from edgepose.errors import UsageError
-from edgepose.export.precision import network_nodes
-from edgepose.runtime.backends import open_graph
-from edgepose.tables import text_table
-from edgepose.train.accuracy import score
-from edgepose.train.data import load_data
+from edgepose.graphs.calibration import METHODS
+from edgepose.graphs.quantise import place, quantisable
+from edgepose.graphs.sixteen_bit import network_nodes
+from edgepose.graphs.variants import Choice, make_graph
 
 QUANTISE = Path(__file__).with_name("modelopt_quantise.py")
 INSTALL = "make an environment for it as this script's --help says"
@@ -218,7 +218,7 @@ def take_turns(candidates: list[Candidate], crop: NDArray[np.uint8]) -> dict[str
 
 def untrained_latencies(model: str, bundle: Bundle, crops: NDArray[np.uint8], python: Path) -> dict[str, Times]:
     """Of a network with the bundle's skeleton and input; only where the pairs stand matters, not their ranges."""
-    from edgepose.export.bundle import export
+    from edgepose.export.from_checkpoint import export
 
     manifest = bundle.manifest
     with TemporaryDirectory() as folder:

@@ -11,11 +11,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from ..geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
-from ..images import IMAGE_SUFFIXES, read_image
-from ..runtime.detect import NetworkDetector, letterbox, open_detector
-from ..runtime.sources import silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.errors import UsageError
+from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
+from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
+from ..detectors.detector import NetworkDetector
+from ..detectors.kinds import open_detector
 from ..runtime.track import RegionTracker
 
 _T = TypeVar("_T")
@@ -148,7 +149,7 @@ def crops_from_data(
     The split that accuracy is measured on is never read. Works without torch.
 
     Args:
-        spec: KIND:ROOT, see :func:`edgepose.train.data.load_data`.
+        spec: KIND:ROOT, see :func:`edgepose.data.load_data`.
         input_size: (height, width) of the crops.
         limit: crops at most.
         padding: factor from a person's box to the crop.
@@ -157,7 +158,7 @@ def crops_from_data(
     Raises:
         UsageError: the data cannot be read, none of its pictures can, or it has fewer persons than :data:`MIN_CROPS`.
     """
-    from ..train.data import load_data
+    from ..data import load_data
 
     _check_limit(limit)
     try:

@@ -10,20 +10,15 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import CheckError, UsageError
+from ..core.errors import CheckError, UsageError
+from ..graphs.calibration import LEAST_RANGE, METHODS
+from ..graphs.quantise import LEVELS
 
-#: Ways to choose the range: least squared error, all but the largest of 10,000 values, least loss of information, all.
-#: The first is the default: the best or within a point of it on every network measured (docs/precision.md).
-METHODS = ("mse", "percentile", "entropy", "minmax")
 #: Percentage of a tensor's values, zeros included, that ``percentile`` keeps inside the range.
 PERCENTILE = 99.99
-#: INT8 levels on each side of zero.
-LEVELS = 127
 
 #: Magnitudes are counted in this many bins; at least half of them are used, because the range is a power of two.
 BINS = 4096
-#: Below this, a range cannot be trusted to give a float32 step above zero.
-LEAST_RANGE = 2.0**-100
 #: The range of a tensor that is zero everywhere (or below :data:`LEAST_RANGE`): any step represents it exactly.
 RANGE_OF_ZEROS = 1.0
 

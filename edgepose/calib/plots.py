@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import missing_extra
-from ..files import atomic_path
+from ..core.errors import missing_extra
+from ..core.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .calibrate import CalibrationReport
+    from .report import CalibrationReport
     from .search import SearchResult
 
 PARETO, SENSITIVITY = "pareto.png", "sensitivity.png"

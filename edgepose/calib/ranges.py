@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,51 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError, missing_extra
-from ..files import sha256, write_text
-from ..machine import versions
-from ..runtime.backends import open_graph
-from ..runtime.session import Arrays, Session
+from ..backends.plan import open_graph
+from ..backends.session import Arrays, Session
+from ..core.errors import UsageError, missing_extra
+from ..core.files import sha256
+from ..core.machine import versions
+from ..graphs.calibration import Calibration
 from .crops import crop_hashes
-from .histogram import LEAST_RANGE, METHODS, Histogram, check_method, threshold
+from .histogram import Histogram, check_method, threshold
 
-#: Version of the calibration file's layout.
-SCHEMA = 1
 #: Bytes of tensors that a run may give back; larger batches are made smaller. ONNX Runtime holds them twice.
 _OUTPUT_BUDGET = 1 << 29
-_LARGEST = float(np.finfo(np.float32).max)
 
 #: Called after every batch with the crops done and the crops in all.
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What INT8 needs to know of a graph's tensors.
-
-    Attributes:
-        ranges: by tensor, the magnitude T that INT8's level 127 stands for; larger ones are clipped.
-        method: one of :data:`edgepose.calib.histogram.METHODS`.
-        graph_sha256: of the FP32 graph that the ranges were collected on.
-        crops: hashes of the crops, see :func:`edgepose.calib.crops.crop_hashes`.
-        made_with: versions of the packages.
-        schema: version of the file's layout.
-    """
-
-    ranges: dict[str, float]
-    method: str
-    graph_sha256: str
-    crops: tuple[str, ...]
-    made_with: dict[str, str] = field(default_factory=dict)
-    schema: int = SCHEMA
-
-    def write(self, path: Path) -> None:
-        """Write a JSON file; read it with :func:`read_calibration`.
-
-        Raises:
-            UsageError: the file cannot be written.
-        """
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -68,61 +36,6 @@ class Extent:
     low: float
     high: float
     finite: bool
-
-
-def read_calibration(path: Path, graph: Path) -> Calibration:
-    """Read the ranges of a graph.
-
-    Args:
-        path: a file that :meth:`Calibration.write` wrote.
-        graph: the FP32 ONNX graph that they must belong to.
-
-    Raises:
-        UsageError: a file cannot be read, this is not a calibration of this schema, it is of another graph, or a range
-            is not one that INT8 can use.
-    """
-    again = "run edgepose calibrate again"
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read calibration {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not readable JSON or was cut short ({error}): {again}") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if type(schema) is not int or schema < 1:
-        raise UsageError(f"{path} is not a calibration: expected a JSON object with a schema number: {again}")
-    if schema != SCHEMA:
-        raise UsageError(f"{path} has schema {schema}, this edgepose reads {SCHEMA}: upgrade edgepose or {again}")
-    wrong = _wrong_field(content)
-    if wrong:
-        raise UsageError(f"{path} does not hold a calibration of schema {schema} ({wrong}): {again}")
-    if content["graph_sha256"] != _graph_hash(graph):
-        raise UsageError(f"calibration {path} was made for another graph than {graph} (sha256 differs): {again}")
-    for tensor, value in content["ranges"].items():
-        if not LEAST_RANGE <= value <= _LARGEST:
-            raise UsageError(
-                f"{path}: the range of tensor {tensor!r} is {value}, expected a positive finite number: {again}"
-            )
-    values = {**content, "crops": tuple(content["crops"])}
-    values["ranges"] = {tensor: float(value) for tensor, value in content["ranges"].items()}
-    return Calibration(**values)
-
-
-def _wrong_field(content: dict[str, Any]) -> str | None:
-    """What of a calibration's fields is missing or of another type."""
-    if content.keys() != set(Calibration.__dataclass_fields__):
-        return f"its fields are {', '.join(sorted(content))}"
-    ranges, crops, versions_ = content["ranges"], content["crops"], content["made_with"]
-    wanted = {
-        "ranges must be an object of numbers, at least one": isinstance(ranges, dict)
-        and bool(ranges)
-        and all(isinstance(value, int | float) and type(value) is not bool for value in ranges.values()),
-        f"method must be one of {', '.join(METHODS)}": content["method"] in METHODS,
-        "graph_sha256 must be a text": isinstance(content["graph_sha256"], str),
-        "crops must be a list of texts": isinstance(crops, list) and all(isinstance(crop, str) for crop in crops),
-        "made_with must be an object": isinstance(versions_, dict),
-    }
-    return next((sentence for sentence, holds in wanted.items() if not holds), None)
 
 
 def collect(
@@ -142,7 +55,7 @@ def collect(
         graph: ONNX file with one input, crops.
         tensors: names of floating-point tensors of the main graph, each computed by a node.
         crops: (N, h, w, 3) uint8 RGB.
-        method: one of :data:`edgepose.calib.histogram.METHODS`.
+        method: one of :data:`edgepose.graphs.calibration.METHODS`.
         batch: crops a run at most; fewer where they would give back more than half a gigabyte.
         progress: called after every batch with the crops done and all crops.
 
@@ -272,10 +185,3 @@ def _write_probe(graph: Path, names: Sequence[str] | None, path: Path) -> None:
     # Without a type: ONNX Runtime infers it, also behind nodes that are functions of the file.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
     onnx.save(model, path)
-
-
-def _graph_hash(graph: Path) -> str:
-    try:
-        return sha256(graph)
-    except OSError as error:
-        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error

@@ -16,14 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..export.modules import module_of
-from ..files import write_text
-from ..tables import text_table
-from .judge import Judge
-from .modules import partition
-from .placement import quantisable
-from .progress import Progress
-from .variants import Choice, make_graph
+from ..core.files import write_text
+from ..core.progress import Progress
+from ..core.tables import text_table
+from ..graphs.module_names import module_of
+from ..graphs.parts import partition
+from ..graphs.quantise import quantisable
+from ..graphs.variants import Choice, make_graph
+from .scorer import Judge
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +38,7 @@ class Point:
 
     Attributes:
         levels: by part, ``int8``, ``fp16`` or ``fp32``; empty for the FP32 graph.
-        accuracy: in percent, :meth:`edgepose.calib.judge.Judge.accuracy`.
+        accuracy: in percent, :meth:`edgepose.calib.scorer.Judge.accuracy`.
         milliseconds: median latency of one crop.
     """
 

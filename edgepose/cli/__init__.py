@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from ..errors import CheckError, UsageError
+from ..core.errors import CheckError, UsageError
 from .commands import close_stdout
 from .options import COMMANDS, DEBUG
 

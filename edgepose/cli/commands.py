@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..train.quantise import Quantisation
+    from ..graphs.read_quantisation import Quantisation
     from ..train.recipes import Recipe
 
 
@@ -41,7 +41,7 @@ def train_network(a: argparse.Namespace) -> None:
 
 
 def _quantisation(bundle: Path, recipe: Recipe, weights: Path | None) -> Quantisation:
-    from ..calib.fine_tuning import read_quantisation
+    from ..graphs.read_quantisation import read_quantisation
     from ..train.learner import model_spec
 
     return read_quantisation(bundle, model_spec(recipe), weights)
@@ -74,22 +74,22 @@ def evaluate_target(a: argparse.Namespace) -> None:
 
 def export_bundle(a: argparse.Namespace) -> None:
     _need_torch("export")
-    from ..export.bundle import export
+    from ..export.from_checkpoint import export
 
     bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
     print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
 
 
 def import_bundle(a: argparse.Namespace) -> None:
-    from ..export.imported import import_detector
+    from ..export.from_onnx import import_detector
 
     bundle = import_detector(a.model, a.output)
     print(f"bundle: {bundle.path}")
 
 
 def calibrate_bundle(a: argparse.Namespace) -> None:
-    from ..bundle import open_bundle
-    from ..calib.calibrate import SearchOptions, calibrate
+    from ..bundle.bundle import open_bundle
+    from ..calib import SearchOptions, calibrate
     from ..calib.crops import crops_from_data, crops_from_images, pictures_from_images
     from ..calib.plots import write_plots
 
@@ -113,10 +113,11 @@ def calibrate_bundle(a: argparse.Namespace) -> None:
 
 
 def build_engines(a: argparse.Namespace) -> None:
-    from ..bundle import ENGINES, open_bundle
-    from ..export.build_options import BuildOptions
-    from ..export.engine import build_engine
-    from ..export.matrix import build_matrix, plan_matrix
+    from ..build.engine import build_engine
+    from ..build.matrix import build_matrix, plan_matrix
+    from ..build.options import BuildOptions
+    from ..bundle.bundle import open_bundle
+    from ..bundle.manifest import ENGINES
 
     if a.target is None and not a.all:
         raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
@@ -135,7 +136,7 @@ def build_engines(a: argparse.Namespace) -> None:
 
 
 def verify_bundle(a: argparse.Namespace) -> None:
-    from ..bundle import open_bundle
+    from ..bundle.bundle import open_bundle
     from ..verify import verify
 
     bundle = open_bundle(a.bundle)
@@ -148,9 +149,9 @@ def verify_bundle(a: argparse.Namespace) -> None:
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
-    from ..bench import bench
-    from ..bench_pipeline import bench_pipeline
-    from ..bundle import open_bundle
+    from ..bench.network import bench
+    from ..bench.pipeline import bench_pipeline
+    from ..bundle.bundle import open_bundle
 
     bundle = open_bundle(a.bundle)
     if a.source is None:
@@ -170,8 +171,8 @@ def bench_bundle(a: argparse.Namespace) -> None:
 
 
 def prove_bundle(a: argparse.Namespace) -> None:
-    from ..bundle import open_bundle
-    from ..export.build_options import BuildOptions
+    from ..build.options import BuildOptions
+    from ..bundle.bundle import open_bundle
     from ..prove import prove
 
     options = BuildOptions(
@@ -226,7 +227,7 @@ def _need_torch(extra: str, *others: str) -> None:
     """The training stage imports torch and others at the top of its modules; say what is missing before that."""
     from importlib.util import find_spec
 
-    from ..errors import missing_extra
+    from ..core.errors import missing_extra
 
     for module in ("torch", "safetensors", *others):
         if find_spec(module) is None:

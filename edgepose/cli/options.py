@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..bundle import PRECISIONS
+from ..bundle.manifest import PRECISIONS
 from ..calib.crops import DEFAULT_LIMIT
-from ..calib.histogram import METHODS
-from ..skeletons import SKELETONS
+from ..core.skeletons import SKELETONS
+from ..graphs.calibration import METHODS
 from ..train.recipes import RECIPES
 from . import commands as run
 

@@ -6,9 +6,12 @@ samples is a symbol, and the PyTorch operator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
 
+from ..nvidia.launch import Int, Launch
+
+#: The kernels; the file includes no other.
+SOURCE = Path(__file__).parent / "cuda" / "dynamic_conv.cuh"
 #: Threads of a block, outputs of a thread (rows of the specialised kernels, columns), and the largest kernel side:
 #: those of ``cuda/dynamic_conv.cuh`` and ``cuda/dynamic_conv.h``.
 THREADS, ROWS, STRIP = 128, 4, 8
@@ -17,24 +20,6 @@ LARGEST_KERNEL = 11
 SPECIALISED = ((7, 7), (7, 5), (5, 5))
 #: The kernel's C++ type by that of the tensors.
 TYPES = {"float32": "float", "float16": "edgepose::Half", "bfloat16": "edgepose::BFloat16"}
-
-#: An integer, or TensorRT's symbol for one.
-Int = TypeVar("Int")
-
-
-@dataclass(frozen=True)
-class Launch(Generic[Int]):
-    """One kernel launch, of blocks of :data:`THREADS` threads.
-
-    Attributes:
-        kernel: C++ expression that names the kernel.
-        grid: blocks.
-        arguments: the int32 arguments between the two inputs and the output.
-    """
-
-    kernel: str
-    grid: Int
-    arguments: tuple[Int | int, ...]
 
 
 def forward(
@@ -51,16 +36,16 @@ def forward(
     """
     if aligned and width % STRIP == 0 and kernel in SPECIALISED:
         name = f"edgepose::convolve_kernel<{TYPES[dtype]}, {kernel[0]}, {kernel[1]}>"
-        return Launch(name, _blocks(planes, height, width, ROWS), (planes, height, width))
+        return Launch(SOURCE, name, _blocks(planes, height, width, ROWS), THREADS, (planes, height, width))
     name = f"edgepose::convolve_any_kernel<{TYPES[dtype]}>"
-    return Launch(name, _blocks(planes, height, width, 1), (planes, height, width, *kernel))
+    return Launch(SOURCE, name, _blocks(planes, height, width, 1), THREADS, (planes, height, width, *kernel))
 
 
 def kernel_gradient(planes: int, height: int, width: int, kernel: tuple[int, int], dtype: str) -> Launch[int]:
     """The launch of the gradient of the kernels from x and that of y; arguments are those of :func:`forward`."""
     warps = planes * kernel[0] * kernel[1]
     name = f"edgepose::correlate_kernel<{TYPES[dtype]}>"
-    return Launch(name, -(-warps // (THREADS // 32)), (planes, height, width, *kernel))
+    return Launch(SOURCE, name, -(-warps // (THREADS // 32)), THREADS, (planes, height, width, *kernel))
 
 
 def _blocks(planes: Int, height: int, width: int, rows: int) -> Int:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..files import atomic_path, cache_folder, sha256
+from ..core.errors import UsageError
+from ..core.files import atomic_path, cache_folder, sha256
+from ..nvidia.device import sm_number
 from .spec import DOMAIN, OP_TYPE, VERSION
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -52,8 +53,8 @@ class PluginLibrary:
         >>> PluginLibrary(Path("p.so"), (10, 3), ("sm80", "sm87")).serves("sm90")
         False
         """
-        number = int(sm[2:])
-        return any(number // 10 == int(a[2:]) // 10 and int(a[2:]) <= number for a in self.architectures)
+        number = sm_number(sm)
+        return any(number // 10 == own // 10 and own <= number for own in map(sm_number, self.architectures))
 
 
 def library_path() -> Path:
@@ -134,7 +135,7 @@ def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
     if library.tensorrt[0] != major:
         raise UsageError(f"the plugin library {library} does not fit TensorRT {trt.__version__}: {BUILD}")
     if sm is not None and not library.serves(sm):
-        raise UsageError(f"the plugin library {library} has no code for this GPU, {sm}: {BUILD} --arch {sm[2:]}")
+        raise UsageError(f"the plugin library {library} has no code for this GPU, {sm}: {BUILD} --arch {sm_number(sm)}")
     registry = trt.get_plugin_registry()
     if registry.get_creator(OP_TYPE, str(VERSION), DOMAIN) is None:
         registry.load_library(str(library.path))

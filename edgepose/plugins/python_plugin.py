@@ -7,9 +7,10 @@ TensorRT 10.9 and later take the kernel ahead of time: its PTX goes into the eng
 # Annotations are read by TensorRT, so they may not become strings here.
 from typing import Any
 
-from . import driver, launch
-from .launch import LARGEST_KERNEL, THREADS
-from .nvrtc import compile_kernel
+from ..nvidia import launch as nvidia_launch
+from ..nvidia.compile import compile_kernel
+from . import launch
+from .launch import LARGEST_KERNEL
 from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
 
 
@@ -44,8 +45,8 @@ def define_ahead_of_time(trt: Any, trtp: Any, sm: int) -> None:
     ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:
         planes = x.shape_expr[0] * x.shape_expr[1]
         plan = launch.forward(planes, x.shape[2], x.shape[3], (kernels.shape[2], kernels.shape[3]), types[x.dtype])
-        code, name = compile_kernel(plan.kernel, f"compute_{sm}")
-        grid = trtp.KernelLaunchParams(grid_x=plan.grid, block_x=THREADS)
+        code, name = compile_kernel(plan.source, plan.kernel, f"compute_{sm}")
+        grid = trtp.KernelLaunchParams(grid_x=plan.grid, block_x=plan.threads)
         return (
             name,
             code.rstrip(b"\0"),
@@ -102,7 +103,7 @@ def creator_class(trt: Any) -> type:
             if n * c * height * width == 0:
                 return
             plan = launch.forward(n * c, height, width, (kh, kw), types[input_descs[0].type])
-            driver.run(plan, inputs[0], inputs[1], outputs[0], stream)
+            nvidia_launch.run(plan, inputs[0], inputs[1], outputs[0], stream)
 
         def attach_to_context(self, context: Any) -> Any:  # noqa: ARG002
             return self.clone()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from ..errors import UsageError
+from ..core.errors import UsageError
+from ..nvidia.compile import compile_kernel
+from ..nvidia.device import sm_number
 from . import launch
 from .library import BUILD, PluginLibrary, find_library, load_library
-from .nvrtc import SOURCE, compile_kernel
 from .python_plugin import creator_class, define_ahead_of_time
 from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
 
@@ -109,12 +110,13 @@ def _register(trt: Any, sm: str) -> Registered:
     if library is not None:
         load_library(trt, library, sm)
         return Registered(form, library.sha256)
-    compile_kernel(launch.forward(1, 1, 1, (1, 1), "float32").kernel, f"compute_{sm[2:]}")  # or say now why it cannot
+    smallest = launch.forward(1, 1, 1, (1, 1), "float32")
+    compile_kernel(smallest.source, smallest.kernel, f"compute_{sm_number(sm)}")  # or say now why it cannot
     if form == PTX:
-        define_ahead_of_time(trt, import_module(f"{trt.__name__}.plugin"), int(sm[2:]))
+        define_ahead_of_time(trt, import_module(f"{trt.__name__}.plugin"), sm_number(sm))
     elif not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
         raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form; {BUILD}")
-    return Registered(form, hashlib.sha256(SOURCE.read_bytes()).hexdigest())
+    return Registered(form, hashlib.sha256(launch.SOURCE.read_bytes()).hexdigest())
 
 
 def _number(version: str) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import driver, launch
+from ..nvidia.launch import Launch, run
+from . import launch
 
 
 def convolve(x: Tensor, kernels: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def _dtype(x: Tensor) -> str:
     return name
 
 
-def _run(plan: launch.Launch[int], first: Tensor, second: Tensor, result: Tensor) -> None:
+def _run(plan: Launch[int], first: Tensor, second: Tensor, result: Tensor) -> None:
     with torch.cuda.device(first.device):
         stream = torch.cuda.current_stream().cuda_stream
-        driver.run(plan, first.data_ptr(), second.data_ptr(), result.data_ptr(), stream)
+        run(plan, first.data_ptr(), second.data_ptr(), result.data_ptr(), stream)

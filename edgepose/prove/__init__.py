@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..bench import bench
-from ..bundle import ENGINES, Bundle, open_bundle
-from ..errors import CheckError, UsageError
+from ..backends.plan import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
+from ..backends.session import first_line
+from ..bench.network import bench
+from ..build.engine import build_engine, cannot_build
+from ..build.options import DEFAULTS, BuildOptions
+from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.limits import read_goldens
+from ..bundle.manifest import ENGINES
+from ..core.errors import CheckError, UsageError
+from ..core.files import write_text
 from ..evaluate import check_outputs
-from ..export.build_options import DEFAULTS, BuildOptions
-from ..export.engine import build_engine, cannot_build
-from ..files import write_text
-from ..limits import read_goldens
-from ..runtime.backends import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
-from ..runtime.session import first_line
 from ..verify import verify
-from ..verify.accuracy import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
+from ..verify.drop import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
 from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
@@ -54,9 +55,9 @@ def prove(
     Args:
         bundle: an opened bundle; it gets the engines.
         targets: names of :data:`TARGETS`.
-        precisions: names of :data:`edgepose.bundle.PRECISIONS`; None or ``["all"]`` takes every one that the bundle
-            has, but for those that a target without engines has no arithmetic for, which are named in ``skipped``.
-        options: of the builds; each of the batches is measured.
+        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
+            bundle has, but for those that a target without engines has no arithmetic for, which are named in
+        ``skipped``. options: of the builds; each of the batches is measured.
         data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
         max_drop: points of accuracy that each may lose against FP32.
         folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
@@ -72,7 +73,7 @@ def prove(
     read_goldens(bundle)
     check_max_drop(max_drop)
     if data:
-        from ..train.data import load_data
+        from ..data import load_data
 
         _ = bundle.skeleton  # a detector has no accuracy on labelled poses
         load_data(data, "val")

@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..doctor import jetson_release
-from ..machine import environment
-from ..runtime.cuda import device_info, gpu_missing
+from ..backends.environment import environment
+from ..core.machine import jetson_release
+from ..nvidia import device
 
 #: Name of a board, such as "NVIDIA Jetson AGX Orin Developer Kit"; Jetson Linux's release; NVIDIA's driver.
 _BOARD, _RELEASE = Path("/proc/device-tree/model"), Path("/etc/nv_tegra_release")
@@ -54,7 +54,7 @@ def describe_versions() -> dict[str, str]:
     driver = re.search(r"\b\d+\.\d+(\.\d+)*\b", _read(_DRIVER) or "")
     if driver:
         found["NVIDIA driver"] = driver[0]
-    if gpu_missing() is None:
+    if device.gpu_missing() is None:
         runtime = import_module("cuda.bindings.runtime")
         for name, (_, number) in (
             ("CUDA of the driver", runtime.cudaDriverGetVersion()),
@@ -72,9 +72,9 @@ def power_state() -> dict[str, str]:
 
 
 def _gpu() -> dict[str, str | int] | None:
-    if gpu_missing():
+    if device.gpu_missing():
         return None
-    gpu = device_info()
+    gpu = device.device_info()
     return {"name": gpu.name, "sm": gpu.sm, "memory_mb": round(gpu.memory / 1e6)}
 
 

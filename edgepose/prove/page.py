@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..bench import BenchReport, plot
-from ..engines import EngineRecord
-from ..images import read_image
-from ..verify import VerifyReport
+from ..bench.network import BenchReport, plot
+from ..bundle.engine_record import EngineRecord
+from ..core.images import read_image
+from ..core.pictures import picture_tag
 from ..verify.page import STYLE, check_html, figures_html, html_table, limits_html
-from ..verify.pictures import picture_tag
+from ..verify.report import VerifyReport
 from .record import HEAD, PASSED, STEPS, Case, Proof, Step
 
 _MORE_STYLE = "pre { overflow-x: auto; font-size: .85rem; } td { vertical-align: top; }"

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bench import BenchReport
-from ..bundle import Bundle
-from ..engines import EngineRecord
-from ..errors import CheckError
-from ..export.build_options import BuildOptions
-from ..files import write_text
-from ..tables import text_table
-from ..verify import VerifyReport
-from ..verify.accuracy import AccuracyCheck, AccuracyReport
+from ..bench.network import BenchReport
+from ..build.options import BuildOptions
+from ..bundle.bundle import Bundle
+from ..bundle.engine_record import EngineRecord
+from ..core.errors import CheckError
+from ..core.files import write_text
+from ..core.tables import text_table
+from ..verify.drop import AccuracyCheck, AccuracyReport
+from ..verify.report import VerifyReport
 from .anonymous import anonymiser
 
 #: Version of the record's layout.

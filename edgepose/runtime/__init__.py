@@ -1,9 +1,13 @@
 """Detector-plus-pose pipelines on edge devices. Works without torch, CUDA or TensorRT."""
 
-from .detect import Detections, NetworkDetector, PeakDetector, YoloxDetector, open_detector
+from ..core.pose import Pose
+from ..detectors.detector import Detections, NetworkDetector
+from ..detectors.kinds import open_detector
+from ..detectors.peaks import PeakDetector
+from ..detectors.yolox import YoloxDetector
 from .draw import draw_poses
 from .pipeline import Pipeline
-from .pose import Pose, PoseEstimator, load
+from .pose import PoseEstimator, load
 from .sources import Frame, Source, open_source
 
 __all__ = [

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..skeletons import Skeleton
-from .pose import Pose
+from ..core.pose import Pose
+from ..core.skeletons import Skeleton
 from .track import CONFIDENT
 
 Colour = tuple[int, int, int]

@@ -12,8 +12,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .detect import Detector
-from .pose import Pose, PoseEstimator, check_image, poses_from_crops
+from ..core.images import check_image
+from ..core.pose import Pose, poses_from_crops
+from ..detectors.detector import Detector
+from .pose import PoseEstimator
 from .track import IdAssigner, RegionTracker
 
 #: Stages in the order a frame passes them. ``detect`` and ``infer`` are the two networks; the five others between

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bundle import open_bundle
-from ..errors import CheckError, UsageError
-from ..geometry import CROP_PADDING, Size, crop_boxes, transform_points
-from ..heatmaps import STRIDE
-from ..skeletons import Skeleton
-from .backends import choose, open_session
-from .self_check import self_check as check_here
-from .session import Session, TensorSpec
-
-
-@dataclass(frozen=True)
-class Pose:
-    """One person.
-
-    Attributes:
-        keypoints: (J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
-        score: mean of the keypoints' scores.
-        box: (4,) float64 xyxy in source pixels: the box the person was looked for in.
-        track_id: the same number for the same person from frame to frame, or None where nothing tracks.
-    """
-
-    keypoints: NDArray[np.float32]
-    score: float
-    box: NDArray[np.float64]
-    track_id: int | None = None
+from ..backends.plan import choose, open_session
+from ..backends.self_check import self_check as check_here
+from ..backends.session import Session, TensorSpec
+from ..bundle.bundle import open_bundle
+from ..core.boxes import check_boxes
+from ..core.errors import CheckError, UsageError
+from ..core.geometry import CROP_PADDING, Size, crop_boxes
+from ..core.heatmaps import STRIDE
+from ..core.images import check_image
+from ..core.pose import Pose, poses_from_crops
+from ..core.skeletons import Skeleton
 
 
 class PoseEstimator:
@@ -120,15 +104,15 @@ def load(
 ) -> PoseEstimator:
     """Open a model bundle for inference.
 
-    The first time on a machine a few golden crops are replayed, see :mod:`edgepose.runtime.self_check`.
+    The first time on a machine a few golden crops are replayed, see :mod:`edgepose.backends.self_check`.
 
     Args:
         bundle: folder ``NAME.edgepose``.
-        backend: one of :data:`edgepose.runtime.backends.BACKENDS`, or ``auto`` for the first of tensorrt,
+        backend: one of :data:`edgepose.backends.plan.BACKENDS`, or ``auto`` for the first of tensorrt,
             tensorrt-rtx, onnxruntime, openvino, torch that can run here.
-        precision: one of :data:`edgepose.bundle.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``, which a
-            search chose within a budget of accuracy, or else the most exact. What the CPU has no arithmetic for is
-            computed in FP32, see :func:`edgepose.runtime.backends.arithmetic_note`.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``,
+            which a search chose within a budget of accuracy, or else the most exact. What the CPU has no arithmetic for
+            is computed in FP32, see :func:`edgepose.backends.plan.arithmetic_note`.
         self_check: whether to replay goldens on a machine where that was not done yet.
 
     Raises:
@@ -152,55 +136,6 @@ def load(
         session.close()
         raise
     return estimator
-
-
-def poses_from_crops(
-    keypoints: NDArray[np.float32],
-    inverses: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    track_ids: Sequence[int] | None = None,
-) -> list[Pose]:
-    """Take keypoints (N, J, 3) from crop pixels back to source pixels through the inverse affines (N, 2, 3)."""
-    points = transform_points(keypoints[..., :2], inverses)
-    ids: Sequence[int | None] = [None] * len(boxes) if track_ids is None else track_ids
-    scored = np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32)
-    return [
-        Pose(person, float(person[:, 2].mean()), box, track_id)
-        for person, box, track_id in zip(scored, boxes, ids, strict=True)
-    ]
-
-
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Refuse what is not a picture.
-
-    Raises:
-        UsageError: not (H, W, 3) uint8, or empty.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UsageError(f"image is {got}, expected a uint8 array (height, width, 3) in RGB")
-    if image.size == 0:
-        raise UsageError(f"image is empty: its shape is {image.shape}")
-
-
-def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Boxes as float64 (N, 4).
-
-    Raises:
-        UsageError: another shape, numbers that are not finite, or corners that are not x1 < x2, y1 < y2.
-    """
-    try:
-        array = np.asarray(boxes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"boxes are not numbers ({error}): expected (N, 4) xyxy in pixels") from error
-    if array.size == 0:
-        return array.reshape(0, 4)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise UsageError(f"boxes have shape {array.shape}, expected (N, 4): one row x1, y1, x2, y2 a person")
-    wrong = ~(np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1))
-    if wrong.any():
-        raise UsageError(f"box {array[wrong][0].tolist()} is not x1 < x2, y1 < y2: expected xyxy, not x, y, w, h")
-    return array
 
 
 def _check_contract(session: Session, joints: int, size: Size) -> None:

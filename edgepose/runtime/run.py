@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import UsageError
-from .detect import open_detector
+from ..core.errors import UsageError
+from ..detectors.kinds import open_detector
 from .draw import draw_poses
 from .pipeline import Pipeline, StageSummary, StageTimes
 from .pose import load
@@ -80,7 +80,7 @@ def run(
         save_coco: COCO results file.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
         precision: of the pose network; with ``backend`` and ``self_check`` as in :func:`edgepose.load`.
-        detector_backend, detector_precision: of the detector, see :func:`edgepose.runtime.detect.open_detector`.
+        detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
 
     Raises:
         UsageError: wrong input, also where it shows midway; the files then hold the frames until there.

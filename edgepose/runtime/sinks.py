@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from ..files import atomic_path
-from ..geometry import Size
-from .detect import fitted_size
-from .pose import Pose
-from .sources import Frame, silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.errors import UsageError
+from ..core.files import atomic_path
+from ..core.geometry import Size
+from ..core.images import fitted_size
+from ..core.pose import Pose
+from .sources import Frame
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 _PERSON = 1  # COCO's category id

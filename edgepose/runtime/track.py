@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import Size, keypoint_box
-from ..persons import box_iou
-from .pose import Pose
+from ..core.boxes import box_iou
+from ..core.geometry import Size, keypoint_box
+from ..core.pose import Pose
 
 #: Heat-map maximum from which a joint counts as seen. The focal L2 loss lifts the scores of uncertain joints, as
 #: p / (1 - p) goes with the cube root of the odds: HRNet's 0.2 (TEST.IN_VIS_THRE) is reached everywhere on a body.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 
 @dataclass(frozen=True)

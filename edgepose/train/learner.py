@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
-from ..errors import UsageError
-from .checkpoint import ModelSpec, load_pretrained
+from ..core.errors import UsageError
+from ..graphs.read_quantisation import Quantisation
+from ..models.checkpoint import ModelSpec, load_pretrained
+from ..models.heads import Heads
+from ..models.pose_graph import normalise
 from .distributed import Ranks
+from .fake_quantise import FakeQuantised
 from .losses import LOSS_FUNCTIONS, DynamicWeights, Targets
-from .models import Heads
-from .models.contract import normalise
-from .quantise import FakeQuantised, Quantisation
 from .recipes import Recipe
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +78,7 @@ class Learner:
         return network if self.quantisation is None else FakeQuantised(network, self.quantisation)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss on one batch (see :class:`~edgepose.train.data.loader.PoseDataset`)."""
+        """The terms of the loss on one batch (see :class:`~edgepose.train.loader.PoseDataset`)."""
         batch = {name: tensor.to(self.ranks.device, non_blocking=True) for name, tensor in batch.items()}
         dtype = next(self.network.parameters()).dtype
         images = normalise(batch["crop"]).to(dtype).contiguous(memory_format=torch.channels_last)

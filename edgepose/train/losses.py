@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UsageError
-from .models import Heads
+from ..core.errors import UsageError
+from ..models.heads import Heads
 from .recipes import Recipe
 
 #: A target below this counts as background in the focal L2 loss.

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..errors import UsageError
+from ..core.errors import UsageError
 
 LOSSES = ("mse", "ohkm", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet")
 _CHOICES = {
@@ -39,7 +39,7 @@ class Recipe:
     """Everything that decides a training run.
 
     Attributes:
-        model: name for :func:`edgepose.train.models.build_model`.
+        model: name for :func:`edgepose.models.build_model`.
         skeleton: skeleton id.
         options: of the model, such as ``cab=false,sab=false``.
         height, width: of the crops, in pixels.

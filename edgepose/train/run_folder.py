@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..errors import UsageError
-from ..files import atomic_path, write_text
-from .checkpoint import ModelSpec, save_checkpoint
+from ..core.errors import UsageError
+from ..core.files import atomic_path, write_text
+from ..models.checkpoint import ModelSpec, save_checkpoint
 from .recipes import Recipe
 
 

@@ -15,38 +15,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..errors import UsageError
-from ..skeletons import get_skeleton
-from .accuracy import Predictor, score, scored_skeleton
-from .data import PoseData, PoseSample, describe_skipped, load_data
-from .data.check import draw_check
-from .data.loader import EpochSampler, PoseDataset, make_loader
+from ..accuracy.scoring import score, scored_skeleton
+from ..core.errors import UsageError
+from ..core.skeletons import get_skeleton
+from ..data import load_data
+from ..data.samples import PoseData, PoseSample, describe_skipped
+from ..graphs.read_quantisation import Quantisation
+from ..models.predictor import torch_predictor
 from .distributed import Ranks, join
 from .learner import Learner, model_spec
-from .models.contract import normalise
-from .quantise import Quantisation
+from .loader import EpochSampler, PoseDataset, make_loader
+from .preview import draw_check
 from .recipes import Recipe
 from .run_folder import RunFolder
 
 #: Seconds between saves inside an epoch.
 _SAVE_EVERY = 600.0
-
-
-def torch_predictor(network: nn.Module) -> Predictor:
-    """``network`` as a function of uint8 crops, in eval mode and on the device of its weights, in float32."""
-    device = next(network.parameters()).device
-    network.eval()
-
-    def predictor(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return network(normalise(torch.from_numpy(crops).to(device))).float().cpu().numpy()
-
-    return predictor
 
 
 def train(
@@ -69,9 +57,9 @@ def train(
         recipe: the set-up.
         data: KIND:ROOT with a train and a val split.
         folder: of the run.
-        weights: checkpoint that a new run starts from (see :func:`~edgepose.train.checkpoint.load_pretrained`).
-        quantisation: fine-tune the weights for INT8 (see :class:`~edgepose.train.quantise.FakeQuantised`); scores are
-            then those of INT8. The weights are plain ones, to be exported and calibrated as usual.
+        weights: checkpoint that a new run starts from (see :func:`~edgepose.models.checkpoint.load_pretrained`).
+        quantisation: fine-tune the weights for INT8 (see :class:`~edgepose.train.fake_quantise.FakeQuantised`); scores
+            are then those of INT8. The weights are plain ones, to be exported and calibrated as usual.
         device: such as ``cpu`` or ``cuda``.
         workers: processes that make batches, for each training process.
         eval_every: epochs between evaluations on the val split (the last epoch is always evaluated).

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..bundle import Bundle, Goldens
-from ..errors import UsageError
-from ..limits import crop_errors, read_goldens
-from ..runtime.backends import arithmetic_note, choose_pairs
-from .accuracy import MAX_DROP, check_accuracy
+from ..backends.plan import arithmetic_note, choose_pairs
+from ..bundle.bundle import Bundle
+from ..bundle.goldens import Goldens
+from ..bundle.limits import crop_errors, read_goldens
+from ..core.errors import UsageError
 from .checks import Check, check_backend
+from .drop import MAX_DROP, check_accuracy
 from .locate import first_difference
 from .report import VerifyReport
 
@@ -29,10 +30,10 @@ def verify(
 
     Args:
         bundle: an opened bundle.
-        backends: names of :data:`edgepose.runtime.backends.BACKENDS`; None or ``["all"]`` takes those that can run
+        backends: names of :data:`edgepose.backends.plan.BACKENDS`; None or ``["all"]`` takes those that can run
             here and names the others in ``skipped``.
-        precisions: names of :data:`edgepose.bundle.PRECISIONS`; None or ``["all"]`` takes every one that the bundle has
-            and a backend can run.
+        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
+            bundle has and a backend can run.
         data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
         max_drop: points of accuracy that may be lost against FP32.
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..bundle import Bundle, Goldens
-from ..errors import UsageError
-from ..limits import Figures, examine, malformed
-from ..runtime.backends import open_session
-from ..runtime.session import Arrays, Session
+from ..backends.plan import open_session
+from ..backends.session import Arrays, Session
+from ..bundle.bundle import Bundle
+from ..bundle.goldens import Goldens
+from ..bundle.limits import Figures, examine, malformed
+from ..core.errors import UsageError
 
 
 @dataclass(frozen=True)

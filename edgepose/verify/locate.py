@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import CHECKPOINT, Bundle, Goldens
-from ..runtime.backends import ENGINE_BACKENDS, unavailable
-from ..runtime.session import Arrays
-from .probe import HEATMAPS, IMAGES, Node, run_probe, write_probe
+from ..backends.plan import ENGINE_BACKENDS, unavailable
+from ..backends.session import Arrays
+from ..bundle.bundle import Bundle
+from ..bundle.goldens import Goldens
+from ..bundle.manifest import CHECKPOINT
+from ..graphs.probe import HEATMAPS, IMAGES, Node, write_probe
+from .probe import run_probe
 from .variants import variant_difference
 
 #: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``checks.LIMITS``).
@@ -155,8 +158,8 @@ def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[A
     """
     import torch
 
-    from ..train.checkpoint import ModelSpec, load_weights
-    from ..train.models.contract import normalise
+    from ..models.checkpoint import ModelSpec, load_weights
+    from ..models.pose_graph import normalise
 
     manifest = bundle.manifest
     network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()

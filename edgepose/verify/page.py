@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import BOXES
-from ..limits import Kind, crop_errors, limits_for
-from ..machine import environment
-from ..persons import PERSON_SCORE, find_persons
-from ..runtime.session import Arrays
+from ..backends.environment import environment
+from ..backends.session import Arrays
+from ..bundle.limits import Kind, crop_errors, limits_for
+from ..bundle.manifest import BOXES
+from ..core.boxes import PERSON_SCORE, find_persons
+from ..core.pictures import BACKEND, PYTORCH, draw_boxes, draw_pair, picture_tag
 from .checks import Check
-from .pictures import BACKEND, PYTORCH, draw_boxes, draw_pair, picture_tag
 
 if TYPE_CHECKING:
     from .report import VerifyReport

@@ -1,72 +1,25 @@
-"""Read the inner tensors of a graph: a copy of it has them all as outputs.
-
-That keeps engines from fusing across nodes, so a fault that only exists in a fused graph cannot be seen through it.
-"""
+"""Run the probe of a graph: a copy that has every inner tensor as an output."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import missing_extra
-from ..export.modules import label
-from ..runtime.backends import open_graph
-from ..runtime.session import Arrays
-
-#: The graph contract's input, and the output where the network ends and the decoding begins.
-IMAGES, HEATMAPS = "images", "heatmaps"
-#: Ends the name of a 16-bit tensor that is read out as FP32: NumPy has no BF16.
-_READ = "/as_fp32"
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the graph: how to call it, and the names of its tensors."""
-
-    label: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def write_probe(graph: Path, path: Path) -> list[Node]:
-    """Write a copy of a graph with its functions inlined and every float tensor as an output.
-
-    Returns:
-        the nodes in the order of the file, which ONNX requires to be an order of computation.
-
-    Raises:
-        UsageError: the ``onnx`` package is not installed.
-    """
-    try:
-        import onnx
-        from onnx import TensorProto, helper, inliner, shape_inference
-    except ImportError as error:
-        raise missing_extra("onnx", "export") from error
-    model = shape_inference.infer_shapes(inliner.inline_local_functions(onnx.load(graph)))
-    nodes = [Node(label(node), tuple(node.input), tuple(node.output)) for node in model.graph.node]
-    known = {value.name for value in model.graph.output}
-    for value in model.graph.value_info:
-        kind = value.type.tensor_type.elem_type
-        if value.name in known:
-            continue
-        if kind == TensorProto.FLOAT:
-            model.graph.output.append(value)
-        elif kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
-            read = helper.make_empty_tensor_value_info(value.name + _READ)
-            read.type.tensor_type.elem_type = TensorProto.FLOAT
-            model.graph.node.append(helper.make_node("Cast", [value.name], [read.name], to=TensorProto.FLOAT))
-            model.graph.output.append(read)
-    onnx.save(model, path)
-    return nodes
+from ..backends.plan import open_graph
+from ..backends.session import Arrays
+from ..graphs.probe import READ
 
 
 def run_probe(probe: Path, backend: str, feeds: Arrays) -> Arrays:
-    """Every tensor of a probe, as FP32 but for the inputs, by its name in the graph."""
-    session = open_graph(probe, backend)
-    try:
+    """Give every tensor of a probe, as FP32 but for the inputs, by its name in the graph.
+
+    Args:
+        probe: file from :func:`edgepose.graphs.probe.write_probe`.
+        backend: ``onnxruntime`` or ``openvino``.
+        feeds: the inputs by name.
+    """
+    with closing(open_graph(probe, backend)) as session:
         tensors = session.run(feeds)
-    finally:
-        session.close()
-    return {name.removesuffix(_READ): np.asarray(tensor) for name, tensor in tensors.items()}
+    return {name.removesuffix(READ): np.asarray(tensor) for name, tensor in tensors.items()}

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, Goldens
-from ..errors import CheckError
-from ..files import write_text
-from ..limits import KINDS, Kind, limits_for
-from ..machine import environment
-from ..tables import text_table
-from .accuracy import AccuracyReport
+from ..backends.environment import environment
+from ..bundle.bundle import Bundle
+from ..bundle.goldens import Goldens
+from ..bundle.limits import KINDS, Kind, limits_for
+from ..core.errors import CheckError
+from ..core.files import write_text
+from ..core.tables import text_table
 from .checks import Check
+from .drop import AccuracyReport
 from .page import DATA_HEAD, check_head, verify_page
 
 

@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..limits import limits_for
-from ..runtime.backends import ENGINE_BACKENDS
-from ..runtime.session import Arrays
-from .probe import Node, run_probe, write_probe
+from ..backends.plan import ENGINE_BACKENDS
+from ..backends.session import Arrays
+from ..bundle.bundle import Bundle
+from ..bundle.limits import limits_for
+from ..graphs.probe import Node, write_probe
+from .probe import run_probe
 
 #: What the conversions to 16 bit and to INT8 add to the name of a tensor.
 _ADDED = ("_dequantised", "_16", "_32")

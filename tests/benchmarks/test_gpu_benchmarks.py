@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import make_bundle
 
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.errors import CheckError, UsageError
-from edgepose.runtime.session import Arrays
-from edgepose.timing import Budget, Latency
+from edgepose.backends.session import Arrays
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.timing import Budget, Latency
+from tests.doubles.tiny_bundle import make_bundle
 
 torch = pytest.importorskip("torch")
 

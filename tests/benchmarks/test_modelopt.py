@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper, parser
-from tiny_bundle import make_bundle
 
-from edgepose.errors import UsageError
-from edgepose.runtime.session import Arrays
+from edgepose.backends.session import Arrays
+from edgepose.core.errors import UsageError
+from tests.doubles.tiny_bundle import make_bundle
 
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
 QUANTISED = """

@@ -13,17 +13,18 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from edgepose.bundle import CALIBRATION, open_bundle  # noqa: E402
-from edgepose.calib.calibrate import SearchOptions, calibrate  # noqa: E402
-from edgepose.calib.crops import CropSet  # noqa: E402
-from edgepose.calib.judge import PoseJudge  # noqa: E402
-from edgepose.calib.placement import tensors_to_collect  # noqa: E402
-from edgepose.calib.ranges import Calibration, read_calibration  # noqa: E402
-from edgepose.calib.variants import VARIANTS  # noqa: E402
-from edgepose.cli import main  # noqa: E402
-from edgepose.demo import SHIPPED  # noqa: E402
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.runtime.backends import open_session  # noqa: E402
+from edgepose.backends.plan import open_session
+from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.manifest import CALIBRATION
+from edgepose.calib import SearchOptions, calibrate
+from edgepose.calib.crops import CropSet
+from edgepose.calib.scorer import PoseJudge
+from edgepose.cli import main
+from edgepose.core.errors import UsageError
+from edgepose.demo import SHIPPED
+from edgepose.graphs.calibration import Calibration, read_calibration
+from edgepose.graphs.quantise import tensors_to_collect
+from edgepose.graphs.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_labels_judge_where_there_are_any(bundle, crops):
 
 def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
     ranges = calibrated.bundle.path / CALIBRATION
-    monkeypatch.setattr("edgepose.calib.calibrate.collect", lambda *_, **__: pytest.fail("collected again"))
+    monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: pytest.fail("collected again"))
     report = calibrate(bundle, crops, "minmax", calibration=ranges)
     assert report.method == "percentile"
     name = "pose.int8.onnx"
@@ -148,7 +149,7 @@ def test_a_failure_leaves_the_bundle_as_it_was(bundle, crops, monkeypatch):
     def full(*_):
         raise UsageError("cannot write: No space left on device")
 
-    monkeypatch.setattr("edgepose.calib.calibrate.replace_files", full)
+    monkeypatch.setattr("edgepose.calib.replace_files", full)
     with pytest.raises(UsageError, match="No space left"):
         calibrate(bundle, crops, "minmax")
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()} == before
@@ -159,9 +160,9 @@ def test_a_full_disk_is_one_sentence(bundle, crops, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(onnx, "save", full)
-    monkeypatch.setattr("edgepose.calib.calibrate.scan", lambda *_, **__: {})
-    monkeypatch.setattr("edgepose.calib.calibrate.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
-    monkeypatch.setattr("edgepose.calib.calibrate.make_graph", lambda model, *_: model)
+    monkeypatch.setattr("edgepose.calib.scan", lambda *_, **__: {})
+    monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
+    monkeypatch.setattr("edgepose.calib.make_graph", lambda model, *_: model)
     monkeypatch.setattr(PoseJudge, "find", lambda judge, _: judge.fp32)
     with pytest.raises(UsageError, match=r"cannot write .*pose.fp16.onnx: No space left on device"):
         calibrate(bundle, crops, "minmax")

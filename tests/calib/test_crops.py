@@ -16,11 +16,11 @@ import pytest
 
 import edgepose
 from edgepose.calib.crops import MIN_CROPS, CropSet, crop_hashes, crops_from_data, crops_from_images, spread
-from edgepose.errors import UsageError
-from edgepose.geometry import crop_boxes
-from edgepose.images import read_image, write_image
-from edgepose.photos import load_photo
-from edgepose.runtime.detect import open_detector
+from edgepose.core.errors import UsageError
+from edgepose.core.geometry import crop_boxes
+from edgepose.core.images import read_image, write_image
+from edgepose.core.sample_photos import load_photo
+from edgepose.detectors.kinds import open_detector
 
 BUNDLE = Path(edgepose.__file__).parent / "assets" / "ditn_lite.edgepose"
 SIZE = (64, 48)

@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from edgepose.calib.histogram import BINS, LEVELS, METHODS, RANGE_OF_ZEROS, Histogram, threshold
-from edgepose.errors import CheckError, UsageError
+from edgepose.calib.histogram import BINS, RANGE_OF_ZEROS, Histogram, threshold
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.graphs.calibration import METHODS
+from edgepose.graphs.quantise import LEVELS
 
 COUNT = 200_000
 

@@ -13,14 +13,15 @@ import pytest
 import edgepose
 from edgepose.calib import ranges as ranges_module
 from edgepose.calib.crops import crop_hashes
-from edgepose.calib.histogram import METHODS, RANGE_OF_ZEROS, Histogram, threshold
-from edgepose.calib.ranges import Calibration, collect, read_calibration, scan
-from edgepose.errors import CheckError, UsageError
-from edgepose.files import sha256
+from edgepose.calib.histogram import RANGE_OF_ZEROS, Histogram, threshold
+from edgepose.calib.ranges import collect, scan
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.files import sha256
+from edgepose.graphs.calibration import METHODS, Calibration, read_calibration
 
 onnx = pytest.importorskip("onnx")
 
-from tiny_bundle import HEIGHT, JOINTS, WIDTH, twin, write_graph  # noqa: E402
+from tests.doubles.tiny_bundle import HEIGHT, JOINTS, WIDTH, twin, write_graph
 
 SHIPPED = Path(edgepose.__file__).parent / "assets" / "ditn_lite.edgepose"
 #: Floating-point tensors of the tiny graph that its twin knows.

@@ -9,14 +9,13 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from small import small_graph  # noqa: E402
-
-from edgepose.calib.modules import partition  # noqa: E402
-from edgepose.calib.placement import tensors_to_collect  # noqa: E402
-from edgepose.calib.search import Memory, Search  # noqa: E402
-from edgepose.calib.variants import Choice  # noqa: E402
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.export.modules import MODULE  # noqa: E402
+from edgepose.calib.search import Memory, Search
+from edgepose.core.errors import UsageError
+from edgepose.graphs.module_names import MODULE
+from edgepose.graphs.parts import partition
+from edgepose.graphs.quantise import tensors_to_collect
+from edgepose.graphs.variants import Choice
+from tests.doubles.small import small_graph
 
 #: Points that each convolution costs in INT8; everything else costs nothing.
 COST = {"stem": 8.0, "block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse.up": 0.2, "mix": 0.5}

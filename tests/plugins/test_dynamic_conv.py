@@ -75,7 +75,7 @@ def test_torch_op_equals_loops(shape, kernel, batch):
 def test_function_body_equals_loops(backend, shape, kernel, tmp_path):
     pytest.importorskip(backend)
     pytest.importorskip("onnx")
-    from edgepose.runtime.backends import open_graph
+    from edgepose.backends.plan import open_graph
 
     session = open_graph(one_node_model(tmp_path / "op.onnx", shape, kernel), backend)
     for batch in (1, 3, 8):  # one file, any batch

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.plugins.torch_op import dynamic_depthwise_conv2d  # noqa: E402
+from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
 
 pytestmark = [
     pytest.mark.gpu,

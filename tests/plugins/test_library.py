@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgepose.errors import UsageError
+from edgepose.core.errors import UsageError
 from edgepose.plugins import library as module
 from edgepose.plugins.library import FILE_NAME, SOURCES, PluginLibrary, build_library, find_library, load_library
 

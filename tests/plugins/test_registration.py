@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from edgepose.errors import UsageError
-from edgepose.plugins import driver, launch, nvrtc, python_plugin, registration
+from edgepose.core.errors import UsageError
+from edgepose.nvidia import compile as nvrtc
+from edgepose.nvidia import launch as driver
+from edgepose.plugins import launch, python_plugin, registration
 from edgepose.plugins.library import PluginLibrary
 from edgepose.plugins.registration import Registered, plugin_wins, register
 
 try:
-    nvrtc.compile_kernel("edgepose::convolve_any_kernel<float>", "compute_80")
+    nvrtc.compile_kernel(launch.SOURCE, "edgepose::convolve_any_kernel<float>", "compute_80")
 except UsageError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,19 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from proofs import GPU, QUICK
-from tiny_bundle import make_bundle
 
 from edgepose import prove as prove_module
-from edgepose.bench import BenchReport, Row, bench
-from edgepose.bundle import GOLDENS, Bundle, Goldens
-from edgepose.export import build_options as options_module
-from edgepose.export import engine as engine_module
-from edgepose.prove import device as device_module
-from edgepose.runtime.backends import onnxruntime as onnxruntime_module
-from edgepose.runtime.backends import tensorrt as tensorrt_module
-from edgepose.timing import Latency
+from edgepose.backends import onnxruntime as onnxruntime_module
+from edgepose.bench.network import BenchReport, Row, bench
+from edgepose.build import options as options_module
+from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.manifest import GOLDENS
+from edgepose.core.timing import Latency
+from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.verify import verify
+from tests.doubles.engine_graphs import add_graph, model_in
+from tests.doubles.small_graph import small_bundle
+from tests.doubles.tensorrt_double import tensorrt_double
+from tests.doubles.tiny_bundle import make_bundle
+from tests.prove.proofs import GPU, QUICK
 
 
 @pytest.fixture
@@ -56,14 +59,10 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, tuple[in
 @pytest.fixture
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle, and a machine whose TensorRT builds its int8+fp16 graph only; what runs is the FP32 graph."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "export"))
-    graphs, small, double = map(importlib.import_module, ("engine_graphs", "small_graph", "tensorrt_double"))
-    trt = double.tensorrt_double("10.3.0")
-    for module in (engine_module, tensorrt_module):
-        monkeypatch.setattr(module, "load_target", lambda _: trt)
-    for module in (engine_module, tensorrt_module, device_module):
-        monkeypatch.setattr(module, "gpu_missing", lambda: None)
-        monkeypatch.setattr(module, "device_info", lambda: GPU)
+    trt = tensorrt_double("10.3.0")
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: trt)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: None)
+    monkeypatch.setattr(nvidia_device, "device_info", lambda: GPU)
     monkeypatch.setattr(options_module, "_JETSON", tmp_path / "not a Jetson")
     monkeypatch.setattr(prove_module, "unavailable", lambda _: None)
     cuda = {"cudaDriverGetVersion": lambda: (0, 12060), "cudaRuntimeGetVersion": lambda: (0, 13000)}
@@ -75,8 +74,8 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
         return replace(report, checks=tuple(checks))
 
     monkeypatch.setattr(prove_module, "verify", replay)
-    bundle: Bundle = small.small_bundle(tmp_path / "typed.edgepose", graphs.model_in("fp32"))
-    bundle = graphs.add_graph(bundle, "int8+fp16")
+    bundle = small_bundle(tmp_path / "typed.edgepose", model_in("fp32"))
+    bundle = add_graph(bundle, "int8+fp16")
     session = onnxruntime_module.OnnxRuntimeSession(bundle.graph)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3), dtype=np.uint8)
     outputs = session.run({"images": images})

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from edgepose.export.build_options import BuildOptions
-from edgepose.prove import Proof
-from edgepose.runtime.cuda import DeviceInfo
-from edgepose.timing import Budget
+from edgepose.build.options import BuildOptions
+from edgepose.core.timing import Budget
+from edgepose.nvidia.device import DeviceInfo
+from edgepose.prove.record import Proof
 
 ONE = BuildOptions((1, 1, 1))
 QUICK = Budget(calls=2, seconds=5.0, warm_up=0)

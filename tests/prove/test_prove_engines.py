@@ -10,24 +10,23 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from proofs import ONE, read, states
-from tiny_bundle import CPU
-
 from edgepose import prove as prove_module
-from edgepose.bench import bench
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.engines import EngineRecord, load_target
-from edgepose.errors import UsageError
-from edgepose.export import engine as engine_module
-from edgepose.export.build_options import BuildOptions
-from edgepose.files import sha256
-from edgepose.prove import device as device_module
+from edgepose.bench.network import bench
+from edgepose.build.options import BuildOptions
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.engine_record import EngineRecord
+from edgepose.core.errors import UsageError
+from edgepose.core.files import sha256
+from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia import tensorrt as nvidia_tensorrt
+from edgepose.nvidia.device import DeviceInfo, gpu_missing
+from edgepose.nvidia.tensorrt import load_target
 from edgepose.prove import prove
 from edgepose.prove.record import FAILED, NOT_RUN, PASSED
-from edgepose.runtime.backends import tensorrt as tensorrt_module
-from edgepose.runtime.cuda import DeviceInfo, gpu_missing
 from edgepose.verify import verify
-from edgepose.verify.accuracy import AccuracyCheck, AccuracyReport
+from edgepose.verify.drop import AccuracyCheck, AccuracyReport
+from tests.doubles.tiny_bundle import CPU
+from tests.prove.proofs import ONE, read, states
 
 
 def test_engines_are_built_verified_and_measured(engines: Bundle, unmeasured: list[Any]) -> None:
@@ -83,8 +82,7 @@ def test_a_note_of_the_builder_is_handed_on_without_its_folder(engines: Bundle) 
 def test_an_older_engine_is_not_proven_in_place_of_the_one_that_was_built(
     engines: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (engine_module, tensorrt_module):
-        monkeypatch.setattr(module, "device_info", lambda: DeviceInfo("RTX", "sm89", 1 << 33))
+    monkeypatch.setattr(nvidia_device, "device_info", lambda: DeviceInfo("RTX", "sm89", 1 << 33))
     assert prove(engines, ["tensorrt"], ["int8+fp16"]).passed
     again = prove(open_bundle(engines.path), ["tensorrt"], ["int8+fp16"], BuildOptions(hardware_compatible=True))
     assert states(again) == {"tensorrt int8+fp16": [FAILED, NOT_RUN, NOT_RUN]}
@@ -97,9 +95,8 @@ def test_an_older_engine_is_not_proven_in_place_of_the_one_that_was_built(
 def test_a_real_engine_that_cannot_run_is_recorded_all_the_same(
     engines: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (engine_module, tensorrt_module, device_module):
-        monkeypatch.setattr(module, "load_target", load_target, raising=False)
-        monkeypatch.setattr(module, "gpu_missing", gpu_missing)
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", load_target, raising=False)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", gpu_missing)
     for name, function in (("verify", verify), ("bench", bench)):
         monkeypatch.setattr(prove_module, name, function)
     proof = prove(engines, ["tensorrt-rtx"], ["fp32"], ONE)
@@ -126,7 +123,7 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
         return AccuracyReport(data, "AP", 70.0, pairs[0][0], max_drop, tuple(checks))
 
     monkeypatch.setattr(prove_module, "check_accuracy", fake)
-    monkeypatch.setattr("edgepose.train.data.load_data", lambda *_: None)
+    monkeypatch.setattr("edgepose.data.load_data", lambda *_: None)
     return asked
 
 

@@ -11,18 +11,18 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from proofs import ONE, read, states
-from tiny_bundle import CPU, change_goldens
-
 from edgepose import prove as prove_module
-from edgepose.bundle import GOLDENS, PRECISIONS, Bundle, open_bundle
+from edgepose.backends.plan import cannot_run
+from edgepose.build.options import BuildOptions
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.manifest import GOLDENS, PRECISIONS
 from edgepose.cli import main
-from edgepose.errors import CheckError
-from edgepose.export.build_options import BuildOptions
+from edgepose.core.errors import CheckError
 from edgepose.prove import prove
 from edgepose.prove.page import proof_page
 from edgepose.prove.record import FAILED, NOT_RUN, PASSED, SCHEMA, UNFINISHED
-from edgepose.runtime.backends import cannot_run
+from tests.doubles.tiny_bundle import CPU, change_goldens
+from tests.prove.proofs import ONE, read, states
 
 
 @pytest.mark.usefixtures("quick")

@@ -17,15 +17,15 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from proofs import GPU, ONE, read
-from tiny_bundle import make_bundle
-
 from edgepose import prove as prove_module
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.errors import UsageError
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.core.errors import UsageError
+from edgepose.nvidia import device as nvidia_device
 from edgepose.prove import device as device_module
 from edgepose.prove import prove
 from edgepose.prove.anonymous import anonymiser
+from tests.doubles.tiny_bundle import make_bundle
+from tests.prove.proofs import GPU, ONE, read
 
 
 def test_nothing_handed_on_tells_whose_machine_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +85,8 @@ def test_a_jetson_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
         monkeypatch.setattr(device_module, name, tmp_path / name)
-    monkeypatch.setattr(device_module, "gpu_missing", lambda: None)
-    monkeypatch.setattr(device_module, "device_info", lambda: GPU)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: None)
+    monkeypatch.setattr(nvidia_device, "device_info", lambda: GPU)
     cuda = {"cudaDriverGetVersion": lambda: (0, 12060), "cudaRuntimeGetVersion": lambda: (0, 12060)}
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", SimpleNamespace(**cuda))
     device = device_module.describe_device()
@@ -102,7 +102,7 @@ def test_a_jetson_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_not_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_BOARD", "_RELEASE", "_DRIVER", "_MEMORY", "_PROCESSORS"):
         monkeypatch.setattr(device_module, name, tmp_path / "none")
-    monkeypatch.setattr(device_module, "gpu_missing", lambda: "no driver")
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: "no driver")
     monkeypatch.setenv("PATH", str(tmp_path))
     device = device_module.describe_device()
     assert {device[name] for name in ("gpu", "board", "jetson", "memory_mb")} == {None}

@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("onnx")
 
 
-from proofs import Refuse
-
 from edgepose import prove as prove_module
-from edgepose.bundle import GOLDENS, Bundle
-from edgepose.export import engine as engine_module
+from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.manifest import GOLDENS
+from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.prove import TARGETS
+from tests.prove.proofs import Refuse
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, bundle: Bundle, refuse: Re
 
 def test_engines_need_a_gpu(bundle: Bundle, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = "there is no NVIDIA driver: install the driver of your GPU"
-    monkeypatch.setattr(engine_module, "load_target", lambda _: None)
-    monkeypatch.setattr(engine_module, "gpu_missing", lambda: missing)
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: None)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: missing)
     monkeypatch.setattr(prove_module, "unavailable", lambda _: missing)
     said = refuse("prove", bundle.path, "--target", "onnxruntime,tensorrt")
     assert said == f"edgepose: tensorrt builds engines only on the GPU they will run on: {missing}\n"
@@ -76,8 +77,8 @@ def test_engines_need_a_gpu(bundle: Bundle, refuse: Refuse, monkeypatch: pytest.
 def test_a_target_that_is_not_installed_has_its_line(
     bundle: Bundle, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgepose.engines.find_spec", lambda _: None)
-    monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.bundle.engine_record.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: None)
     for target, line in {
         "tensorrt": "pip install tensorrt; on Jetson it is part of JetPack",
         "tensorrt-rtx": "pip install 'edgepose[rtx]'",

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.core.codecs import silence_codecs
+from edgepose.core.skeletons import LSP14
 from edgepose.runtime.pose import PoseEstimator
-from edgepose.runtime.session import Arrays, TensorSpec
-from edgepose.runtime.sources import silence_codecs
-from edgepose.skeletons import LSP14
 
 JOINTS = len(LSP14.joints)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgepose.core.pose import Pose
+from edgepose.core.skeletons import SKELETONS, Skeleton
 from edgepose.runtime.draw import CENTRE, LEFT, RIGHT, draw_poses
-from edgepose.runtime.pose import Pose
-from edgepose.skeletons import SKELETONS, Skeleton
 
 LINE = Skeleton("line", ("left_end", "middle", "right_end"), ((0, 1), (1, 2)), ((0, 2),))
 

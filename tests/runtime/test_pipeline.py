@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgepose.errors import UsageError
-from edgepose.runtime.detect import Detections
+from edgepose.backends.session import Arrays
+from edgepose.core.errors import UsageError
+from edgepose.detectors.detector import Detections
 from edgepose.runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
 from edgepose.runtime.pose import PoseEstimator
-from edgepose.runtime.session import Arrays
 
 
 class FakeDetector:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgepose.errors import CheckError, UsageError
+from edgepose.backends.session import TensorSpec
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.skeletons import COCO17, LSP14
 from edgepose.runtime.pose import PoseEstimator
-from edgepose.runtime.session import TensorSpec
-from edgepose.skeletons import COCO17, LSP14
 
 FLOAT = np.dtype(np.float32)
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.bundle import GRAPH, Manifest, write_manifest
-from edgepose.errors import UsageError
+from edgepose.bundle.bundle import write_manifest
+from edgepose.bundle.manifest import GRAPH, Manifest
+from edgepose.core.errors import UsageError
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
 from edgepose.runtime.sources import Frame, Source, open_source

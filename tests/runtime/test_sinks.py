@@ -8,17 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepose.errors import UsageError
-from edgepose.images import read_image
-from edgepose.runtime.pose import Pose
-from edgepose.runtime.sinks import (
-    CocoSink,
-    ImageFolderSink,
-    JsonLinesSink,
-    VideoSink,
-    fit_centred,
-    open_picture_sink,
-)
+from edgepose.core.errors import UsageError
+from edgepose.core.images import read_image
+from edgepose.core.pose import Pose
+from edgepose.runtime.sinks import CocoSink, ImageFolderSink, JsonLinesSink, VideoSink, fit_centred, open_picture_sink
 from edgepose.runtime.sources import Frame, open_source
 
 KEYPOINTS = np.array([[10.12345, 20, 0.9], [30, 40.5, 0.7]], np.float32)

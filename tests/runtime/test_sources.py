@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.errors import UsageError
+from edgepose.core.errors import UsageError
 from edgepose.runtime.sources import LiveSource, open_source
 
 
@@ -168,7 +168,7 @@ def test_codecs_keep_quiet(tmp_path: Path, make_video) -> None:
     specs = [str(tmp_path / name) for name in ("index.mp4", "data.avi", "cut.png", "cut.tif")]
     specs += ["99", "rtsp://127.0.0.1:1/x"]
     ours = (
-        "import sys\nfrom edgepose.errors import UsageError\nfrom edgepose.runtime.sources import open_source\n"
+        "import sys\nfrom edgepose.core.errors import UsageError\nfrom edgepose.runtime.sources import open_source\n"
         "for spec in sys.argv[1:]:\n"
         "    try:\n        list(open_source(spec))\n"
         "    except UsageError as error:\n        print(error)\n"

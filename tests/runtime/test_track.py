@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgepose.runtime.pose import Pose
+from edgepose.core.pose import Pose
 from edgepose.runtime.track import IdAssigner, RegionTracker
 
 

@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.train.distributed import Ranks, join  # noqa: E402
-from edgepose.train.learner import Learner  # noqa: E402
-from edgepose.train.recipes import Recipe, get_recipe  # noqa: E402
+from edgepose.train.distributed import Ranks, join
+from edgepose.train.learner import Learner
+from edgepose.train.recipes import Recipe, get_recipe
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = {"height": "64", "width": "64", "batch": "4", "epochs": "2", "ema": "0", "precision": "fp32"}
@@ -145,7 +145,7 @@ def test_the_largest_batch_that_fits_is_found(monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    from edgepose.errors import UsageError
+    from edgepose.core.errors import UsageError
 
     with pytest.raises(UsageError, match=r"device 'cuda:99' cannot be used: .*; use cpu"), join("cuda:99"):
         pass
@@ -163,7 +163,7 @@ def test_a_process_alone_needs_no_torchrun():
 GRADIENTS = """
 import sys
 sys.path.insert(0, {here!r})
-from test_learner import *
+from tests.train.test_learner import *
 
 torch.set_default_dtype(torch.float64)
 with join("cpu") as ranks:
@@ -186,7 +186,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     found = []
     for world in (1, 2):
         script, out = tmp_path / f"world{world}.py", tmp_path / f"world{world}.pt"
-        script.write_text(GRADIENTS.format(here=str(Path(__file__).parent), out=str(out)))
+        script.write_text(GRADIENTS.format(here=str(Path(__file__).parents[2]), out=str(out)))
         command = [
             sys.executable,
             "-m",

@@ -13,17 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy.io")
 
-from small_lsp import make_lsp  # noqa: E402
-
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.geometry import crop_regions, keypoint_box, region_affine, transform_points  # noqa: E402
-from edgepose.heatmaps import decode, encode_bones, encode_joints, encode_segmentation  # noqa: E402
-from edgepose.skeletons import LSP14  # noqa: E402
-from edgepose.train.data import load_data  # noqa: E402
-from edgepose.train.data.augment import Augmentation  # noqa: E402
-from edgepose.train.data.loader import EpochSampler, PoseDataset, make_loader  # noqa: E402
-from edgepose.train.data.samples import PoseSample  # noqa: E402
-from edgepose.train.recipes import get_recipe  # noqa: E402
+from edgepose.core.errors import UsageError
+from edgepose.core.geometry import crop_regions, keypoint_box, region_affine, transform_points
+from edgepose.core.heatmaps import decode, encode_bones, encode_joints, encode_segmentation
+from edgepose.core.skeletons import LSP14
+from edgepose.data import load_data
+from edgepose.data.samples import PoseSample
+from edgepose.train.augment import Augmentation
+from edgepose.train.loader import EpochSampler, PoseDataset, make_loader
+from edgepose.train.recipes import get_recipe
+from tests.doubles.small_lsp import make_lsp
 
 RECIPE = get_recipe("ditn_lite_lsp", {"height": "128", "width": "96", "batch": "4"})
 

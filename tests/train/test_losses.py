@@ -4,10 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.train import losses as L  # noqa: E402
-from edgepose.train.models import Heads  # noqa: E402
-from edgepose.train.recipes import LOSSES, Recipe, get_recipe  # noqa: E402
+from edgepose.core.errors import UsageError
+from edgepose.models.heads import Heads
+from edgepose.train import losses as L
+from edgepose.train.recipes import LOSSES, Recipe, get_recipe
 
 RECIPE = get_recipe("ditn_coco")
 FOCAL, HRNET = "ibp_focal_l2.npz", "hrnet_losses.npz"

@@ -2,13 +2,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgepose.errors import UsageError
+from edgepose.core.errors import UsageError
 from edgepose.train.recipes import RECIPES, get_recipe
 
 
 def test_every_recipe_names_a_model_and_a_skeleton():
-    from edgepose.skeletons import SKELETONS
-    from edgepose.train.models import MODELS
+    from edgepose.core.skeletons import SKELETONS
+    from edgepose.models import MODELS
 
     for name, recipe in RECIPES.items():
         assert recipe.model in MODELS, name

@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.train import run_folder  # noqa: E402
-from edgepose.train.checkpoint import ModelSpec, load_weights  # noqa: E402
-from edgepose.train.recipes import get_recipe  # noqa: E402
-from edgepose.train.run_folder import RunFolder  # noqa: E402
+from edgepose.core.errors import UsageError
+from edgepose.models.checkpoint import ModelSpec, load_weights
+from edgepose.train import run_folder
+from edgepose.train.recipes import get_recipe
+from edgepose.train.run_folder import RunFolder
 
 RECIPE = get_recipe("ditn_lite_lsp")
 SPEC = ModelSpec("ditn_lite", "lsp14", (64, 64))
@@ -116,7 +116,7 @@ def test_what_the_state_knows_of_is_on_the_disk(tmp_path, network, monkeypatch):
 FULL = """
 import resource, signal, sys
 sys.path.insert(0, {here!r})
-from test_run_folder import *
+from tests.train.test_run_folder import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = RunFolder(Path({folder!r}))
 network = SPEC.build()
@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, network):
     folder = RunFolder(tmp_path / "run")
     save(folder, network, 1)
     script = tmp_path / "full.py"
-    script.write_text(FULL.format(here=str(Path(__file__).parent), folder=str(folder.path)))
+    script.write_text(FULL.format(here=str(Path(__file__).parents[2]), folder=str(folder.path)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith(f"refused: cannot write {folder.path / 'last.safetensors'}"), done.stderr[-1000:]
     assert folder.load(RECIPE, KEYS)["epoch"] == 1

@@ -14,13 +14,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy.io")
 
-from small_lsp import make_lsp  # noqa: E402
-
-from edgepose.errors import UsageError  # noqa: E402
-from edgepose.train import trainer  # noqa: E402
-from edgepose.train.checkpoint import ModelSpec, load_weights, save_checkpoint  # noqa: E402
-from edgepose.train.recipes import get_recipe  # noqa: E402
-from edgepose.train.trainer import check_samples, train  # noqa: E402
+from edgepose.core.errors import UsageError
+from edgepose.models.checkpoint import ModelSpec, load_weights, save_checkpoint
+from edgepose.train import trainer
+from edgepose.train.recipes import get_recipe
+from edgepose.train.trainer import check_samples, train
+from tests.doubles.small_lsp import make_lsp
 
 SMALL = {"height": "64", "width": "64", "batch": "2", "epochs": "4", "lr": "0.003", "ema": "0.9", "precision": "fp32"}
 RECIPE = get_recipe("ditn_lite_lsp", SMALL)

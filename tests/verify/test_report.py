@@ -6,14 +6,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tiny_bundle import CPU, change_goldens, make_bundle
 
-from edgepose.skeletons import LSP14
-from edgepose.tables import text_table
-from edgepose.verify import VerifyReport, verify
+from edgepose.core.pictures import draw_pair, picture_tag
+from edgepose.core.skeletons import LSP14
+from edgepose.core.tables import text_table
+from edgepose.verify import verify
 from edgepose.verify.checks import Check
 from edgepose.verify.page import verify_page
-from edgepose.verify.pictures import draw_pair, picture_tag
+from edgepose.verify.report import VerifyReport
+from tests.doubles.tiny_bundle import CPU, change_goldens, make_bundle
 
 _VOID = {"meta", "img", "br", "link"}
 

@@ -10,18 +10,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_bundle import GRAPH, make_bundle, make_weights, write_graph
-from variants import put_graphs
 
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.errors import CheckError, UsageError
-from edgepose.export.modules import label
-from edgepose.export.precision import to_16_bit
-from edgepose.limits import LIMITS
-from edgepose.runtime.backends import ENGINE_BACKENDS, cannot_run
+from edgepose.backends.plan import ENGINE_BACKENDS, cannot_run
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.limits import LIMITS
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.graphs.module_names import label
+from edgepose.graphs.probe import Node, write_probe
+from edgepose.graphs.sixteen_bit import to_16_bit
 from edgepose.verify import verify
-from edgepose.verify.probe import Node, run_probe, write_probe
+from edgepose.verify.probe import run_probe
 from edgepose.verify.variants import first_beyond_fp16, first_departure, half_tensors, int8_ranges, variant_difference
+from tests.doubles.tiny_bundle import GRAPH, make_bundle, make_weights, write_graph
+from tests.doubles.variants import put_graphs
 
 pytest.importorskip("openvino")
 pytest.importorskip("ml_dtypes")

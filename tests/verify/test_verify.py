@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_bundle import CPU, GRAPH, change_goldens, make_bundle, make_weights, twin, write_graph
 
-from edgepose.bundle import Bundle, open_bundle
-from edgepose.errors import CheckError, UsageError
-from edgepose.heatmaps import decode
-from edgepose.limits import LIMITS, Figures, compare, judge, limits_for, read_goldens
-from edgepose.runtime.backends import choose_backends, open_graph
+from edgepose.backends.plan import choose_backends, open_graph
+from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.limits import LIMITS, Figures, compare, judge, limits_for, read_goldens
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.heatmaps import decode
+from edgepose.graphs.probe import Node
 from edgepose.verify import locate, verify
 from edgepose.verify.locate import first_not_finite, first_unequal, first_unmatched
-from edgepose.verify.probe import Node
+from tests.doubles.tiny_bundle import CPU, GRAPH, change_goldens, make_bundle, make_weights, twin, write_graph
 
 
 @pytest.fixture
@@ -57,9 +57,7 @@ def test_verifying_writes_nothing_and_the_report_goes_where_it_is_told(bundle: B
 
 
 def test_all_names_what_it_skips(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "edgepose.runtime.backends.unavailable", lambda b: "no GPU" if b.startswith("tensorrt") else None
-    )
+    monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda b: "no GPU" if b.startswith("tensorrt") else None)
     for asked in (None, ["all"]):
         runnable, skipped = choose_backends(bundle, asked)
         assert runnable == CPU
@@ -71,7 +69,7 @@ def test_all_names_what_it_skips(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_checked_is_not_passed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.runtime.backends.unavailable", lambda _: "not here")
+    monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda _: "not here")
     report = verify(bundle)
     assert not report.passed
     with pytest.raises(CheckError, match="no backend could run: not here"):
@@ -92,7 +90,7 @@ def test_a_named_backend_that_cannot_run_is_refused(bundle: Bundle, asked: list[
 
 
 def test_a_backend_that_is_not_installed_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.runtime.backends.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'edgepose\[openvino\]'"):
         verify(bundle, ["openvino"])
 
@@ -197,8 +195,8 @@ def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
             onnx.save(model, graph)
         return open_graph(graph, backend)
 
-    monkeypatch.setattr("edgepose.runtime.backends.open_graph", faulty)
-    monkeypatch.setattr("edgepose.verify.probe.open_graph", faulty)
+    monkeypatch.setattr("edgepose.backends.plan.open_graph", faulty)
+    monkeypatch.setattr("edgepose.graphs.probe.open_graph", faulty)
     report = verify(bundle, CPU)
     assert report.differences == {"openvino fp32": "openvino first differs from onnxruntime at Conv stem"}
 

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tiny_bundle
 from onnx import TensorProto, shape_inference
-from tiny_bundle import CPU, change_goldens, write_graph
 
 import edgepose
-from edgepose.bundle import Bundle, Goldens, Manifest, open_bundle, write_manifest
-from edgepose.errors import CheckError, UsageError
-from edgepose.export.precision import network_nodes, to_16_bit
-from edgepose.limits import BOX_LIMITS, compare, crop_errors, examine, limits_for, read_goldens
-from edgepose.runtime.detect import open_detector
+from edgepose.bundle.bundle import Bundle, open_bundle, write_manifest
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.limits import BOX_LIMITS, compare, crop_errors, examine, limits_for, read_goldens
+from edgepose.bundle.manifest import Manifest
+from edgepose.core.errors import CheckError, UsageError
+from edgepose.detectors.kinds import open_detector
+from edgepose.graphs.sixteen_bit import network_nodes, to_16_bit
 from edgepose.verify import verify
+from tests.doubles import tiny_bundle
+from tests.doubles.tiny_bundle import CPU, change_goldens, write_graph
 
 SIDE, CELL, BOXES = 32, 16, 4
 #: Each of four cells holds a box: the more red, the more certain, and the more green, the smaller.

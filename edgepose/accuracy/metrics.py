@@ -1,0 +1,205 @@
+"""Accuracy of keypoints against labels. NumPy; conventions are those of the public evaluation codes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..core.skeletons import Skeleton
+
+#: Rows in which MPII's results are published: the mean of a left and a right joint, and the top of the head.
+MPII_ROWS = ("head_top", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+#: MPII's mean leaves these out.
+_NOT_IN_MEAN = ("pelvis", "thorax")
+#: HRNet's soft OKS-NMS keeps at most so many poses of a picture, as COCO's evaluation does.
+_MOST_POSES = 20
+
+
+def correct_keypoints(
+    predicted: ArrayLike, labelled: ArrayLike, reference: ArrayLike, threshold: float
+) -> NDArray[np.bool_]:
+    """Which keypoints are right: distance <= threshold x reference length. (N, J); arguments as for :func:`pck`."""
+    error = np.linalg.norm(np.asarray(predicted, np.float64) - np.asarray(labelled, np.float64), axis=-1)
+    return error <= threshold * np.asarray(reference, np.float64)[:, None]
+
+
+def percent_by_joint(right: ArrayLike, counted: ArrayLike) -> NDArray[np.float64]:
+    """(J,) percent of the counted keypoints (N, J) that are right (N, J); NaN for a joint that is never counted."""
+    counted = np.asarray(counted) > 0
+    count = counted.sum(axis=0)
+    return np.where(count > 0, 100.0 * (np.asarray(right) & counted).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def pck(
+    predicted: ArrayLike, labelled: ArrayLike, visible: ArrayLike, reference: ArrayLike, threshold: float = 0.2
+) -> NDArray[np.float64]:
+    """Percentage of correct keypoints per joint: distance <= threshold x reference length.
+
+    Args:
+        predicted: (N, J, 2) x, y in pixels.
+        labelled: (N, J, 2) x, y in the same pixels.
+        visible: (N, J) truth of "labelled"; other joints are not counted.
+        reference: (N,) length in pixels, such as :func:`torso_size`, or the head size for PCKh.
+        threshold: fraction of the reference.
+
+    Returns:
+        (J,) percent; NaN for a joint that no sample labels.
+    """
+    return percent_by_joint(correct_keypoints(predicted, labelled, reference, threshold), visible)
+
+
+def mean_pck(per_joint: ArrayLike) -> float:
+    """Mean over the joints, in percent; joints without a label are left out."""
+    return float(np.nanmean(np.asarray(per_joint, np.float64)))
+
+
+def torso_size(joints: ArrayLike, skeleton: Skeleton) -> NDArray[np.float64]:
+    """Distance from right hip to left shoulder, (N,), of joints (N, J, 2): the reference length of PCK on LSP."""
+    joints = np.asarray(joints, np.float64)
+    hip, shoulder = skeleton.joints.index("right_hip"), skeleton.joints.index("left_shoulder")
+    return np.linalg.norm(joints[:, hip] - joints[:, shoulder], axis=-1)
+
+
+def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> float:
+    """MPII's mean: all labelled joints but pelvis and thorax count alike, so joints weigh by how often they are seen.
+
+    Args:
+        per_joint: (J,) percent of :func:`pck`.
+        visible: (N, J) truth of "labelled".
+        skeleton: names the J joints.
+    """
+    weights = (np.asarray(visible) > 0).sum(axis=0) * [name not in _NOT_IN_MEAN for name in skeleton.joints]
+    return float(np.average(np.nan_to_num(np.asarray(per_joint, np.float64)), weights=weights))
+
+
+def mpii_rows(per_joint: ArrayLike, skeleton: Skeleton) -> dict[str, float]:
+    """The rows of MPII's tables from percent per joint (J,): head, then the plain mean of left and right of each pair.
+
+    A joint that the skeleton lacks has no row.
+    """
+    percent = dict(zip(skeleton.joints, np.asarray(per_joint, np.float64).tolist(), strict=True))
+    rows = {row: [percent[n] for n in (row, f"left_{row}", f"right_{row}") if n in percent] for row in MPII_ROWS}
+    return {row: float(np.mean(values)) for row, values in rows.items() if values}
+
+
+def keypoint_similarity(
+    predicted: ArrayLike, labelled: ArrayLike, area: ArrayLike, sigmas: ArrayLike
+) -> NDArray[np.float64]:
+    """COCO's similarity of single joints: exp(-d^2 / (2 area (2 sigma)^2)), d the distance.
+
+    Args:
+        predicted, labelled: (..., J, 2) x, y in pixels; leading axes broadcast.
+        area: (...) of the person in square pixels.
+        sigmas: (J,) :attr:`edgepose.core.skeletons.Skeleton.sigmas`.
+
+    Returns:
+        (..., J) in 0..1.
+    """
+    distance2 = ((np.asarray(predicted, np.float64) - np.asarray(labelled, np.float64)) ** 2).sum(axis=-1)
+    scale = (2 * np.asarray(sigmas, np.float64)) ** 2
+    return np.exp(-distance2 / scale / (np.asarray(area, np.float64)[..., None] + np.spacing(1)) / 2)
+
+
+def oks(
+    predicted: ArrayLike, labelled: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike
+) -> NDArray[np.float64]:
+    """Object keypoint similarity of poses with labelled persons: the mean over the labelled joints.
+
+    Args:
+        predicted: (D, J, 2) x, y in pixels.
+        labelled: (G, J, 2) x, y in the same pixels.
+        visible: (G, J) truth of "labelled".
+        area: (G,) of the labelled persons, in square pixels.
+        sigmas: (J,) of the skeleton.
+
+    Returns:
+        (D, G) in 0..1; 0 for a person without a labelled joint (COCO's own rule for those, the distance to the box,
+        decides only what is ignored, and is left to pycocotools).
+    """
+    predicted, labelled = np.asarray(predicted, np.float64), np.asarray(labelled, np.float64)
+    similarity = keypoint_similarity(predicted[:, None], labelled[None], area, sigmas)
+    return _mean_of(similarity, np.asarray(visible) > 0)
+
+
+def pose_oks(
+    poses: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, score_above: float = -np.inf
+) -> NDArray[np.float64]:
+    """OKS of every pose with every other, as HRNet's suppression measures it: by the mean of the two areas.
+
+    Args:
+        poses: (N, J, 3) x, y in pixels and score.
+        areas: (N,) in square pixels.
+        sigmas: (J,) of the skeleton.
+        score_above: only the joints of the second pose with a higher score count.
+
+    Returns:
+        (N, N): the second pose along the second axis; 0 where none of its joints counts.
+    """
+    poses, areas = np.asarray(poses, np.float64), np.asarray(areas, np.float64)
+    points = poses[..., :2]
+    similarity = keypoint_similarity(points[None], points[:, None], (areas[:, None] + areas) / 2, sigmas)
+    return _mean_of(similarity, poses[..., 2] > score_above)
+
+
+def _mean_of(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean over the last axis of (A, B, J) where ``counted`` (B, J) is true; 0 where nothing is."""
+    return (values * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+
+
+def oks_nms(
+    poses: ArrayLike,
+    scores: ArrayLike,
+    areas: ArrayLike,
+    sigmas: ArrayLike,
+    limit: float = 0.9,
+    score_above: float = -np.inf,
+) -> list[int]:
+    """Non-maximum suppression in one picture: no pose that stays has an OKS above ``limit`` with a better one.
+
+    Args:
+        poses, areas, sigmas, score_above: see :func:`pose_oks`.
+        scores: (N,) of the persons.
+        limit: OKS that may remain between two poses.
+
+    Returns:
+        indices of the poses that stay, the best first.
+    """
+    similarity = pose_oks(poses, areas, sigmas, score_above)
+    order, keep = np.argsort(-np.asarray(scores), kind="stable"), []
+    while order.size:
+        best, rest = int(order[0]), order[1:]
+        keep.append(best)
+        order = rest[similarity[best, rest] <= limit]
+    return keep
+
+
+def soft_oks_nms(
+    poses: ArrayLike, scores: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, limit: float = 0.9
+) -> list[int]:
+    """Like :func:`oks_nms`, but nothing is dropped: each pose lowers its rivals' rank by exp(-OKS^2 / limit).
+
+    Returns:
+        indices in the order in which they were taken, 20 at most (HRNet's limit).
+    """
+    similarity, ranks = pose_oks(poses, areas, sigmas), np.array(scores, np.float64)
+    order: NDArray[np.intp] = np.argsort(-ranks, kind="stable")
+    keep: list[int] = []
+    while order.size and len(keep) < _MOST_POSES:
+        best, rest = int(order[0]), order[1:]
+        keep.append(best)
+        ranks[rest] *= np.exp(-(similarity[best, rest] ** 2) / limit)
+        order = rest[np.argsort(-ranks[rest], kind="stable")]
+    return keep
+
+
+def person_scores(poses: ArrayLike, box_scores: ArrayLike, joint_score: float = 0.2) -> NDArray[np.float64]:
+    """Scores of persons in HRNet's rule: the box's, times the mean of the joint scores above ``joint_score``.
+
+    Args:
+        poses: (N, J, 3) x, y, score.
+        box_scores: (N,) of the persons' boxes; 1 for labelled ones.
+        joint_score: joints that do not score more are left out; 0 where none does.
+    """
+    scores = np.asarray(poses, np.float64)[..., 2]
+    sure = scores > joint_score
+    return np.asarray(box_scores, np.float64) * (scores * sure).sum(axis=1) / np.maximum(sure.sum(axis=1), 1)

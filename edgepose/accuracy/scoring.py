@@ -1,0 +1,341 @@
+"""Accuracy of a predictor on labelled persons: each data set by the measure it is published with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import CheckError, UsageError
+from ..core.geometry import CROP_PADDING, Size, crop_boxes, crop_regions, transform_points
+from ..core.heatmaps import decode, decode_dark, merge_flipped
+from ..core.images import read_image
+from ..core.skeletons import Skeleton, get_skeleton
+from ..data.samples import PoseData, PoseSample
+from .coco import Result, coco_figures, coco_results, crowd_figures, need_pycocotools, read_labels, result
+from .metrics import (
+    correct_keypoints,
+    keypoint_similarity,
+    mean_pck,
+    mean_pckh,
+    mpii_rows,
+    oks,
+    percent_by_joint,
+    person_scores,
+    torso_size,
+)
+
+#: uint8 crops (N, H, W, 3) to heat-maps (N, J, h, w).
+Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+#: A joint of COCO or CrowdPose is right from this similarity on: less is a miss in the taxonomy of Ronchi and Perona,
+#: Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017.
+SIMILAR = 0.5
+_OKS_JOINTS = f"joints right (similarity of {SIMILAR:g} or more)"
+
+#: Heat-maps (N, J, h, w) to keypoints (N, J, 3), by the name of the method.
+DECODERS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {"quarter": decode, "dark": decode_dark}
+
+
+@dataclass(frozen=True)
+class Person:
+    """A labelled person and what was found of it.
+
+    Attributes:
+        sample: with the joints that were scored alone.
+        keypoints: (J, 3) x, y in image pixels and score; NaN where nothing was found in the picture.
+        score: percent: OKS, or the share of its labelled joints that are right.
+    """
+
+    sample: PoseSample
+    keypoints: NDArray[np.float64]
+    score: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy on one split, in percent.
+
+    Attributes:
+        name: of the headline figure: ``AP``, ``PCKh@0.5`` or ``PCK@0.2 of the torso``.
+        value: the headline figure.
+        skeleton: the joints that were scored: the data set's, or those of them that the predictor has.
+        figures: the data set's other figures by name; None where nothing has that size.
+        per_joint_name: what the figures of single joints are.
+        per_joint: by joint name; None where no person has that joint labelled.
+        persons: every labelled person, in the order of the data set.
+        results: what was found, in COCO's result format (for COCO and CrowdPose exactly what was scored).
+    """
+
+    name: str
+    value: float
+    skeleton: Skeleton
+    figures: dict[str, float | None]
+    per_joint_name: str
+    per_joint: dict[str, float | None]
+    persons: list[Person]
+    results: list[Result]
+
+    @property
+    def headline(self) -> str:
+        """Such as ``AP 71.2 %``."""
+        return f"{self.name} {self.value:.1f} %"
+
+
+def predict(
+    predictor: Predictor,
+    samples: Sequence[PoseSample],
+    skeleton: Skeleton,
+    input_size: Size,
+    *,
+    flip: bool = False,
+    decode: str = "quarter",
+    padding: float = CROP_PADDING,
+    batch: int = 32,
+) -> NDArray[np.float64]:
+    """Keypoints (N, J, 3) of every sample: x, y in its image's pixels, and score.
+
+    Args:
+        predictor: the network behind any backend.
+        samples: persons with their boxes.
+        skeleton: of the predictor.
+        input_size: (height, width) of the crops.
+        flip: average with the mirrored crops (the papers' test protocol).
+        decode: name of one of :data:`DECODERS`.
+        padding: factor from the box to the crop.
+        batch: crops per call.
+
+    Raises:
+        UsageError: a picture cannot be read.
+        CheckError: the network gave numbers that are not finite.
+    """
+    results = [np.zeros((0, len(skeleton.joints), 3))]
+    for start in _shown(range(0, len(samples), batch)):
+        crops, back = _crops(samples[start : start + batch], input_size, padding)
+        maps = predictor(crops)
+        if flip:
+            maps = merge_flipped(maps, predictor(np.ascontiguousarray(crops[:, :, ::-1])), skeleton.flip_order)
+        if not np.isfinite(maps).all():
+            raise CheckError("the network gave NaN or infinity: it cannot be scored; check its weights or its engine")
+        keypoints = DECODERS[decode](maps)
+        points = transform_points(keypoints[..., :2], back)
+        results.append(np.concatenate([points, keypoints[..., 2:]], axis=2))
+    return np.concatenate(results)
+
+
+def _shown(starts: Sequence[int]) -> Iterable[int]:
+    """With a progress bar on a terminal if tqdm is there; bundles are evaluated without the ``train`` extra, too."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return starts
+    return tqdm(starts, desc="evaluating", unit="batch", leave=False, disable=None)
+
+
+def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Crops (N, h, w, 3) and the matrices (N, 2, 3) back; neighbours in one picture share its reading."""
+    pairs = [
+        crop_boxes(_read(image), np.stack([s.box for s in group]), size, padding)
+        for image, group in ((image, list(group)) for image, group in groupby(samples, key=lambda s: s.image))
+    ]
+    return np.concatenate([crops for crops, _ in pairs]), np.concatenate([back for _, back in pairs])
+
+
+def _read(image: Path) -> NDArray[np.uint8]:
+    try:
+        return read_image(image)
+    except UsageError as error:  # unlike in training, leaving it out would change what is measured
+        raise UsageError(f"{error} (without this picture its persons are not scored: remove it to go on)") from error
+
+
+def score(
+    predictor: Predictor,
+    data: PoseData,
+    skeleton: Skeleton,
+    input_size: Size,
+    *,
+    detected: PoseData | None = None,
+    flip: bool = False,
+    decode: str = "quarter",
+    padding: float = CROP_PADDING,
+    shared_joints: bool = False,
+) -> Scores:
+    """Score a predictor: AP on COCO and CrowdPose, PCKh@0.5 on MPII, PCK@0.2 of the torso on LSP.
+
+    Args:
+        predictor: the network behind any backend.
+        data: labelled persons.
+        skeleton: of the predictor; the data set's, unless ``shared_joints``.
+        input_size: (height, width) of the crops.
+        detected: boxes of a detector on the same pictures, in place of the labelled ones
+            (:func:`edgepose.data.detected_samples`).
+        flip: average with the mirrored crops (the papers' test protocol).
+        decode: ``quarter`` (the papers' quarter offset) or ``dark`` (:func:`edgepose.core.heatmaps.decode_dark`).
+        padding: factor from the box to the crop.
+        shared_joints: score only the joints that both skeletons name; the headline says so.
+
+    Raises:
+        UsageError: an unknown ``decode``, a picture that cannot be read, or what :func:`scored_skeleton` refuses.
+        CheckError: the network gave numbers that are not finite.
+    """
+    if decode not in DECODERS:
+        raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
+    scored = scored_skeleton(data, skeleton, shared_joints=shared_joints)
+    samples = (detected or data).samples
+    poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
+    poses = poses[:, _positions(scored, skeleton)]
+    if not data.scored_by_oks:
+        return _score_pck(data, poses, scored)
+    regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
+    ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
+    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], scored.sigmas)
+    return _score_oks(data, results, scored)
+
+
+def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool = False) -> Skeleton:
+    """The joints that :func:`score` scores; does no work, and refuses the data for all that ``score`` refuses them for.
+
+    Raises:
+        UsageError: the data label other joints, have no lengths to measure errors by, or pycocotools is missing.
+    """
+    scored = get_skeleton(data.skeleton)
+    if skeleton.name != scored.name:
+        shared = shared_skeleton(skeleton, scored)
+        if not shared_joints:
+            raise UsageError(
+                f"the network predicts the {len(skeleton.joints)} joints of {skeleton.name}, the data label the "
+                f"{len(scored.joints)} of {scored.name}: evaluate on data of the same skeleton, or only the "
+                f"{len(shared.joints)} joints of both with --shared-joints"
+            )
+        scored = shared
+    if data.scored_by_oks:
+        need_pycocotools()
+    elif np.isnan(_reference_lengths(data)).all():
+        length = "a head size (annot/gt_valid.mat)" if data.kind == "mpii" else "a torso (right hip and left shoulder)"
+        raise UsageError(f"{data.annotations} labels nobody with {length}, the length that errors are measured by")
+    return scored
+
+
+def _reference_lengths(data: PoseData) -> NDArray[np.float64]:
+    """(N,) what PCK measures errors by: MPII's head size, or the torso; NaN for a person without it."""
+    if data.kind == "mpii":
+        return np.array([s.head_size for s in data.samples])
+    skeleton = get_skeleton(data.skeleton)
+    labelled, visible = np.stack([s.joints for s in data.samples]), np.stack([s.visible for s in data.samples])
+    ends = [skeleton.joints.index(name) for name in ("right_hip", "left_shoulder")]
+    return np.where(visible[:, ends].all(axis=1), torso_size(labelled, skeleton), np.nan)
+
+
+def shared_skeleton(predicted: Skeleton, labelled: Skeleton) -> Skeleton:
+    """The joints that two skeletons name alike, with the order, bones and sigmas of the labelled one.
+
+    A joint without a bone to another of them is left out, such as the head's top between MPII's neck and LSP's.
+    """
+    shared = {i for i, name in enumerate(labelled.joints) if name in predicted.joints}
+    bones = [bone for bone in labelled.bones if shared.issuperset(bone)]
+    kept = sorted({joint for bone in bones for joint in bone})
+
+    def renumbered(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return tuple((kept.index(a), kept.index(b)) for a, b in pairs if a in kept and b in kept)
+
+    return Skeleton(
+        name=f"{len(kept)} shared joints",
+        joints=tuple(labelled.joints[i] for i in kept),
+        bones=renumbered(bones),
+        flip_pairs=renumbered(labelled.flip_pairs),
+        sigmas=tuple(labelled.sigmas[i] for i in kept if labelled.sigmas),
+    )
+
+
+def _positions(scored: Skeleton, whole: Skeleton) -> list[int]:
+    """Where the joints of ``scored`` are in ``whole``."""
+    return [whole.joints.index(name) for name in scored.joints]
+
+
+def _titled(name: str, data: PoseData, scored: Skeleton) -> str:
+    """The name of a figure, with a remark if not all joints of the data set were scored."""
+    return name if scored.name == data.skeleton else f"{name} ({scored.name})"
+
+
+def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Scores:
+    """AP of results; for the single joints, each labelled person has the pose of the highest OKS in its picture."""
+    whole = get_skeleton(data.skeleton)
+    labels = read_labels(data.annotations, data.pictures, len(whole.joints), _positions(skeleton, whole))
+    measure = coco_figures if data.kind == "coco" else crowd_figures
+    figures = measure(labels, results, skeleton.sigmas)
+    value = figures.pop("AP")
+    if value is None:
+        raise UsageError(f"{data.annotations} has no person with a labelled joint: AP needs at least one")
+    found: dict[int, list[NDArray[np.float64]]] = {}
+    for entry in results:
+        found.setdefault(entry["image_id"], []).append(np.reshape(entry["keypoints"], (-1, 3)))
+    persons, right = [], []
+    for label in labels["annotations"]:
+        if label["num_keypoints"] and not label["iscrowd"]:
+            person = _with_best_pose(label, data.pictures, found.get(label["image_id"], []), skeleton)
+            persons.append(person)
+            right.append(_similar(person, label["area"], skeleton) >= SIMILAR)
+    percent = percent_by_joint(right, [person.sample.visible for person in persons])
+    joints, name = _by_joint(percent, skeleton), _titled("AP", data, skeleton)
+    return Scores(name, value, skeleton, figures, _OKS_JOINTS, joints, persons, results)
+
+
+def _with_best_pose(
+    label: dict[str, Any], pictures: dict[int, Path], found: list[NDArray[np.float64]], skeleton: Skeleton
+) -> Person:
+    """A person that COCO's file labels, with the pose (J, 3) of the highest OKS among those in its picture."""
+    keypoints = np.reshape(label["keypoints"], (-1, 3))
+    points, visible, image_id = keypoints[:, :2], keypoints[:, 2] > 0, label["image_id"]
+    x, y, width, height = label["bbox"]
+    sample = PoseSample(pictures[image_id], points, visible, np.array([x, y, x + width, y + height]), image_id)
+    if not found:
+        return Person(sample, np.full(keypoints.shape, np.nan), 0.0)
+    poses = np.stack(found)
+    each = oks(poses[..., :2], points[None], visible[None], [label["area"]], skeleton.sigmas)[:, 0]
+    return Person(sample, poses[each.argmax()], 100 * float(each.max()))
+
+
+def _similar(person: Person, area: float, skeleton: Skeleton) -> NDArray[np.float64]:
+    """Similarity (J,) of what was found with what is labelled; NaN where nothing was found."""
+    return keypoint_similarity(person.keypoints[:, :2], person.sample.joints, area, skeleton.sigmas)
+
+
+def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -> Scores:
+    """PCKh@0.5 on MPII, PCK@0.2 of the torso elsewhere. A person without the reference length is not counted."""
+    chosen, mpii = _positions(skeleton, get_skeleton(data.skeleton)), data.kind == "mpii"
+    samples = [replace(s, joints=s.joints[chosen], visible=s.visible[chosen]) for s in data.samples]
+    labelled, visible = np.stack([s.joints for s in samples]), np.stack([s.visible for s in samples])
+    reference = _reference_lengths(data)
+    counted: NDArray[np.bool_] = visible & np.isfinite(reference)[:, None]
+
+    def right(threshold: float) -> NDArray[np.bool_]:
+        return correct_keypoints(poses[..., :2], labelled, reference, threshold)
+
+    hits = right(0.5 if mpii else 0.2)
+    percent = percent_by_joint(hits, counted)
+    labels = counted.sum(axis=1)
+    shares = 100 * (hits & counted).sum(axis=1) / np.maximum(labels, 1)
+    persons = [Person(samples[i], poses[i], float(shares[i])) for i in np.flatnonzero(labels)]
+    scores = person_scores(poses, [s.score for s in samples])
+    results = [result(s.image_id, p, score) for s, p, score in zip(samples, poses, scores, strict=True)]
+    name, value, figures = "PCK@0.2 of the torso", mean_pck(percent), {}
+    if mpii:
+        name, value = "PCKh@0.5", mean_pckh(percent, counted, skeleton)
+        # A true 0.1; the column that HRNet's evaluation calls so is taken at 0.11.
+        loose = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
+        figures = {**{row: _or_none(v) for row, v in mpii_rows(percent, skeleton).items()}, "PCKh@0.1": loose}
+    joints, name = _by_joint(percent, skeleton), _titled(name, data, skeleton)
+    return Scores(name, value, skeleton, figures, "joints right", joints, persons, results)
+
+
+def _by_joint(percent: NDArray[np.float64], skeleton: Skeleton) -> dict[str, float | None]:
+    return dict(zip(skeleton.joints, map(_or_none, percent.tolist()), strict=True))
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,208 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU: one session that takes the module."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.bundle import Bundle
+from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, VERSION_COMPATIBLE, EngineRecord, read_record, rebuild_command
+from ..bundle.manifest import PRECISIONS
+from ..core.errors import UsageError
+from ..nvidia import device, tensorrt
+from ..nvidia.device import CudaError
+from ..nvidia.stream import Stream, open_stream
+from ..nvidia.tensorrt import recording_logger
+from ..plugins.registration import register
+from .session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
+
+
+class TensorRtSession:
+    """An engine file of a bundle on the GPU of this machine.
+
+    An engine is code: load only what a manifest that you trust names.
+
+    Args:
+        engine: the ``.engine`` file, with its record beside it.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+
+    Raises:
+        UsageError: the engine or its record is missing, it was built for another version or SM, the backend is not
+            installed, there is no GPU, or TensorRT cannot load the engine.
+    """
+
+    def __init__(self, engine: Path, backend: str) -> None:
+        if not engine.is_file():
+            raise UsageError(f"engine {engine} does not exist: {rebuild_command(engine.parent.parent, backend)}")
+        record = read_record(engine)
+        command = rebuild_command(engine.parent.parent, backend, record.precision)
+        trt = tensorrt.load_target(backend)
+        missing = device.gpu_missing()
+        misfit = record.misfit(backend, trt.__version__, None if missing else device.device_info().sm)
+        if misfit:
+            raise UsageError(f"engine {engine} {misfit}: {command}")
+        if missing:
+            raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
+        self.backend = backend
+        if record.plugin_hash is not None:
+            _require_plugin(trt, engine, record.plugin_hash, command)
+        try:
+            portable = VERSION_COMPATIBLE in record.flags
+            self._executor: Any = Executor(trt, open_stream(), engine.read_bytes(), host_code=portable)
+        except (CudaError, UsageError) as error:
+            raise UsageError(f"engine {engine} cannot be loaded ({error}): {command}") from error
+        self.inputs = self._executor.inputs
+        self.outputs = self._executor.outputs
+
+    def run(self, feeds: Arrays) -> Arrays:
+        require_open(self._executor)
+        check_feeds(self, feeds)
+        with engine_errors(self.backend, feeds):
+            return self._executor.run(feeds)
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+        self._executor = None
+
+
+class Executor:
+    """One execution context of an engine, with device buffers for the largest batch of its profile.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        stream: owned from here on.
+        plan: the serialised engine.
+        host_code: whether the plan holds code for the CPU, too: the runtime that a version-compatible engine carries.
+
+    Raises:
+        UsageError: TensorRT cannot load the plan.
+        CudaError: the buffers do not fit into the GPU's memory, or TensorRT refuses them; as every method.
+    """
+
+    def __init__(self, trt: Any, stream: Stream, plan: bytes, *, host_code: bool = False) -> None:
+        self._stream = stream
+        self._log = recording_logger(trt, "ERROR")
+        self._runtime = trt.Runtime(self._log)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._context: Any = self._engine.create_execution_context() if self._engine else None
+        if self._context is None:
+            raise UsageError(self._log.reason())
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        specs = {name: _spec(trt, self._engine, name) for name in names}
+        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = tuple(specs[name] for name in names if is_input[name])
+        self.outputs = tuple(specs[name] for name in names if not is_input[name])
+        smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
+        self.smallest, self.largest = smallest[0], largest[0]
+        self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Run a batch of any size, in parts no larger than the profile's largest; arrays as in ``inputs``."""
+        self._stream.make_current()
+        count = len(feeds[self.inputs[0].name])
+        results: Arrays = {spec.name: np.empty((count, *_sample_shape(spec)), spec.dtype) for spec in self.outputs}
+        for start in range(0, count, self.largest):
+            part = slice(start, start + self.largest)
+            self._run_part(
+                {name: np.ascontiguousarray(array[part]) for name, array in feeds.items()},
+                {name: array[part] for name, array in results.items()},
+            )
+        return results
+
+    def close(self) -> None:
+        """Free the engine and its buffers; may be called again."""
+        self._context = self._engine = self._runtime = None  # in this order: each uses the next
+        self._stream.close()
+
+    def _allocate(self, spec: TensorSpec) -> int:
+        nbytes = self.largest * math.prod(_sample_shape(spec)) * spec.dtype.itemsize
+        address = self._stream.allocate(nbytes)
+        if not self._context.set_tensor_address(spec.name, address):
+            raise CudaError(f"TensorRT refused a buffer for {spec.name}: {self._log.reason()}")
+        return address
+
+    def _run_part(self, feeds: Arrays, results: Arrays) -> None:
+        for name, array in feeds.items():
+            # Below the profile's smallest batch the rest of the buffer is computed as well, and not read back.
+            shape = (max(len(array), self.smallest), *array.shape[1:])
+            if not self._context.set_input_shape(name, shape):
+                raise CudaError(f"TensorRT refused shape {shape} for {name}: {self._log.reason()}")
+            self._stream.upload(self._addresses[name], array)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise CudaError(f"TensorRT could not run the engine: {self._log.reason()}")
+        for name, array in results.items():
+            self._stream.download(self._addresses[name], array)
+        self._stream.synchronise()
+
+
+def _require_plugin(trt: Any, engine: Path, wanted: str, rebuild: str) -> None:
+    """Register the plugin that an engine was built with, and no other."""
+    found = register(trt, device.device_info().sm)
+    if found.sha256 != wanted:
+        raise UsageError(f"engine {engine} was built with another plugin than {found}: {rebuild}")
+
+
+def find_engine(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
+    """The engine of a bundle that fits this machine's TensorRT version and GPU.
+
+    Of several, one of a ``mixed`` precision comes first, then the most exact, and among those one made for the SM.
+
+    Args:
+        bundle: an opened bundle.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for any.
+
+    Raises:
+        UsageError: the backend is not installed, or the bundle has no engine for it that fits.
+    """
+    version = tensorrt.load_target(backend).__version__
+    return select_engine(bundle, backend, version, None if device.gpu_missing() else device.device_info().sm, precision)
+
+
+def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None, precision: str = "auto") -> Path:
+    """:func:`find_engine` for a stated version and SM (None: not known)."""
+    records = {path: read_record(path) for path in bundle.engines() if path.name.startswith(f"{backend}-")}
+    records = {path: record for path, record in records.items() if record.target == backend}
+    asked = {path: record for path, record in records.items() if precision in ("auto", record.precision)}
+    command = rebuild_command(bundle.path, backend, "fp32" if precision == "auto" else precision)
+    if not asked:
+        others = f", only {', '.join(sorted({r.precision for r in records.values()}))}" if records else ""
+        kind = backend if precision == "auto" else f"{backend} {precision}"
+        raise UsageError(f"bundle {bundle.path} has no {kind} engine{others}: {command}")
+    misfits = {path: _stale(bundle, record) or record.misfit(backend, version, sm) for path, record in asked.items()}
+    fitting = [path for path, misfit in misfits.items() if misfit is None]
+    if not fitting:
+        path, misfit = next(iter(misfits.items()))
+        command = rebuild_command(bundle.path, backend, records[path].precision)
+        raise UsageError(f"bundle {bundle.path} has no {backend} engine that fits: {path.name} {misfit}: {command}")
+
+    def rank(path: Path) -> tuple[bool, int, bool, str]:
+        record = records[path]
+        portable = record.sm in (ANY_SM, AMPERE_PLUS)
+        return record.precision != "mixed", PRECISIONS.index(record.precision), portable, path.name
+
+    return min(fitting, key=rank)
+
+
+def _stale(bundle: Bundle, record: EngineRecord) -> str | None:
+    """Half a sentence on an engine that was built from another graph than the bundle now has, or None."""
+    graph = bundle.manifest.graph_name(record.precision)
+    if bundle.manifest.files.get(graph, record.graph_sha256) == record.graph_sha256:
+        return None
+    return f"was built from another {graph} than the bundle's"
+
+
+def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """The sides after the batch: static, which ``build`` has checked."""
+    return tuple(side for side in spec.shape[1:] if side is not None)
+
+
+def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
+    sides = tuple(None if side == -1 else side for side in engine.get_tensor_shape(name))
+    return TensorSpec(name, sides, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))

@@ -1,0 +1,287 @@
+"""A bundle's graph to an engine for TensorRT or TensorRT-RTX.
+
+The builder code takes the module as a parameter: the two APIs are the same here, and TensorRT-RTX builds without a GPU,
+so what is tested there is what runs on a device. Networks are strongly typed on every version: precision is in the
+graph, and no builder flag changes it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundle.bundle import Bundle, open_bundle, replace_files
+from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, record_path
+from ..bundle.manifest import ENGINES
+from ..core.errors import CheckError, UsageError
+from ..core.files import atomic_path, sha256, staging_folder, write_text
+from ..core.machine import peak_memory_mb
+from ..nvidia import device, tensorrt
+from ..nvidia.device import DeviceInfo
+from ..nvidia.tensorrt import recording_logger
+from ..plugins.registration import Registered, is_registered, plugin_wins, register
+from ..plugins.spec import OP_TYPE
+from .listing import (
+    asked_convolutions,
+    check_convolutions,
+    check_graph,
+    check_precision,
+    chosen_convolutions,
+    count_convolutions,
+    count_datatypes,
+    find_listing,
+    read_layers,
+)
+from .monitor import build_with_progress
+from .options import DEFAULTS, BuildOptions
+from .parse import parse_network
+from .timing_cache import attach_cache, cache_path, keep_cache
+
+
+def build_engine(
+    bundle: Bundle, target: str, precision: str = "fp32", options: BuildOptions = DEFAULTS
+) -> EngineRecord:
+    """Build an engine of a bundle's graph into the bundle, with a record beside it, and name both in the manifest.
+
+    ``tensorrt`` builds for the GPU of this machine. ``tensorrt-rtx`` does so too if there is one, and without a GPU
+    builds for the SMs that TensorRT-RTX targets by default. The builder's whole log becomes
+    ``reports/build-ENGINE.log``, also when the build fails.
+
+    Args:
+        bundle: an opened bundle; its folder gets ``engines/TARGET-VERSION-SM-PRECISION.engine`` and ``.json``.
+        target: ``tensorrt`` or ``tensorrt-rtx``.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, of which the bundle has the graph.
+        options: batches, memory, compatibility.
+
+    Returns:
+        The record; the engine is ``bundle.path / "engines" / record.file_name``.
+
+    Raises:
+        UsageError: an option cannot be had, the bundle has no such graph, the target is not installed or needs a GPU
+            that is not there, TensorRT cannot parse or build the graph, or the disk is full; the bundle's engines are
+            as they were.
+        CheckError: TensorRT chose another precision than was asked for; nothing is written but the log.
+        KeyboardInterrupt: Ctrl-C; nothing is written.
+    """
+    job = _prepare(bundle, target, precision, options)
+    log = recording_logger(job.trt, "VERBOSE")
+    try:
+        built = _build(job, log)
+    except (UsageError, CheckError) as error:
+        raise type(error)(f"{error} ({_where_log(job, log)})") from error
+    _keep_log(job, log)
+    record = _record(job, built)
+    _write(bundle, record, built.plan)
+    return record
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is built, for what: ``gpu`` is None for the default SMs of TensorRT-RTX."""
+
+    bundle: Bundle
+    graph: Path
+    trt: Any
+    target: str
+    precision: str
+    options: BuildOptions
+    gpu: DeviceInfo | None
+    plugin: Registered | None
+
+    @property
+    def sm(self) -> str:
+        if self.gpu is None:
+            return ANY_SM
+        return AMPERE_PLUS if self.options.hardware_compatible else self.gpu.sm
+
+    @property
+    def engine_name(self) -> str:
+        """``TARGET-VERSION-SM-PRECISION``; the version is cut to three numbers."""
+        return f"{self.target}-{'.'.join(self.trt.__version__.split('.')[:3])}-{self.sm}-{self.precision}"
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A serialised engine, and what TensorRT made of the graph."""
+
+    plan: Any
+    flags: tuple[str, ...]
+    layers: tuple[EngineLayer, ...]
+    source: str
+    asked: dict[str, str]
+    chosen: dict[str, str]
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def _prepare(bundle: Bundle, target: str, precision: str, options: BuildOptions) -> _Job:
+    """Everything that can be refused before the build."""
+    graph = bundle.graph_for(precision)
+    trt, gpu = _load(target, options)
+    options.check_target(target, trt, gpu.sm if gpu else None)
+    plugin = _choose_plugin(trt, graph, gpu, options) if target == "tensorrt" else None
+    return _Job(bundle, graph, trt, target, precision, options, gpu, plugin)
+
+
+def _load(target: str, options: BuildOptions) -> tuple[Any, DeviceInfo | None]:
+    """The module of a target, and the GPU to build for: None for the default SMs of TensorRT-RTX."""
+    trt, reason = tensorrt.load_target(target), device.gpu_missing()
+    if target == "tensorrt" and reason:
+        raise UsageError(f"tensorrt builds engines only on the GPU they will run on: {reason}")
+    for_all = target != "tensorrt" and options.hardware_compatible
+    return trt, None if reason or for_all else device.device_info()
+
+
+def cannot_build(target: str, options: BuildOptions = DEFAULTS) -> str | None:
+    """Why no engine of a target can be built on this machine, in one sentence, or None if one can."""
+    try:
+        _load(target, options)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _choose_plugin(trt: Any, graph: Path, gpu: DeviceInfo | None, options: BuildOptions) -> Registered | None:
+    """The plugin, registered, if the graph has a node for it."""
+    # Most graphs have none, and need no onnx to be built.
+    if gpu is None or not graph.is_file() or OP_TYPE.encode() not in graph.read_bytes():
+        return None
+    if options.plugin:
+        if options.hardware_compatible or options.version_compatible:
+            raise UsageError(
+                "the plugin is made for one GPU and TensorRT version: add --no-plugin to a compatible engine"
+            )
+        return register(trt, gpu.sm)
+    if plugin_wins(trt.__version__, registered=is_registered(trt), marked=False):
+        raise UsageError(
+            f"TensorRT {trt.__version__} would take the plugin that this process has registered: build without it in a "
+            "process of its own"
+        )
+    return None
+
+
+def _build(job: _Job, log: Any) -> _Built:
+    start = time.perf_counter()
+    builder = job.trt.Builder(log)
+    network = parse_network(job.trt, log, builder, job.bundle, job.graph, plugin=job.plugin is not None)
+    asked = asked_convolutions(job.trt, network)
+    check_graph(asked, job.precision, job.graph)
+    config = _configure(job, log, builder, network)
+    plan, notes = _compile(job, log, builder, network, config)
+    seconds = time.perf_counter() - start
+    listing = _inspect(job, log, plan) if job.gpu else find_listing(text for _, text in log.messages)
+    layers = read_layers(listing)
+    chosen = chosen_convolutions(layers, asked)
+    check_convolutions(asked, chosen, job.precision)
+    check_precision(layers, job.precision)
+    flags = tuple(name for name, flag in job.trt.BuilderFlag.__members__.items() if config.get_flag(flag))
+    return _Built(plan, flags, layers, "inspector" if job.gpu else "build log", asked, chosen, seconds, notes)
+
+
+def _configure(job: _Job, log: Any, builder: Any, network: Any) -> Any:
+    trt, config = job.trt, builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # On by default, and not visible in any layer's datatype: it would drop 13 of the 23 bits of a float32 mantissa.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if job.gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
+            raise UsageError(
+                f"{trt.__name__} {trt.__version__} cannot build for the SM of this GPU, {job.gpu.sm} ({job.gpu.name}): "
+                f"{log.reason()}"
+            )
+    job.options.configure(trt, config, job.target)
+    profile = builder.create_optimization_profile()
+    images = network.get_input(0)
+    profile.set_shape(images.name, *[(batch, *tuple(images.shape)[1:]) for batch in job.options.profile])
+    config.add_optimization_profile(profile)
+    return config
+
+
+def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """The serialised engine, and notes on the timing cache."""
+    cache, notes, path = None, [], None
+    if job.target == "tensorrt":  # in TensorRT-RTX nothing is timed before the engine runs
+        path = cache_path(job.bundle, job.target, job.trt.__version__, job.gpu.sm if job.gpu else ANY_SM)
+        cache, note = attach_cache(config, path)
+        notes.append(note)
+    plan = build_with_progress(job.trt, builder, network, config)
+    if plan is None:
+        reason = log.reason()
+        short = any(word in reason for word in ("OutOfMemory", "workspace"))
+        advice = "; allow more by --workspace, or smaller batches by --batch" if short else ""
+        raise UsageError(f"{job.trt.__name__} {job.trt.__version__} cannot build {job.graph}: {reason}{advice}")
+    if cache is not None and path is not None:
+        notes.append(keep_cache(cache, path))
+    return plan, tuple(note for note in notes if note)
+
+
+def _inspect(job: _Job, log: Any, plan: Any) -> str:
+    """The layer listing of an engine; it must be loaded for that, so this needs a GPU."""
+    runtime = job.trt.Runtime(log)
+    if job.options.version_compatible:
+        runtime.engine_host_code_allowed = True  # the lean runtime inside; this process has just put it there
+    engine = runtime.deserialize_cuda_engine(plan)
+    context = engine.create_execution_context() if engine else None
+    if context is None:
+        raise CheckError(f"the engine that was just built cannot be loaded on this GPU: {log.reason()}")
+    _, typical, _ = engine.get_tensor_profile_shape("images", 0)
+    if not context.set_input_shape("images", typical):
+        raise CheckError(f"the engine that was just built refuses a batch of {typical[0]}: {log.reason()}")
+    inspector = engine.create_engine_inspector()
+    # Without shapes TensorRT 10.3 tells no datatypes. The inspector does not keep the context alive; this frame does.
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(job.trt.LayerInformationFormat.ONELINE))
+
+
+def _record(job: _Job, built: _Built) -> EngineRecord:
+    plugin = job.plugin
+    return EngineRecord(
+        target=job.target,
+        version=job.trt.__version__,
+        gpu=job.gpu.name if job.gpu else None,
+        sm=job.sm,
+        precision=job.precision,
+        batches=job.options.profile,
+        flags=built.flags,
+        options=job.options.recorded(),
+        layer_count=len(built.layers),
+        datatypes=count_datatypes(built.layers),
+        source=built.source,
+        asked=count_convolutions(built.asked),
+        chosen=count_convolutions(built.chosen),
+        plugin=str(plugin) if plugin else None,
+        plugin_hash=plugin.sha256 if plugin and plugin.needed_at_run_time else None,
+        graph_sha256=sha256(job.graph),
+        build_seconds=round(built.seconds, 3),
+        peak_memory_mb=peak_memory_mb(),
+        notes=built.notes,
+        layers=built.layers,
+    )
+
+
+def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
+    with staging_folder(bundle.path) as folder:
+        engine = folder / record.file_name
+        with atomic_path(engine) as temporary:
+            temporary.write_bytes(plan)
+        record.write(record_path(engine))
+        # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
+        replace_files(open_bundle(bundle.path), {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
+
+
+def _keep_log(job: _Job, log: Any) -> Path:
+    """Write everything the builder said."""
+    path = job.bundle.reports / f"build-{job.engine_name}.log"
+    write_text(path, log.text())
+    return path
+
+
+def _where_log(job: _Job, log: Any) -> str:
+    """:func:`_keep_log` after a failure, which is not to be hidden by another one."""
+    try:
+        return f"log: {_keep_log(job, log)}"
+    except UsageError as error:
+        return f"no log: {error}"

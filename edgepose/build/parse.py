@@ -1,0 +1,82 @@
+"""A graph file to a TensorRT network that keeps the graph contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..bundle.bundle import Bundle
+from ..core.errors import UsageError, missing_extra
+from ..plugins.onnx_function import hand_to_plugin
+
+
+def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path, *, plugin: bool) -> Any:
+    """A strongly typed network of a bundle's graph.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        log: the builder's logger.
+        builder: makes the network.
+        bundle: says what goes in and out.
+        graph: the ONNX file.
+        plugin: dynamic convolutions are the registered plugin's, not their function bodies.
+
+    Raises:
+        UsageError: TensorRT cannot parse the graph, or it does not keep the graph contract.
+    """
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    if not _parse(parser, graph, plugin=plugin):
+        raise _refused(f"{trt.__name__} {trt.__version__}", log, parser, graph)
+    _check_contract(network, bundle, graph)
+    return network
+
+
+def _network_flags(trt: Any) -> int:
+    """Ask for strong typing where it can be asked for; its bit differs between versions, and 11 has nothing else."""
+    flag = trt.NetworkDefinitionCreationFlag.__members__.get("STRONGLY_TYPED")
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _parse(parser: Any, graph: Path, *, plugin: bool) -> bool:
+    if not plugin:
+        return bool(parser.parse_from_file(str(graph)))
+    return bool(parser.parse(hand_to_plugin(_read_graph(graph)).SerializeToString()))
+
+
+def _refused(parser_name: str, log: Any, parser: Any, graph: Path) -> UsageError:
+    if not parser.num_errors:
+        return UsageError(f"{parser_name} cannot parse {graph}: {log.reason()}")
+    error = parser.get_error(0)
+    reason = " ".join(error.desc().split())
+    if "Plugin not found" in reason:
+        reason = "the parser does not know this op, and the graph has no function body for it"
+    where = ", ".join([f"op {error.node_operator()}", *(f"in {frame}" for frame in error.local_function_stack())])
+    node = f"node {error.node_name() or error.node()} ({where}) of " if error.node_operator() else ""
+    return UsageError(
+        f"{parser_name} cannot parse {node}{graph}: {reason} (export the bundle again, or change the network)"
+    )
+
+
+def _read_graph(graph: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "tensorrt") from error
+    return onnx.load(graph)
+
+
+def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
+    """The graph contract, as the parser understood the graph: a side it could not prove static shows as -1."""
+    expected = [
+        f"images UINT8 {(-1, *bundle.manifest.input_size, 3)}",
+        *(f"{name} FLOAT {(-1, *shape)}" for name, shape in bundle.output_shapes.items()),
+    ]
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    got = [f"{tensor.name} {tensor.dtype.name} {tuple(tensor.shape)}" for tensor in (*inputs, *outputs)]
+    if sorted(got) != sorted(expected):
+        raise UsageError(
+            f"{graph} does not keep the graph contract: got {', '.join(got) or 'no inputs and outputs'}, "
+            f"expected {', '.join(expected)}: {bundle.manifest.remake}"
+        )

@@ -1,0 +1,186 @@
+"""What building and running an engine share: the targets, their log, and the record beside each engine file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ..core.errors import UsageError
+from ..core.files import write_text
+from ..nvidia.device import sm_number
+
+#: The builder flag of an engine that later versions can run.
+VERSION_COMPATIBLE = "VERSION_COMPATIBLE"
+#: In place of an SM: the engine holds code for the SMs that TensorRT-RTX targets by default.
+ANY_SM = "any"
+#: These SMs, of which the last stands for every later one too (NVIDIA's TensorRT-RTX documentation, "CPU-Only AOT and
+#: TensorRT-RTX Engines", Compute Capability). 7.5 must be asked for; 8.7 (Orin) and 9.0 (H100) are not among them.
+DEFAULT_SMS = (80, 86, 89, 120)
+#: In place of an SM: the hardware-compatible engine of TensorRT, for Ampere and every later GPU but Jetson's.
+AMPERE_PLUS = "sm80+"
+#: Orin and Thor.
+JETSON_SMS = (87, 101, 110)
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of a built engine.
+
+    Attributes:
+        name: as TensorRT calls it; fused layers carry names of their own.
+        kind: TensorRT's layer type.
+        reads: datatypes of its inputs and constants, such as ``float32``; sorted, each once.
+        writes: datatypes of its outputs.
+        nodes: names of the ONNX nodes that it computes; a node's work may be in several layers.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord:
+    """The content of the ``.json`` beside an engine: what it was built from and for, and what TensorRT chose.
+
+    Attributes:
+        target: ``tensorrt`` or ``tensorrt-rtx``.
+        version: of the target's module; an engine runs on this version only.
+        gpu: name of the GPU it was built on, None without one.
+        sm: the SM it was built for, such as ``sm86``, or :data:`ANY_SM`, or :data:`AMPERE_PLUS`.
+        precision: what was asked for.
+        batches: smallest, typical and largest batch of the optimisation profile.
+        flags: names of the builder flags that were set.
+        options: the other options of the build, by name.
+        layer_count: layers of the engine.
+        datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen; ``unknown``
+            where TensorRT does not tell.
+        source: where the layers were read from, ``inspector`` or ``build log``.
+        asked: by datatype, the number of convolutions that compute in it in the graph.
+        chosen: the same in the engine; ``unknown`` where TensorRT does not tell.
+        plugin: name, version, namespace and form of the plugin it was built with, None for none.
+        plugin_hash: sha256 of the plugin that has to be registered to run the engine, None for none.
+        graph_sha256: of the ONNX file it was built from.
+        build_seconds: parsing and building.
+        peak_memory_mb: most resident memory of the building process since its start (10^6 bytes), which may have been
+            taken before the build, such as by an export; None where the system does not tell.
+        notes: what else whoever builds should know, a sentence each.
+        layers: every layer, in order.
+    """
+
+    target: str
+    version: str
+    gpu: str | None
+    sm: str
+    precision: str
+    batches: tuple[int, int, int]
+    flags: tuple[str, ...]
+    options: dict[str, int | bool | None] = field(default_factory=dict)
+    layer_count: int
+    datatypes: dict[str, int]
+    source: str
+    asked: dict[str, int] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
+    plugin: str | None = None
+    plugin_hash: str | None
+    graph_sha256: str
+    build_seconds: float
+    peak_memory_mb: float | None
+    notes: tuple[str, ...] = ()
+    layers: tuple[EngineLayer, ...]
+
+    def __str__(self) -> str:
+        memory = "" if self.peak_memory_mb is None else f" (process peak {self.peak_memory_mb / 1000:.1f} GB)"
+        lines = (
+            f"{self.target} {self.version} for {self._built_for()}, batches {'/'.join(map(str, self.batches))}, "
+            f"built in {self.build_seconds:.1f} s{memory}",
+            f"{self.precision} asked; {self.layer_count} layers by datatype ({self.source}): {_listed(self.datatypes)}",
+            f"convolutions: {_listed(self.asked)} in the graph, {_listed(self.chosen)} in the engine",
+            f"plugin: {self.plugin or 'none'}",
+            *(f"note: {note}" for note in self.notes),
+        )
+        return "\n".join(lines)
+
+    @property
+    def file_name(self) -> str:
+        """``TARGET-VERSION-SM-PRECISION.engine``; the version is cut to three numbers."""
+        version = ".".join(self.version.split(".")[:3])
+        return f"{self.target}-{version}-{self.sm}-{self.precision}.engine"
+
+    def misfit(self, target: str, version: str, sm: str | None) -> str | None:
+        """Why the engine cannot run on a target version and SM (None: not known), as half a sentence, or None."""
+        if self.target != target or not self._runs_on(version):
+            later = " for it and later versions" if VERSION_COMPATIBLE in self.flags else ""
+            return f"was built with {self.target} {self.version}{later}, this machine has {target} {version}"
+        if sm is None or sm == self.sm:
+            return None
+        if self.sm not in (ANY_SM, AMPERE_PLUS):
+            return f"was built for {self.sm} ({self.gpu}); this GPU is {sm}"
+        number = sm_number(sm)
+        if self.sm == AMPERE_PLUS:
+            fits = number >= 80 and number not in JETSON_SMS
+        else:
+            fits = number in DEFAULT_SMS or number > DEFAULT_SMS[-1]
+        return None if fits else f"was built for {self._built_for()}; this GPU is {sm}"
+
+    def _runs_on(self, version: str) -> bool:
+        if VERSION_COMPATIBLE not in self.flags:
+            return version == self.version
+        here, built = _numbers(version), _numbers(self.version)
+        return built <= here and here[0] <= built[0] + 1
+
+    def _built_for(self) -> str:
+        if self.sm == ANY_SM:
+            return f"{', '.join(f'sm{known}' for known in DEFAULT_SMS)} and later"
+        return "sm80 and later, not Jetson" if self.sm == AMPERE_PLUS else f"{self.gpu} ({self.sm})"
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
+
+
+def record_path(engine: Path) -> Path:
+    """The record that belongs to an engine file."""
+    return engine.with_suffix(".json")
+
+
+def rebuild_command(bundle: Path, target: str, precision: str = "fp32") -> str:
+    """The command that builds a bundle's engine on this machine."""
+    return f"edgepose build {bundle} --target {target}{'' if precision == 'fp32' else f' --precision {precision}'}"
+
+
+def read_record(engine: Path) -> EngineRecord:
+    """Read the record beside an engine.
+
+    Raises:
+        UsageError: it is missing, or is not a record this edgepose knows.
+    """
+    path = record_path(engine)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        layers = tuple(
+            EngineLayer(
+                layer["name"], layer["kind"], tuple(layer["reads"]), tuple(layer["writes"]), tuple(layer["nodes"])
+            )
+            for layer in values["layers"]
+        )
+        smallest, typical, largest = values["batches"]
+        texts = {name: tuple(values[name]) for name in ("flags", "notes")}
+        return EngineRecord(**{**values, **texts, "batches": (smallest, typical, largest), "layers": layers})
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"engine {engine} has no {path.name} beside it that says where it can run: build it again (edgepose build)"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not an engine record of this edgepose: build it again (edgepose build)") from error

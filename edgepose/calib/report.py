@@ -1,0 +1,96 @@
+"""What a calibration did: as a table and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..accuracy.agreement import Agreement
+from ..backends.environment import environment
+from ..bundle.bundle import Bundle
+from ..core.tables import text_table
+from ..graphs.sixteen_bit import Unsafe
+from .search import SearchResult
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One graph that was made.
+
+    Attributes:
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
+        megabytes: of the file (10^6 bytes).
+        int8: how many convolutions are in INT8.
+        agreement: with FP32's keypoints.
+        accuracy: average precision beside the labels, in percent; None without labels.
+    """
+
+    precision: str
+    megabytes: float
+    int8: int
+    agreement: Agreement
+    accuracy: float | None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of the report's table."""
+        shares = [f"{share:.2f} %" for share in asdict(self.agreement).values()]
+        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.2f} %"
+        return (self.precision, f"{self.megabytes:.1f}", str(self.int8), *shares, accuracy)
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What :func:`calibrate` did; ``str(report)`` is the table.
+
+    Attributes:
+        bundle: with the new graphs.
+        crops: a line on where the crops came from.
+        calibrated, judged: how many crops set the ranges, and how many judged.
+        method: how the ranges were chosen.
+        unsafe: nodes that FP16 cannot hold.
+        variants: FP32, and the graphs that were made.
+        search: None without a search.
+    """
+
+    bundle: Bundle
+    crops: str
+    calibrated: int
+    judged: int
+    method: str
+    unsafe: tuple[Unsafe, ...]
+    variants: tuple[Variant, ...]
+    search: SearchResult | None = None
+
+    def __str__(self) -> str:
+        head = (
+            "precision",
+            "MB",
+            "INT8 convolutions",
+            "AP beside FP32",
+            "identical",
+            "moved > 4 px",
+            "AP beside labels",
+        )
+        rows = [variant.cells for variant in self.variants]
+        lines = [
+            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), {self.judged} judge",
+            text_table(head, rows),
+            *map(str, self.unsafe),
+        ]
+        return "\n".join([*lines, str(self.search)] if self.search else lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "bundle": self.bundle.manifest.name,
+            "crops": self.crops,
+            "calibrated": self.calibrated,
+            "judged": self.judged,
+            "method": self.method,
+            "unsafe": [asdict(found) for found in self.unsafe],
+            "variants": [asdict(variant) for variant in self.variants],
+            "search": self.search.to_json() if self.search else None,
+            "files": self.bundle.manifest.files,
+            "environment": environment(),
+        }

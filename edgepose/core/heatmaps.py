@@ -1,0 +1,202 @@
+"""Heat-maps: targets from keypoints, keypoints from heat-maps, flip merging. NumPy, the readable reference.
+
+The exported graphs and the PyTorch code are tested against these functions. Heat-maps are float32 (..., h, w) at a
+quarter of the crop's resolution: crop pixel = 4 x heat-map coordinate (HRNet's convention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Crop pixels per heat-map pixel.
+STRIDE = 4
+
+
+def encode_joints(
+    joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], sigma: float = 2.0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gaussian joint targets, in HRNet's rule.
+
+    The mean is the joint rounded to a whole heat-map pixel, ``int(x / 4 + 0.5)`` (towards zero), the peak is exactly 1,
+    and values stop at three sigma. A joint whose window misses the map loses its weight.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        shape: (h, w) of the heat-map.
+        sigma: in heat-map pixels.
+
+    Returns:
+        targets (J, h, w) float32 and weights (J,) float32, 0 or 1.
+    """
+    joints = np.asarray(joints, dtype=np.float64)
+    height, width = shape
+    mean = np.trunc(joints / STRIDE + 0.5)
+    radius = 3 * sigma
+    weights = (np.asarray(visible) > 0).astype(np.float32)
+    weights[(mean - radius >= (width, height)).any(1) | (mean + radius + 1 < 0).any(1)] = 0
+    dx = np.arange(width)[None, :] - mean[:, :1]
+    dy = np.arange(height)[None, :] - mean[:, 1:]
+    # The Gaussian is separable; a column or row outside the window is cut to zero.
+    gx = np.where(np.abs(dx) <= radius, np.exp(-(dx**2) / (2 * sigma**2)), 0.0)
+    gy = np.where(np.abs(dy) <= radius, np.exp(-(dy**2) / (2 * sigma**2)), 0.0)
+    targets = gy[:, :, None] * gx[:, None, :] * weights[:, None, None]
+    return targets.astype(np.float32), weights
+
+
+def encode_bones(
+    joints: ArrayLike,
+    visible: ArrayLike,
+    bones: Sequence[tuple[int, int]],
+    shape: tuple[int, int],
+    sigma: float = 2.0,
+) -> NDArray[np.float32]:
+    """Bone targets of DITN: exp(-d^2 / (2 sigma^2)), d the distance from the pixel to the segment between two joints.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        bones: pairs of joint indices.
+        shape: (h, w) of the heat-map.
+        sigma: in heat-map pixels.
+
+    Returns:
+        (B, h, w) float32; a bone with an unlabelled end is all zero.
+    """
+    points = np.asarray(joints, dtype=np.float32) / STRIDE
+    start, end = points[[a for a, _ in bones]], points[[b for _, b in bones]]
+    grid_x = np.arange(shape[1], dtype=np.float32)[None, None, :]
+    grid_y = np.arange(shape[0], dtype=np.float32)[None, :, None]
+    px, py = (grid_x - start[:, 0, None, None]), (grid_y - start[:, 1, None, None])
+    dx, dy = np.moveaxis(end - start, 1, 0)[..., None, None]
+    along = np.clip((px * dx + py * dy) / np.maximum(dx**2 + dy**2, 1e-6), 0.0, 1.0)
+    distance2 = (px - along * dx) ** 2 + (py - along * dy) ** 2
+    seen = np.asarray(visible) > 0
+    both = np.array([seen[a] and seen[b] for a, b in bones], dtype=np.float32)
+    return np.exp(-distance2 / np.float32(2 * sigma**2)) * both[:, None, None]
+
+
+def encode_segmentation(
+    joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], radius: float = 5.0
+) -> NDArray[np.float32]:
+    """Segmentation target of SG-HRNet (equation 2): 1 within ``radius`` of any labelled joint, else 0.
+
+    Reading: the exponent of equation 2 is the index of the 2-norm, and radius and map are in heat-map pixels.
+
+    Args:
+        joints: (J, 2) x, y in crop pixels.
+        visible: (J,) truth of "this joint is labelled".
+        shape: (h, w) of the heat-map.
+        radius: in heat-map pixels.
+
+    Returns:
+        (h, w) float32, 0 or 1.
+    """
+    points = np.asarray(joints, dtype=np.float32)[np.asarray(visible) > 0] / STRIDE
+    dx2 = (np.arange(shape[1], dtype=np.float32) - points[:, :1]) ** 2
+    dy2 = (np.arange(shape[0], dtype=np.float32) - points[:, 1:]) ** 2
+    near = dy2[:, :, None] + dx2[:, None, :] <= radius**2
+    return np.asarray(near.any(axis=0), dtype=np.float32)
+
+
+def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
+    """Keypoints from heat-maps: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
+
+    The first maximum in row-major order wins. The offset is applied only where ``1 < x < w - 1`` and ``1 < y < h - 1``
+    (HRNet's bounds, which are not symmetric). A maximum that is not positive gives (0, 0) and keeps its score.
+
+    Args:
+        heatmaps: (N, J, h, w) float.
+
+    Returns:
+        (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum as score.
+    """
+    maps = np.asarray(heatmaps)
+    n, joints, height, width = maps.shape
+    flat = maps.reshape(n, joints, height * width)
+    index = flat.argmax(axis=2)
+    score = np.take_along_axis(flat, index[..., None], axis=2)[..., 0]
+    y, x = np.divmod(index, width)
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+
+    def neighbour(dx: int, dy: int) -> NDArray[np.floating]:
+        near = np.clip(y + dy, 0, height - 1) * width + np.clip(x + dx, 0, width - 1)
+        return np.take_along_axis(flat, near[..., None], axis=2)[..., 0]
+
+    offset_x = 0.25 * np.sign(neighbour(1, 0) - neighbour(-1, 0)) * inside
+    offset_y = 0.25 * np.sign(neighbour(0, 1) - neighbour(0, -1)) * inside
+    points = np.stack([x + offset_x, y + offset_y], axis=-1) * (score > 0)[..., None]
+    return np.concatenate([points * STRIDE, score[..., None]], axis=-1).astype(np.float32)
+
+
+def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
+    """Keypoints from heat-maps with the sub-pixel centre of distribution-aware decoding.
+
+    Zhang et al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020: the
+    map is smoothed with a Gaussian (the training targets', equation 10), and from its maximum m the centre of the
+    Gaussian around it is one Newton step away on the logarithm P: ``m - P''(m)^-1 P'(m)`` (equation 9). The derivatives
+    are central differences, which are exact for a Gaussian. Equation 11's rescaling is left out, because a factor on
+    the map does not change the derivatives of its logarithm.
+
+    Where there is no such step the keypoint is :func:`decode`'s: within two pixels of a border, where the map around m
+    is flat, not positive or no peak, and where the step would be longer than a pixel on an axis. Scores are always
+    those of :func:`decode`.
+
+    Args:
+        heatmaps: (N, J, h, w) float.
+        sigma: of the smoothing, in heat-map pixels. Evaluation always takes 2, as all recipes do for their targets:
+            no checkpoint or bundle says its own, so after ``--set sigma=3`` the smoothing is less than the paper's.
+
+    Returns:
+        (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum of the unsmoothed map as score.
+    """
+    maps = np.asarray(heatmaps)
+    n, joints, height, width = maps.shape
+    keypoints, index = decode(maps), maps.reshape(n, joints, height * width).argmax(axis=2)
+    y, x = np.divmod(index, width)
+    # Nearer to a border the smoothing, which sees zeros outside, would pull the maximum inwards by half a pixel.
+    inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
+    sample, joint = np.nonzero(inside & (keypoints[..., 2] > 0))
+    x, y = x[sample, joint], y[sample, joint]
+    smooth = _blur_matrix(height, sigma) @ maps[sample, joint] @ _blur_matrix(width, sigma).T
+
+    def log_at(dx: int, dy: int) -> NDArray[np.float64]:
+        return np.log(np.maximum(smooth[np.arange(len(x)), y + dy, x + dx], 1e-10))
+
+    centre = log_at(0, 0)
+    gradient = np.stack([log_at(1, 0) - log_at(-1, 0), log_at(0, 1) - log_at(0, -1)], axis=-1) / 2
+    xx, yy = log_at(1, 0) - 2 * centre + log_at(-1, 0), log_at(0, 1) - 2 * centre + log_at(0, -1)
+    xy = (log_at(1, 1) - log_at(1, -1) - log_at(-1, 1) + log_at(-1, -1)) / 4
+    determinant = xx * yy - xy**2
+    peak = (xx < 0) & (determinant > 1e-12)
+    adjugate = np.stack([np.stack([yy, -xy], axis=-1), np.stack([-xy, xx], axis=-1)], axis=-2)
+    step = -(adjugate @ gradient[..., None])[..., 0] / np.where(peak, determinant, 1.0)[:, None]
+    moved = peak & (np.abs(step) <= 1).all(axis=1)
+    centres = np.stack([x, y], axis=-1) + step
+    keypoints[sample[moved], joint[moved], :2] = STRIDE * centres[moved]
+    return keypoints
+
+
+def _blur_matrix(length: int, sigma: float) -> NDArray[np.float64]:
+    """(length, length) float64: row i holds the weights with which a Gaussian filter makes pixel i; zeros outside."""
+    distance = np.subtract.outer(np.arange(length), np.arange(length))
+    return np.exp(-(distance**2) / (2 * sigma**2))
+
+
+def merge_flipped(heatmaps: ArrayLike, flipped: ArrayLike, flip_order: Sequence[int]) -> NDArray[np.float32]:
+    """Average the heat-maps of a crop with those of its mirror image.
+
+    The mirrored maps are turned back, left and right joints exchanged, and shifted one pixel to the right (column 0
+    keeps its value), which aligns the two grids for stride-4 maps (HRNet's ``SHIFT_HEATMAP``).
+
+    Args:
+        heatmaps: (N, J, h, w) of the crops.
+        flipped: (N, J, h, w) of the mirrored crops.
+        flip_order: :attr:`edgepose.core.skeletons.Skeleton.flip_order`.
+    """
+    back = np.asarray(flipped)[:, list(flip_order), :, ::-1].copy()
+    back[..., 1:] = back[..., :-1].copy()
+    return (np.asarray(heatmaps) + back) * np.float32(0.5)

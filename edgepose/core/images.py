@@ -1,0 +1,120 @@
+"""Picture files: RGB uint8 arrays in and out, damaged files refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+from .files import atomic_path
+from .geometry import Size
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Returns:
+        (H, W, 3) uint8 RGB; the EXIF orientation is applied.
+
+    Raises:
+        UsageError: the file is missing, not an image, or cut short.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read image {path}: {error.strerror}") from error
+    # OpenCV decodes a JPEG that was cut after its header into a full-size grey picture; the end marker tells.
+    if data[:2] == b"\xff\xd8" and not _jpeg_ends(data):
+        raise UsageError(f"image {path} is truncated (a JPEG without its end marker): copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:  # a header that announces more pixels than OpenCV takes
+        raise UsageError(f"image {path} cannot be decoded: {error.err or error}") from error
+    if image is None:
+        raise UsageError(
+            f"{path} is not an image that OpenCV can decode ({len(data)} bytes), or was cut short: copy it again"
+        )
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG's own end marker is there: not that of a thumbnail before it, and whatever a camera appended."""
+    position = 2
+    while (marker := data[position : position + 2]) not in (b"\xff\xda", b""):  # where the scan begins
+        filling = marker[0] != 0xFF or marker == b"\xff\xff"
+        position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data.rfind(b"\xff\xd9", position) >= 0  # from the back, where it is in a whole file
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB; the ending of ``path`` chooses the format.
+
+    Raises:
+        UsageError: the ending is of no format that OpenCV writes, or the file cannot be written.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    try:
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # OpenCV 4 raises where 5 returns False
+        encoded = False
+    if not encoded:
+        raise UsageError(f"cannot write picture {path}: OpenCV cannot encode shape {image.shape} so; name a .png")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 0) -> NDArray[np.uint8]:
+    """Pictures of one size (h, w, 3) in rows of ``columns`` on white, ``gap`` pixels apart.
+
+    >>> contact_sheet([np.zeros((2, 3, 3), np.uint8)] * 5, columns=2, gap=1).shape
+    (8, 7, 3)
+    """
+    height, width = tiles[0].shape[:2]
+    rows, columns = -(-len(tiles) // columns), min(len(tiles), columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet
+
+
+_PAD = 114
+
+
+def fitted_size(source: Size, size: Size) -> Size:
+    """The largest (height, width) of the picture's shape that fits into ``size``.
+
+    >>> fitted_size((720, 1280), (416, 416))
+    (234, 416)
+    """
+    scale = min(size[0] / source[0], size[1] / source[1])
+    return max(1, round(source[0] * scale)), max(1, round(source[1] * scale))
+
+
+def letterbox(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Fit a picture (H, W, 3) into the top left of ``size`` (height, width), bilinear; the rest is grey 114."""
+    height, width = fitted_size(image.shape[:2], size)
+    canvas = np.full((*size, 3), _PAD, dtype=np.uint8)
+    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return canvas
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse what is not a picture.
+
+    Raises:
+        UsageError: not (H, W, 3) uint8, or empty.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UsageError(f"image is {got}, expected a uint8 array (height, width, 3) in RGB")
+    if image.size == 0:
+        raise UsageError(f"image is empty: its shape is {image.shape}")

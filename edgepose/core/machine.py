@@ -1,0 +1,61 @@
+"""The machine that a figure holds for: processor, GPU, versions, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def usable_threads() -> int:
+    """Logical processors that this process may use; containers and ``taskset`` allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed; ``python`` stands for the interpreter."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = platform.python_version() if name == "python" else version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MB (10^6 bytes); None where there is no ``/proc``.
+
+    Not ``getrusage``: Linux lets its maximum start at what the parent process had.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii", errors="replace").splitlines() if status.is_file() else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]  # in KiB
+    return round(peaks[0] * 1024 / 1e6, 1) if peaks else None
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else the architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(named), platform.processor() or platform.machine())
+
+
+#: JetPack's number by that of Jetson Linux (L4T).
+_JETPACKS = {35: "5", 36: "6", 38: "7"}
+
+
+def jetson_release(release: str) -> str:
+    """The first line of ``/etc/nv_tegra_release`` in words.
+
+    >>> jetson_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
+    'Jetson Linux 36.4.3 (JetPack 6)'
+    """
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
+    if not match:
+        return "Jetson, release unknown"
+    jetpack = _JETPACKS.get(int(match[1]), "unknown")
+    return f"Jetson Linux {match[1]}.{match[2]} (JetPack {jetpack})"

@@ -1,0 +1,37 @@
+"""Data sets: read into :class:`PoseData`, augmented into batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.errors import UsageError
+from .coco import load_coco, load_crowdpose
+from .detections import detected_samples
+from .lsp import load_lsp
+from .mpii import load_mpii
+from .samples import PoseData, PoseSample, describe_skipped
+
+__all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data"]
+
+_KINDS = {"coco": load_coco, "crowdpose": load_crowdpose, "lsp": load_lsp, "mpii": load_mpii}
+
+
+def load_data(spec: str, split: str) -> PoseData:
+    """Read one split of ``KIND:ROOT``.
+
+    Args:
+        spec: such as ``coco:/data/coco``. Kinds: ``coco``, ``crowdpose``, ``lsp``, ``mpii``.
+        split: ``train`` or ``val`` (what the data set evaluates on: LSP's test list).
+
+    Raises:
+        UsageError: the text is not KIND:ROOT, the kind is unknown, files are missing or broken, or no person can be
+            used.
+    """
+    kind, _, root = spec.partition(":")
+    if kind not in _KINDS or not root:
+        raise UsageError(f"--data {spec!r}: expected KIND:ROOT with KIND one of {', '.join(_KINDS)}")
+    if split not in ("train", "val"):
+        raise UsageError(f"split {split!r}: expected train or val")
+    if not Path(root).is_dir():
+        raise UsageError(f"--data {spec!r}: {root} is not a folder, expected that of the data set")
+    return _KINDS[kind](Path(root), split)

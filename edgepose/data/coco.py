@@ -1,0 +1,165 @@
+"""COCO keypoints, and data sets in its format: CrowdPose, and the boxes of a detector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import UsageError
+from ..core.skeletons import get_skeleton
+from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json
+from .samples import PoseData, PoseSample
+
+
+def load_coco(root: Path, split: str) -> PoseData:
+    """Read ``annotations/person_keypoints_{split}2017.json``, or the same without the year.
+
+    The pictures are in ``{split}2017``, ``images/{split}2017``, ``{split}``, ``images/{split}`` or ``images``.
+
+    Args:
+        root: folder of the data set.
+        split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: a file is missing or of another kind, or no person can be used.
+    """
+    names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
+    annotations = find_annotations([root / "annotations" / name for name in names])
+    folders = (f"{split}2017", f"images/{split}2017", split, f"images/{split}", "images")
+    return _read("coco", "coco17", annotations, [root / folder for folder in folders])
+
+
+def load_crowdpose(root: Path, split: str) -> PoseData:
+    """Read ``json/crowdpose_{split}.json`` or ``annotations/crowdpose_{split}.json``, and ``images``.
+
+    Arguments and errors are those of :func:`load_coco`.
+    """
+    annotations = find_annotations([root / f / f"crowdpose_{split}.json" for f in ("json", "annotations")])
+    return _read("crowdpose", "crowdpose14", annotations, [root / "images"])
+
+
+def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData:
+    content = read_json(path)
+    lists = content if isinstance(content, dict) else {}
+    if not has_objects(lists.get("images"), "file_name") or not has_objects(lists.get("annotations"), "keypoints"):
+        wanted = "COCO's lists of images and of annotations with keypoints"
+        raise UsageError(f"{path} is {describe_kind(content)}, expected {wanted}")
+    intake = Intake(kind, skeleton, path, folders)
+    is_person, persons = persons_of(content), dict[int | None, list[dict[str, Any]]]()
+    for annotation in content["annotations"]:
+        if is_person(annotation):
+            persons.setdefault(whole_number(annotation.get("image_id")), []).append(annotation)
+        else:
+            _skip(intake, "another category than person", annotation)
+    count = len(get_skeleton(skeleton).joints)
+    # Some tools repeat the entry of a picture for each of its persons.
+    for number, picture in _by_number(intake, content["images"]).items():
+        _read_picture(intake, number, picture, persons.pop(number, []), count)
+    for annotation in chain.from_iterable(persons.values()):
+        _skip(intake, "annotation of an unlisted picture", annotation)
+    return intake.finish()
+
+
+def _skip(intake: Intake, reason: str, annotation: dict[str, Any]) -> None:
+    intake.skip(reason, f"picture {annotation.get('image_id')}: annotation {annotation.get('id')}")
+
+
+def _by_number(intake: Intake, pictures: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    numbered = {}
+    for picture in pictures:
+        if (number := whole_number(picture.get("id"))) is None:
+            intake.skip("damaged picture entry", str(picture.get("file_name")))
+        else:
+            numbered[number] = picture
+    return numbered
+
+
+def _read_picture(
+    intake: Intake, number: int, picture: dict[str, Any], persons: list[dict[str, Any]], count: int
+) -> None:
+    try:
+        name = str(picture["file_name"])
+        size = float(picture.get("width", math.inf)), float(picture.get("height", math.inf))
+    except DAMAGED:
+        intake.skip("damaged picture entry", str(picture.get("file_name")))
+        return
+    path = intake.picture(number, name)
+    for annotation in persons if path else []:
+        person = _read_person(annotation, size, count)
+        if isinstance(person, str):
+            intake.skip(person, f"{name}: annotation {annotation.get('id')}")
+        elif path:
+            intake.take(PoseSample(path, *person, number))
+
+
+_Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
+
+
+def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: int) -> _Person | str:
+    """Joints (J, 2), visibility (J,) and box xyxy of an annotation, or why it cannot be used."""
+    try:
+        crowd, area = bool(annotation.get("iscrowd")), float(annotation.get("area", 1))
+        keypoints = np.asarray(annotation.get("keypoints", []), dtype=np.float64)
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+    except DAMAGED:
+        return "damaged annotation"
+    if crowd:
+        return "crowd"
+    if not keypoints.any():
+        return "no labelled joint"
+    if keypoints.shape != (3 * count,):
+        return f"wrong number of joints (expected {count})"
+    keypoints = keypoints.reshape(count, 3)
+    if not (keypoints[:, 2] > 0).any():
+        return "no labelled joint"
+    if not plausible(keypoints, x, y, width, height):
+        return "damaged annotation"
+    if min(width, height, area) <= 0:
+        return "no area"
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        return "box outside the picture"
+    return keypoints[:, :2], keypoints[:, 2] > 0, _clip((x, y, width, height), size)
+
+
+def _clip(box: tuple[float, float, float, float], size: tuple[float, float]) -> NDArray[np.float64]:
+    """Box xywh to the xyxy of its first and last pixel, as HRNet does: a corner outside is moved, the size stays.
+
+    ``size`` is the picture's (width, height).
+    """
+    x, y = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = x + max(0.0, box[2] - 1), y + max(0.0, box[3] - 1)
+    return np.array([x, y, min(size[0] - 1, right), min(size[1] - 1, bottom)])
+
+
+#: The category of persons in COCO's files, and in results.
+PERSON = 1
+
+
+def whole_number(value: Any) -> int | None:
+    """An id, which some tools write as text: the number, or None for what is not a whole one.
+
+    >>> whole_number("000139"), whole_number(139.0), whole_number(0.5), whole_number("a")
+    (139, 139, None, None)
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(value, float) and number != value else number
+
+
+def persons_of(content: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    """What tells the annotations of persons from others in a COCO-style file.
+
+    Persons have the category that the file names "person", else category 1, or say none.
+    """
+    categories = content.get("categories")
+    named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    person = next((whole_number(c.get("id")) for c in named if c.get("name") == "person"), PERSON)
+    return lambda annotation: whole_number(annotation.get("category_id", person)) == person

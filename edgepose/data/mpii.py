@@ -1,0 +1,92 @@
+"""MPII Human Pose in the layout that HRNet and its relatives read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import UsageError
+from ..core.geometry import CROP_PADDING
+from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json, read_mat
+from .samples import PoseData, PoseSample
+
+#: PCKh's reference length is this share of the head box's diagonal (MPII's own evaluation code).
+_HEAD_SHARE = 0.6
+
+
+def load_mpii(root: Path, split: str) -> PoseData:
+    """Read ``annot/train.json`` or ``annot/valid.json``, and ``images``.
+
+    A person is ``{image, center, scale, joints, joints_vis}``: 1-based pixels, scale in units of 200 px of body height.
+    The box is the square around the centre from which :func:`edgepose.core.geometry.crop_regions` makes HRNet's region:
+    the centre moves down by 15 scale, and the side is 200 scale. ``annot/gt_valid.mat``, where it is there, gives
+    ``val`` its head sizes, without which PCKh cannot be computed.
+
+    Args:
+        root: folder of the data set.
+        split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: a file is missing or of another kind, or no person can be used.
+    """
+    annotations = find_annotations([root / "annot" / ("train.json" if split == "train" else "valid.json")])
+    persons = read_json(annotations)
+    if not has_objects(persons, "image", "center", "scale", "joints", "joints_vis"):
+        wanted = "MPII's list of image, center, scale, joints and joints_vis"
+        raise UsageError(f"{annotations} is {describe_kind(persons)}, expected {wanted}")
+    heads = np.full(len(persons), np.nan)
+    if split == "val" and (root / "annot/gt_valid.mat").is_file():
+        heads = _head_sizes(root / "annot/gt_valid.mat", len(persons))
+    intake = Intake("mpii", "mpii16", annotations, [root / "images"])
+    numbers: dict[str, int] = {}
+    for index, (person, head) in enumerate(zip(persons, heads, strict=True)):
+        name = str(person.get("image"))
+        number = numbers.setdefault(name, len(numbers))
+        if (path := intake.picture(number, name)) is None:
+            continue
+        read = _read_person(person)
+        if isinstance(read, str):
+            intake.skip(read, f"{name}: person {index}")
+        else:
+            intake.take(PoseSample(path, *read, number, head_size=float(head)))
+    return intake.finish()
+
+
+_Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
+
+
+def _read_person(person: dict[str, Any]) -> _Person | str:
+    """Joints (16, 2) and visibility (16,), 0-based, and box xyxy of an entry, or why it cannot be used."""
+    try:
+        joints, visible = (np.asarray(person[key], dtype=np.float64) for key in ("joints", "joints_vis"))
+        x, y, scale = (float(value) for value in (*person["center"], person["scale"]))
+    except DAMAGED:
+        return "damaged annotation"
+    if joints.shape != (16, 2) or visible.shape != (16,):
+        return "wrong number of joints (expected 16)"
+    if not (visible > 0).any():
+        return "no labelled joint"
+    if not plausible(joints, x, y, 200 * scale):
+        return "damaged annotation"
+    if scale <= 0:
+        return "no area"
+    half = 100 * scale
+    if x == -1:  # HRNet's mark of a missing centre, which it neither moves nor pads
+        half /= CROP_PADDING
+    else:
+        y += 15 * scale
+    return joints - 1, visible > 0, np.array([x - half, y - half, x + half, y + half]) - 1
+
+
+def _head_sizes(path: Path, count: int) -> NDArray[np.float64]:
+    """(N,) PCKh reference lengths in pixels from ``headboxes_src`` (2 corners, 2, N) of MPII's ground-truth file."""
+    boxes = read_mat(path, "headboxes_src")
+    if boxes.shape != (2, 2, count):
+        raise UsageError(
+            f"{path}: 'headboxes_src' has shape {boxes.shape}, expected (2, 2, {count}) for the {count} persons of "
+            "valid.json: give the two files of one release"
+        )
+    return np.asarray(_HEAD_SHARE * np.linalg.norm(boxes[1] - boxes[0], axis=0), dtype=np.float64)

@@ -1,0 +1,150 @@
+"""What the readers of the data sets share: files that are there, files of the right kind, persons that can be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..core.errors import UsageError, missing_extra
+from .samples import PoseData, PoseSample, describe_skipped, first_five
+
+#: What reading a field raises that is missing, or not of its type.
+DAMAGED = (KeyError, TypeError, ValueError, OverflowError)
+
+
+class Intake:
+    """A split while it is read: finds the pictures, takes the persons, names what cannot be used.
+
+    Args:
+        kind, skeleton, annotations: of the :class:`PoseData`.
+        folders: where the pictures may be; the first that has one of that name gives it.
+    """
+
+    def __init__(self, kind: str, skeleton: str, annotations: Path, folders: Sequence[Path]) -> None:
+        self._data = PoseData(kind, skeleton, [], annotations)
+        self._asked = folders
+        self._folders = [folder for folder in folders if folder.is_dir()]
+        self._missing: set[int] = set()
+
+    def picture(self, number: int, *names: str) -> Path | None:
+        """The path of picture ``number`` under the first of its possible names, or None (noted once) without one."""
+        if number in self._missing or number in self._data.pictures:
+            return self._data.pictures.get(number)
+        for path in (folder / name for name in names for folder in self._folders):
+            if path.is_file():
+                self._data.pictures[number] = path
+                return path
+        self._missing.add(number)
+        self.skip("picture missing", names[0])
+        return None
+
+    def skip(self, reason: str, name: str) -> None:
+        """Note what cannot be used."""
+        self._data.skipped.setdefault(reason, []).append(name)
+
+    def take(self, sample: PoseSample) -> None:
+        """Add a person."""
+        self._data.samples.append(sample)
+
+    def finish(self) -> PoseData:
+        """The split.
+
+        Raises:
+            UsageError: no person of it can be used.
+        """
+        data, missing = self._data, self._data.skipped.get("picture missing", [])
+        if missing and not data.pictures:
+            places = ", ".join(map(str, self._asked))
+            raise UsageError(
+                f"none of the {len(missing)} pictures that {data.annotations} names is in {places}, "
+                f"such as {first_five(missing)}: put them there"
+            )
+        if not data.samples:
+            why = describe_skipped(data) or "it names none"
+            raise UsageError(
+                f"{data.annotations} has no person that can be used with {data.skeleton}, {why}: "
+                f"give the annotations that --data {data.kind} stands for"
+            )
+        return data
+
+
+def find_annotations(candidates: Sequence[Path]) -> Path:
+    """The first annotation file that exists.
+
+    Raises:
+        UsageError: none does; names the files of that kind that are beside them.
+    """
+    for path in candidates:
+        if path.is_file():
+            return path
+    there = sorted({file.name for path in candidates for file in path.parent.glob(f"*{path.suffix}")})
+    found = f"found {first_five(there)}" if there else "found none like it"
+    raise UsageError(f"{' or '.join(map(str, candidates))} is missing ({found}): check ROOT and its layout")
+
+
+def read_json(path: Path) -> Any:
+    """The content of an annotation file.
+
+    Raises:
+        UsageError: it cannot be read, or is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not readable JSON or was cut short ({error}): copy it again") from error
+
+
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """The array ``name`` of a MATLAB file.
+
+    Raises:
+        UsageError: SciPy is not installed, or the file is damaged, lacks the array, or holds no numbers in it.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise missing_extra("scipy", "train") from error
+    try:
+        array = loadmat(path, variable_names=[name])[name]
+    except KeyError as error:
+        raise UsageError(f"{path} has no array {name!r}: give the annotation file of the data set") from error
+    except Exception as error:  # scipy raises many types for a damaged file
+        raise UsageError(f"{path} is not a readable annotation file ({error}): copy it again") from error
+    if not np.issubdtype(array.dtype, np.number):
+        raise UsageError(f"{path}: {name!r} holds {array.dtype}, expected numbers")
+    return np.asarray(array)
+
+
+def has_objects(items: Any, *keys: str) -> bool:
+    """Whether ``items`` is a list of JSON objects of which, unless it is empty, at least one has all ``keys``."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return False
+    return not items or any(item.keys() >= set(keys) for item in items)
+
+
+def plausible(*values: ArrayLike) -> bool:
+    """Whether all are numbers of pixels that can be meant: finite, and less than a million either way."""
+    return all(bool((np.abs(np.asarray(value)) < 1e6).all()) for value in values)
+
+
+def describe_kind(content: Any) -> str:
+    """What a JSON file seems to be, for the sentence that refuses it."""
+    listed = content.get("annotations") if isinstance(content, dict) else content
+    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+    if isinstance(content, dict):
+        known = {"keypoints": "COCO joints", "caption": "COCO captions", "bbox": "COCO boxes without joints"}
+    else:
+        known = {
+            "joints": "MPII persons",
+            "joint_self": "MPII persons in another layout",
+            "keypoints": "found joints",  # these have scores, too
+            "score": "detected boxes",
+        }
+    return next((f"a file of {what}" for key, what in known.items() if key in first), "a file of another kind")

@@ -1,0 +1,114 @@
+"""Checkpoint to bundle: graph, goldens, manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
+from ..bundle.goldens import Goldens
+from ..bundle.manifest import CHECKPOINT, GOLDENS, GRAPH, Manifest
+from ..core.errors import UsageError
+from ..core.files import staging_folder
+from ..core.geometry import crop_regions, region_affine, warp_crop
+from ..core.machine import versions
+from ..core.sample_photos import PEOPLE, load_photo
+from ..models.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
+from ..models.pose_graph import PoseGraph
+from .to_onnx import export_graph
+
+#: How the golden crops vary each photo's person: rotation in degrees, factor on the crop, mirrored.
+GOLDEN_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (20.0, 1.2, False), (-15.0, 0.8, True))
+
+
+def export(
+    model: str | None,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    skeleton: str | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Bundle:
+    """Make a bundle from a network and its weights.
+
+    Args:
+        model: network name; may be None when ``weights`` is a checkpoint written by edgepose, which knows.
+        output: bundle folder; it must not exist, or be a bundle. That one stays as it is if the export fails; after it
+            succeeded, the parts are replaced, and engines and reports, which belong to the old weights, removed.
+        weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0 and the
+            manifest says untrained.
+        skeleton: skeleton id; None for the checkpoint's, or ``coco17`` where it does not know.
+        input_size: (height, width) of the crops; None for the checkpoint's, or 256x192 where it does not know.
+
+    Raises:
+        UsageError: unknown model, unreadable or foreign weights, an argument that contradicts the checkpoint, or an
+            output that is something else than a bundle.
+        CheckError: the simplified graph differs from the exported one.
+    """
+    spec = _decide_spec(model, weights, skeleton, input_size)
+    network = spec.build()
+    if weights is not None:
+        load_weights(network, weights)
+    check_replaceable(output, detects=False)
+    with staging_folder(output) as folder:
+        save_checkpoint(folder / CHECKPOINT, network, spec)
+        export_graph(network, spec.input_size, folder / GRAPH)
+        make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
+        return replace_bundle(output, _manifest(output.resolve().name, spec, trained=weights is not None), folder)
+
+
+def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:
+    return Manifest(
+        name=folder.removesuffix(".edgepose"),
+        model=spec.model,
+        skeleton=spec.skeleton,
+        input_size=spec.input_size,
+        options=spec.options,
+        trained=trained,
+        made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
+    )
+
+
+def _decide_spec(
+    model: str | None, weights: Path | None, skeleton: str | None, input_size: tuple[int, int] | None
+) -> ModelSpec:
+    known = read_spec(weights) if weights is not None else None
+    if known is not None:
+        if model not in (None, known.model):
+            raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
+        for what, asked, is_known in (
+            ("skeleton", skeleton, known.skeleton),
+            ("input size", input_size, known.input_size),
+        ):
+            if asked not in (None, is_known):
+                raise UsageError(f"{weights} is of {what} {is_known}, got {asked}: leave it out, or train for it")
+        return known
+    if model is None:
+        why = "no model was named" if weights is None else f"{weights} does not say which model it is of"
+        raise UsageError(f"{why}: expected edgepose export MODEL, such as ditn_lite")
+    return ModelSpec(model, skeleton or "coco17", input_size or (256, 192))
+
+
+def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 crops of the public-domain photos, in the views of :data:`GOLDEN_VIEWS`."""
+    crops = []
+    for name, box in PEOPLE.items():
+        image, region = load_photo(name), crop_regions(box, input_size)[0]
+        for rotation, factor, mirror in GOLDEN_VIEWS:
+            view = (region[0], region[1], region[2] * factor, region[3] * factor)
+            crops.append(
+                warp_crop(image, region_affine(view, input_size, rotation=rotation, mirror=mirror), input_size)
+            )
+    return np.stack(crops)
+
+
+def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
+    """What PyTorch gives for ``crops`` (N, H, W, 3), in eval mode on the CPU, one crop at a time."""
+    graph = graph.eval()
+    with torch.inference_mode():
+        results = [graph(torch.from_numpy(crop[None])) for crop in crops]
+    keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
+    return Goldens(crops, {"keypoints": keypoints, "heatmaps": heatmaps})

@@ -1,0 +1,247 @@
+"""A detector's ONNX file to a bundle: the graph contract around its network, and goldens from the file itself.
+
+What is imported takes uint8 RGB pictures, letterboxed to the top left, in batches of any size, and gives ``boxes``
+(N, K, 4), xyxy in pixels of the picture, and ``scores`` (N, K): all K of them, before non-maximum suppression.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.plan import open_graph
+from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
+from ..bundle.goldens import Goldens
+from ..bundle.limits import examine
+from ..bundle.manifest import BOXES, GOLDENS, Manifest
+from ..core.boxes import PERSON_SCORE
+from ..core.errors import CheckError, UsageError, missing_extra
+from ..core.files import staging_folder
+from ..core.geometry import Size
+from ..core.images import letterbox
+from ..core.machine import versions
+from ..core.sample_photos import PEOPLE, load_photo
+from ..detectors.detector import NetworkDetector
+from ..detectors.kinds import detector_graph, open_detector
+from ..detectors.yolox import YoloxDetector, yolox_cells
+from ..graphs.sixteen_bit import OPSET
+
+if TYPE_CHECKING:
+    import onnx
+
+#: YOLOX, on planes of BGR from 0 to 255, and its predictions as boxes (Ge et al. 2021, arXiv 2107.08430, section 2.1):
+#: the centre in cells from the cell's corner, the logarithm of the size in cells, objectness, probability of a person.
+_PLANES = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+planes (uint8[N, {height}, {width}, 3] images) => (float[N, 3, {height}, {width}] planes)
+<int64[3] bgr = {{2, 1, 0}}>
+{{
+    [cast_images] pixels = Cast <to = 1> (images)
+    [to_planes] rgb = Transpose <perm = [0, 3, 1, 2]> (pixels)
+    [to_bgr] planes = Gather <axis = 1> (rgb, bgr)
+}}
+"""
+_BOXES = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[N, {count}] scores)
+<int64[5] sides = {{2, 2, 1, 1, {others}}}, int64[1] last = {{2}}, float two = {{2}}>
+{{
+    [parts] offset, logarithm, objectness, person, others = Split <axis = 2> (raw, sides)
+    [offset_pixels] moved = Mul (offset, stride)
+    [centre] centre = Add (moved, corner)
+    [size_cells] cells = Exp (logarithm)
+    [size] size = Mul (cells, stride)
+    [half_size] half = Div (size, two)
+    [top_left] low = Sub (centre, half)
+    [bottom_right] high = Add (centre, half)
+    [corners] boxes = Concat <axis = 2> (low, high)
+    [certainty] score = Mul (objectness, person)
+    [score_of_box] scores = Squeeze (score, last)
+}}
+"""
+
+
+def import_detector(detector: Path | str, output: Path) -> Bundle:
+    """Make a bundle of a person detector, which ``build``, ``calibrate``, ``verify`` and ``bench`` take like any other.
+
+    Args:
+        detector: ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``.
+        output: bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
+
+    Raises:
+        UsageError: the file is of no known kind or finds nobody, its ops cannot be brought to today's opset or its
+            shapes to batches, ``onnx`` or ``onnxsim`` is not installed, or the output is something else than a bundle
+            of a detector.
+        CheckError: the graph that was made does not give the file's own persons.
+    """
+    try:
+        import onnx
+        import onnxsim  # noqa: F401  later on it would be missed with less to say
+    except ImportError as error:
+        raise missing_extra(error.name or "onnx", "export") from error
+    check_replaceable(output, detects=True)
+    file = detector_graph(detector)
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder: expected the ONNX file of a detector")
+    with closing(open_detector(file, threshold=-np.inf)) as opened, staging_folder(output) as folder:
+        goldens, size = make_goldens(opened, file), opened.size
+        kind = "yolox" if isinstance(opened, YoloxDetector) else "peaks"
+        manifest = Manifest(
+            name=output.resolve().name.removesuffix(".edgepose"),
+            model=kind,
+            skeleton="",
+            input_size=size,
+            options={"boxes": goldens.outputs["scores"].shape[1]},
+            decode=BOXES,
+            made_with=versions("python", "edgepose", "onnx", "onnxsim", "onnxruntime", "numpy"),
+        )
+        graph = folder / manifest.graph_name("fp32")
+        onnx.save(_make_graph(file, kind, size), graph)
+        _check_same(graph, goldens)
+        goldens.save(folder / GOLDENS)
+        return replace_bundle(output, manifest, folder)
+
+
+def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
+    """What a detector that leaves nothing out gives for :func:`golden_pictures`, one by one.
+
+    Raises:
+        UsageError: numbers that are not finite, or nobody found.
+    """
+    pictures = golden_pictures(detector.size)
+    found = [_detect(detector, picture, file) for picture in pictures]
+    boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))
+    if not scores.max() >= PERSON_SCORE:
+        raise UsageError(
+            f"{file} finds nobody in photos of two persons (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
+            "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
+        )
+    return Goldens(pictures, {"boxes": boxes, "scores": scores}, BOXES)
+
+
+def _detect(
+    detector: NetworkDetector, picture: NDArray[np.uint8], file: Path
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """All boxes and scores of one picture."""
+    outputs = detector.infer(detector.prepare(picture))
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        raise UsageError(f"{file} gives NaN or infinity: check its weights")
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes, scores = detector.decode(outputs)
+    if not (np.abs(boxes) < np.finfo(np.float32).max).all():
+        raise UsageError(f"the boxes of {file} are not finite: export it without --decode_in_inference")
+    return boxes, scores
+
+
+def golden_pictures(size: Size) -> NDArray[np.uint8]:
+    """(N, h, w, 3) uint8 RGB: the public-domain photos alone, side by side, and small, each way round."""
+    photos = [load_photo(name) for name in PEOPLE]
+    together = np.concatenate(photos, axis=1)
+    crowd = np.tile(together, (3, 2, 1))
+    views = [mirrored for picture in (*photos, together, crowd) for mirrored in (picture, picture[:, ::-1])]
+    return np.stack([letterbox(np.ascontiguousarray(view), size) for view in views])
+
+
+def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
+    """The file's network under the contract of the bundle."""
+    import onnx
+    import onnxsim
+
+    try:
+        model = _with_batches(onnxsim.simplify(_read(file))[0])
+        model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
+        _name_nodes(model)
+        onnx.checker.check_model(model, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UsageError(f"{file} cannot be put into a bundle's graph: {_last_line(error)}") from error
+    return model
+
+
+def _read(file: Path) -> onnx.ModelProto:
+    """The graph of a file in today's opset; weights are no inputs, as they were in early versions."""
+    import onnx
+    from onnx import version_converter
+
+    model = onnx.load(file)
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
+    if version >= OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{file} is of opset {version} and cannot be brought to {OPSET} ({_last_line(error)}): export it again "
+            "from PyTorch"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The simplified graph with a batch of any size, where the exporter wrote 1 into its shapes."""
+    from onnx import numpy_helper
+
+    if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1:
+        return model
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    for weight in model.graph.initializer:
+        shape = numpy_helper.to_array(weight)
+        if weight.name in shapes and shape.size > 1 and shape[0] == 1:
+            # In a Reshape 0 stands for the side as it comes.
+            weight.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]), weight.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.value_info[:]
+    return model
+
+
+def _wrap_yolox(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
+    from onnx import compose, numpy_helper, parser
+
+    (taken,), (given,) = model.graph.input, model.graph.output
+    _, count, channels = (side.dim_value for side in given.type.tensor_type.shape.dim)
+    version = next(opset.version for opset in model.opset_import if opset.domain == "")
+    common = {"ir": model.ir_version, "opset": version, "height": size[0], "width": size[1]}
+    before = parser.parse_model(_PLANES.format(**common))
+    after = parser.parse_model(_BOXES.format(**common, count=count, channels=channels, others=channels - 6))
+    cells = yolox_cells(size)
+    for name, values in (("corner", cells[None, :, :2]), ("stride", cells[None, :, 2:])):
+        after.graph.initializer.append(numpy_helper.from_array(values, name))
+    model = compose.add_prefix(model, "network/")
+    model = compose.merge_models(before, model, [("planes", f"network/{taken.name}")])
+    return compose.merge_models(model, after, [(f"network/{given.name}", "raw")])
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own, in place: precisions are chosen by name."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{number}"
+        seen.add(node.name)
+
+
+def _check_same(graph: Path, goldens: Goldens) -> None:
+    """Refuse a graph that does not give the goldens, which the file gave one by one, all in one batch."""
+    with closing(open_graph(graph)) as session:
+        try:
+            outputs = session.run({"images": goldens.images})
+        except UsageError as error:
+            raise UsageError(
+                f"the file takes one picture a call, and cannot be changed to take more ({error}): export it from "
+                "PyTorch with a dynamic batch"
+            ) from error
+    problem = examine(goldens, outputs, "fp32")[1]
+    if problem:
+        raise CheckError(f"the graph around the detector does not give the file's own persons: {problem}")

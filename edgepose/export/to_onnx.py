@@ -1,0 +1,146 @@
+"""A PyTorch network to a portable ONNX graph that keeps the contract of ``train.models.contract``."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.errors import CheckError, UsageError, missing_extra
+from ..core.files import atomic_path
+from ..core.heatmaps import decode
+from ..graphs.module_names import name_modules
+from ..models.pose_graph import PoseGraph
+from ..plugins.onnx_function import OPSET, function_body
+from ..plugins.spec import DOMAIN, OP_TYPE, VERSION
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUTS = "images", ("keypoints", "heatmaps")
+
+#: How far the simplified graph may be from the exported one, as a fraction of the heat-maps' range. Folding batch norms
+#: into convolutions reorders float32 sums; anything larger is a wrong rewrite.
+SIMPLIFY_LIMIT = 1e-5
+
+#: How far keypoints may be from the reference's decoding of the same heat-maps, in crop pixels: both are exact.
+DECODE_LIMIT = 1e-3
+
+
+def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) -> None:
+    """Write ``network`` as an FP32 ONNX graph: uint8 crops in, keypoints and heat-maps out, dynamic batch.
+
+    The graph is simplified (onnxsim) and compared with what it was before; dynamic convolutions are one
+    ``edgepose::DynamicDepthwiseConv2d`` node each, with a function body of standard ops in the file. Every node carries
+    the path of its module (:mod:`edgepose.graphs.module_names`).
+
+    Args:
+        network: normalised (N, 3, H, W) to heat-maps; it is not modified.
+        input_size: (height, width) of the crops.
+        path: the file to write.
+
+    Raises:
+        UsageError: onnx, onnxscript or onnxsim is not installed, or ``path`` cannot be written.
+        CheckError: simplifying changed the numbers, or the graph does not decode its own heat-maps rightly.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
+        import onnxsim
+    except ImportError as error:
+        raise missing_extra(error.name or "onnx", "export") from error
+    exported = _with_function_body(_export(network, input_size))
+    with _quiet():
+        simplified, _ = onnxsim.simplify(exported)
+    _check_same(exported, simplified, input_size)
+    name_modules(simplified, exported)
+    onnx.checker.check_model(simplified, full_check=True)
+    with atomic_path(path) as temporary:
+        onnx.save(simplified, temporary)
+
+
+def _export(network: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
+    # A copy: the exporter sets modes on the module, and the caller's may be in training.
+    graph = PoseGraph(copy.deepcopy(network).cpu().float()).eval()
+    # Two samples, because the exporter would take a batch of one as a constant.
+    example = torch.zeros(2, *input_size, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise AssertionError("torch.onnx.export returned nothing")
+    return program.model_proto
+
+
+def _with_function_body(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give ``edgepose`` nodes a body, specialised to their static shapes."""
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == OP_TYPE]
+    if not nodes:
+        return model
+    from onnx import helper, shape_inference
+
+    inferred = shape_inference.infer_shapes(model)
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in [*inferred.graph.value_info, *inferred.graph.input]
+    }
+    sizes = {(*shapes[node.input[0]][1:], *shapes[node.input[1]][2:]) for node in nodes}
+    if len(sizes) > 1:
+        raise UsageError(f"{OP_TYPE}: one graph can hold one size (C, H, W, kh, kw), got {sorted(sizes)}")
+    model.functions.append(function_body(*sizes.pop()))
+    if DOMAIN not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    return model
+
+
+def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: tuple[int, int]) -> None:
+    import onnxruntime
+
+    images = np.random.default_rng(0).integers(0, 256, (3, *input_size, 3), dtype=np.uint8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+
+    def run(model: onnx.ModelProto) -> list[np.ndarray]:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session.run(list(OUTPUTS), {INPUT: images})
+
+    (_, want), (keypoints, got) = run(before), run(after)
+    error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))
+    if not error <= SIMPLIFY_LIMIT:
+        raise CheckError(f"onnxsim changed the heat-maps by {error:.1e} of their range (limit {SIMPLIFY_LIMIT:.0e})")
+    # Not compared with the keypoints before: two peaks of nearly the same height change places for a rounding.
+    moved = float(np.abs(keypoints - decode(got)).max())
+    if not moved <= DECODE_LIMIT:
+        raise CheckError(f"the simplified graph decodes its heat-maps {moved:.3g} px off (limit {DECODE_LIMIT:.0e} px)")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals; a user can act on none of it."""
+    loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,52 @@
+"""The parts of a network that a precision is chosen for: modules, neither too large nor too many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..core.errors import UsageError
+from .module_names import module_of
+
+if TYPE_CHECKING:
+    import onnx
+
+#: A part holds at most this share of the convolutions, unless it is a single module.
+_SHARE = 1 / 16
+
+
+def partition(convolutions: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
+    """Names of Conv nodes by the path of the module that holds them.
+
+    A module with too many of them is split into its children. An imported graph knows no modules: its convolutions are
+    taken by runs, as they follow each other.
+
+    Raises:
+        UsageError: the graph does not say of every node which module it is of.
+    """
+    modules = {node.name: module_of(node) for node in convolutions}
+    largest = max(1, round(len(modules) * _SHARE))
+    if not any(modules.values()):
+        return _runs(list(modules), largest)
+    unknown = next((name for name, module in modules.items() if not module), None)
+    if unknown is not None:
+        raise UsageError(f"the graph does not say which module {unknown} is of: export the bundle again")
+    return _split("", sorted(modules), modules, largest)
+
+
+def _runs(names: list[str], largest: int) -> dict[str, list[str]]:
+    parts = [names[start : start + largest] for start in range(0, len(names), largest)]
+    return {part[0] if len(part) == 1 else f"{part[0]}..{part[-1]}": part for part in parts}
+
+
+def _split(path: str, names: list[str], modules: dict[str, str], largest: int) -> dict[str, list[str]]:
+    depth = path.count(".") + 1 if path else 0
+    children: dict[str, list[str]] = {}
+    for name in names:
+        children.setdefault(".".join(modules[name].split(".")[: depth + 1]), []).append(name)
+    if (path and len(names) <= largest) or list(children) == [path]:
+        return {path: names}
+    parts: dict[str, list[str]] = {}
+    for child, inside in children.items():
+        parts.update(_split(child, inside, modules, largest))
+    return parts

@@ -1,0 +1,284 @@
+"""Where Q/DQ pairs stand in a graph, by TensorRT's rules for explicit quantisation.
+
+A convolution computes in INT8 if its input and its weights come from a DequantizeLinear. Activations are symmetric with
+one scale a tensor, weights symmetric with one scale an output channel; biases and outputs are not quantised. What is
+added to the output of such a convolution (a residual) is quantised, too, so that the sum becomes part of its kernel. A
+nearest Resize copies int8, so its input is quantised and not its output, and the branches of a Concat, as the terms of
+one of HRNet's sums over resolutions, share one scale.
+
+Source: NVIDIA TensorRT documentation, "Working with Quantized Types", recommendations for placing Q/DQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import UsageError
+from .module_names import label
+from .sixteen_bit import network_nodes, require_opset
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What to quantise.
+
+    Attributes:
+        convolutions: names of the Conv nodes that compute in INT8.
+        readers: by activation tensor, the names of the nodes that read it through its Q/DQ pair.
+        shared: sets of these tensors that have one scale.
+    """
+
+    convolutions: frozenset[str]
+    readers: dict[str, set[str]] = field(default_factory=dict)
+    shared: list[set[str]] = field(default_factory=list)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The activations that need a range, sorted."""
+        return tuple(sorted(self.readers))
+
+
+def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.NodeProto]:
+    """The convolutions that INT8 makes faster and that can bear it, in order.
+
+    Left out are the heads, which no other dense convolution follows, and grouped convolutions.
+
+    Args:
+        model: an FP32 graph.
+        stem: whether to take the convolutions that see the picture itself: not every network can bear that, so only
+            a search, which measures, does.
+
+    Raises:
+        UsageError: the graph holds Q/DQ pairs already, its opset is too old, or there is no such convolution.
+    """
+    require_opset(model)
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise UsageError(f"the graph is quantised already ({label(node)}): give the FP32 graph, pose.onnx")
+    nodes = network_nodes(model)
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    dense = [node for node in convolutions if _groups(node) == 1]
+    behind = {node.name for node in _leading_to(nodes, {node.input[0] for node in dense})}
+    made = {name for node in nodes for name in node.output}
+    found = [node for node in dense if node.name in behind and (stem or node.input[0] in made)]
+    if not found:
+        raise UsageError("the graph has no convolution between its first and its last: there is nothing to quantise")
+    return found
+
+
+def place(model: onnx.ModelProto, convolutions: Collection[str]) -> Placement:
+    """Decide what is quantised for some convolutions to compute in INT8.
+
+    Args:
+        model: an FP32 graph.
+        convolutions: names of Conv nodes, some of :func:`quantisable`.
+    """
+    return _Placing(model, frozenset(convolutions)).place()
+
+
+def tensors_to_collect(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Every activation that a placement of some of the graph's convolutions may quantise, sorted.
+
+    Which operand of a sum is the residual depends on which convolutions are in INT8; one alone decides like many.
+    """
+    return tuple(sorted({name for node in quantisable(model, stem=True) for name in place(model, [node.name]).tensors}))
+
+
+class _Placing:
+    """The graph, indexed, and the placement as it grows."""
+
+    def __init__(self, model: onnx.ModelProto, convolutions: frozenset[str]) -> None:
+        self.nodes = list(model.graph.node)
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.read: dict[str, int] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.read[name] = self.read.get(name, 0) + 1
+        self.summed = {name for node in self.nodes if node.op_type == "Add" for name in node.input}
+        self.placement = Placement(convolutions)
+
+    def place(self) -> Placement:
+        for node in self.nodes:
+            if node.name in self.placement.convolutions or (node.op_type == "Resize" and self._int8(node.input[0])):
+                self._quantise(node.input[0], node)
+        for node in self.nodes:
+            if node.op_type == "Add":
+                self._place_sum(node)
+            elif node.op_type == "Concat" and node.output[0] in self.placement.readers:
+                self._place_concat(node)
+        for node in self.nodes:
+            if node.op_type == "Add" and not self._feeds_sum(node):
+                terms = {name for name in self._terms(node) if name in self.placement.readers}
+                if len(terms) > 1:
+                    self.placement.shared.append(terms)
+        return self.placement
+
+    def _place_sum(self, node: onnx.NodeProto) -> None:
+        """The sum becomes part of a convolution that only it reads: the other operand is the residual.
+
+        Where there is none, the operands that are quantised for others are read so as well.
+        """
+        fused = next((name for name in node.input if self._int8(name) and self.read[name] == 1), None)
+        for name in node.input:
+            if (fused and name != fused) or (not fused and name in self.placement.readers):
+                self._quantise(name, node)
+
+    def _place_concat(self, node: onnx.NodeProto) -> None:
+        self.placement.shared.append({*node.input, node.output[0]})
+        for name in node.input:
+            self._quantise(name, node)
+
+    def _quantise(self, tensor: str, reader: onnx.NodeProto) -> None:
+        self.placement.readers.setdefault(tensor, set()).add(reader.name)
+
+    def _int8(self, tensor: str) -> bool:
+        """Whether a convolution in INT8 makes a tensor."""
+        return tensor in self.makers and self.makers[tensor].name in self.placement.convolutions
+
+    def _feeds_sum(self, node: onnx.NodeProto) -> bool:
+        return node.output[0] in self.summed
+
+    def _terms(self, node: onnx.NodeProto) -> Iterator[str]:
+        """Every operand of a chain of sums, before its Resize."""
+        for name in node.input:
+            maker = self.makers.get(name)
+            yield name
+            if maker is not None and maker.op_type == "Add":
+                yield from self._terms(maker)
+            elif maker is not None and maker.op_type == "Resize":
+                yield maker.input[0]
+
+
+def quantise(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
+    """A copy of a graph with Q/DQ pairs; weights are stored as int8.
+
+    Args:
+        model: the FP32 graph that the placement was decided for.
+        placement: from :func:`place`.
+        ranges: of every tensor of the placement, the largest absolute value that int8 holds; positive.
+
+    Raises:
+        UsageError: a tensor has no range.
+    """
+    import onnx
+
+    missing = [name for name in placement.tensors if name not in ranges]
+    if missing:
+        raise UsageError(f"the calibration has no range for {missing[0]}: calibrate again")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _Quantising(copy, placement, _shared_scales(placement, ranges)).apply()
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+class _Quantising:
+    """Puts Q/DQ pairs into a graph in place."""
+
+    def __init__(self, model: onnx.ModelProto, placement: Placement, scales: Mapping[str, np.float32]) -> None:
+        self.graph, self.placement, self.scales = model.graph, placement, scales
+        self.weights = {weight.name: weight for weight in model.graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        self.done: set[str] = set()
+
+    def apply(self) -> None:
+        for node in self.graph.node:
+            if node.name in self.placement.convolutions:
+                node.input[1] = self._weight(node.input[1])
+            for i, name in enumerate(node.input):
+                if node.name in self.placement.readers.get(name, ()):
+                    node.input[i] = self._activation(name)
+            self.nodes.append(node)
+        nodes, self.nodes = self.nodes, []
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input}
+        kept = [weight for weight in self.graph.initializer if weight.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+    def _activation(self, name: str) -> str:
+        """The pair of a tensor, made once."""
+        if name not in self.done:
+            self._constants(name, np.asarray(self.scales[name]))
+            self._node("QuantizeLinear", [name], f"{name}_int8", name)
+            self._node("DequantizeLinear", [f"{name}_int8"], f"{name}_dequantised", name)
+        return f"{name}_dequantised"
+
+    def _weight(self, name: str) -> str:
+        """A kernel (out, in, h, w) as int8 with a scale for each output channel, made once."""
+        from onnx import numpy_helper
+
+        if name not in self.done:
+            kernel = numpy_helper.to_array(self.weights[name])
+            scales = weight_scales(kernel)
+            integers = np.rint(kernel / scales[:, None, None, None]).clip(-LEVELS, LEVELS).astype(np.int8)
+            self.graph.initializer.append(numpy_helper.from_array(integers, f"{name}_int8"))
+            self._constants(name, scales)
+            self._node("DequantizeLinear", [f"{name}_int8"], f"{name}_dequantised", name, axis=0)
+        return f"{name}_dequantised"
+
+    def _constants(self, name: str, scale: NDArray[np.float32]) -> None:
+        from onnx import numpy_helper
+
+        self.done.add(name)
+        zero = np.zeros(scale.shape, dtype=np.int8)
+        for value, suffix in ((scale, "scale"), (zero, "zero")):
+            self.graph.initializer.append(numpy_helper.from_array(value, f"{name}_{suffix}"))
+
+    def _node(self, kind: str, inputs: list[str], output: str, name: str, **attributes: int) -> None:
+        from onnx import helper
+
+        inputs = [*inputs, f"{name}_scale", f"{name}_zero"]
+        self.nodes.append(helper.make_node(kind, inputs, [output], f"{kind}_{name}", **attributes))
+
+
+def weight_scales(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(out,) float32: what one step of int8 is worth in each output channel of a kernel (out, in, h, w)."""
+    return round_scales(np.abs(kernel).max(axis=(1, 2, 3)) / LEVELS)
+
+
+def round_scales(scales: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scales as FP16 holds them, so that ``int8`` and ``int8+fp16`` graphs hold the same integers; zero becomes 1."""
+    rounded = np.asarray(scales).astype(np.float16).astype(np.float32)
+    return np.where(rounded > 0, rounded, np.float32(1))
+
+
+def _shared_scales(placement: Placement, ranges: Mapping[str, float]) -> dict[str, np.float32]:
+    """The scale of each tensor: that of the widest tensor that it shares one with, over whatever chain of sets."""
+    widest = {name: ranges[name] for name in placement.tensors}
+    changed = True
+    while changed:
+        changed = False
+        for names in placement.shared:
+            most = max(widest[name] for name in names)
+            changed |= any(widest[name] != most for name in names)
+            widest.update(dict.fromkeys(names, most))
+    scales = round_scales(np.array([value / LEVELS for value in widest.values()]))
+    return dict(zip(widest, scales, strict=True))
+
+
+def _leading_to(nodes: list[onnx.NodeProto], tensors: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that tensors are computed from."""
+    wanted, found = set(tensors), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            found.append(node)
+    return found
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+#: INT8 levels on each side of zero.
+LEVELS = 127

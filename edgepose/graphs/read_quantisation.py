@@ -1,0 +1,176 @@
+"""What a bundle's INT8 graph quantises, for training that lets the weights get used to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.manifest import CALIBRATION, CHECKPOINT
+from ..core.errors import UsageError, missing_extra
+from ..models.checkpoint import ModelSpec, load_pretrained, load_weights
+from .calibration import read_calibration
+from .module_names import module_of
+from .quantise import place, quantisable, quantise
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read_quantisation(folder: Path, spec: ModelSpec, weights: Path | None = None) -> Quantisation:
+    """What the INT8 graph of a bundle quantises, with the ranges of the bundle's calibration.
+
+    Every convolution that can is quantised, as in ``pose.int8.onnx``. A calibration belongs to the graph that it was
+    made on, so the trained weights, exported, are calibrated anew, with the same command: few epochs at a low rate
+    hardly move the ranges, and what moved is then measured.
+
+    Args:
+        folder: the bundle.
+        spec: of the network that is trained.
+        weights: checkpoint that training starts from; must hold the bundle's weights. None does not ask.
+
+    Raises:
+        UsageError: the bundle or its calibration cannot be used, or is of another network or other weights.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "export") from error
+    bundle = open_bundle(folder)
+    _require_model(bundle, spec)
+    if CALIBRATION not in bundle.manifest.files:
+        raise UsageError(f"bundle {folder} has no calibration: make one with edgepose calibrate {folder} --images DIR")
+    ranges = read_calibration(bundle.path / CALIBRATION, bundle.graph).ranges
+    if weights is not None:
+        _require_weights(bundle, spec, weights)
+    model = onnx.load(bundle.graph)
+    placement = place(model, [node.name for node in quantisable(model)])
+    return quantisation_of(quantise(model, placement, ranges))
+
+
+def quantisation_of(model: onnx.ModelProto) -> Quantisation:
+    """What a Q/DQ graph with float32 scales quantises (see :func:`edgepose.graphs.quantise.quantise`).
+
+    Raises:
+        UsageError: a node does not say which module it is of.
+    """
+    from onnx import numpy_helper
+
+    constants = {value.name: value for value in model.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    kernels, scales, reads = set[str](), dict[str, float](), dict[str, list[tuple[Operation, int]]]()
+    names = dict[str, str]()
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            if node.input[0] in constants:
+                kernels.add(node.output[0])
+            else:
+                scales[node.output[0]] = float(numpy_helper.to_array(constants[node.input[1]]))
+                names[node.output[0]] = sources[node.input[0]]
+    convolutions = []
+    for node, operation in _operations(model):
+        if operation.kind == "Conv" and node.input[1] in kernels:
+            convolutions.append(operation)
+        for operand, name in enumerate(node.input):
+            if name in scales:
+                reads.setdefault(name, []).append((operation, operand))
+    tensors = (QuantisedTensor(names[name], scales[name], tuple(readers)) for name, readers in reads.items())
+    return Quantisation(tuple(convolutions), tuple(tensors))
+
+
+def _operations(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, Operation]]:
+    """Every node but Q/DQ, as the operation of the network that it is."""
+    nodes = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    if not any(module_of(node) for node in nodes):
+        raise UsageError("the graph does not say which modules its nodes are of: export and calibrate the bundle again")
+    places = [(node.op_type, module_of(node)) for node in nodes]
+    counts, seen = Counter(places), Counter[tuple[str, str]]()
+    found = []
+    for node, place_ in zip(nodes, places, strict=True):
+        found.append((node, Operation(*place_, seen[place_], counts[place_])))
+        seen[place_] += 1
+    return found
+
+
+def _require_model(bundle: Bundle, spec: ModelSpec) -> None:
+    manifest = bundle.manifest
+    of_bundle = ModelSpec(manifest.model, bundle.skeleton.name, manifest.input_size, manifest.options)
+    if of_bundle != spec:
+        raise UsageError(
+            f"the recipe trains {_describe(spec)}, bundle {bundle.path} holds {_describe(of_bundle)}: give a bundle of "
+            "the recipe's network, or another recipe"
+        )
+
+
+def _describe(spec: ModelSpec) -> str:
+    options = "".join(f" {name}={value}" for name, value in spec.options.items())
+    return f"{spec.model}{options} for {spec.skeleton} at {spec.input_size[0]}x{spec.input_size[1]}"
+
+
+def _require_weights(bundle: Bundle, spec: ModelSpec, weights: Path) -> None:
+    given, calibrated = spec.build(), spec.build()
+    load_pretrained(given, weights)
+    load_weights(calibrated, bundle.path / CHECKPOINT)
+    wanted = calibrated.state_dict()
+    floats = {name: value for name, value in given.state_dict().items() if value.is_floating_point()}
+    if not all(bool((value == wanted[name]).all()) for name, value in floats.items()):
+        raise UsageError(
+            f"{weights} holds other weights than bundle {bundle.path} was calibrated with: give --weights "
+            f"{bundle.path / CHECKPOINT}, or export and calibrate these"
+        )
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a network, by names that a graph and PyTorch share.
+
+    Attributes:
+        kind: its ONNX type: ``Conv``, ``Add``, ``Resize`` or ``Concat``.
+        module: path of the module whose ``forward`` holds it; for a layer, its own.
+        index: which one of its kind in that module, from 0, in the order of computing.
+        count: how many of its kind the module has.
+    """
+
+    kind: str
+    module: str
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.index + 1} of {self.count} in module {self.module!r}"
+
+
+@dataclass(frozen=True)
+class QuantisedTensor:
+    """An activation that some operations read through its Q/DQ pair.
+
+    Attributes:
+        name: in the graph.
+        scale: what one level of int8 is worth.
+        reads: the operations, each with the number of the operand that is this tensor.
+    """
+
+    name: str
+    scale: float
+    reads: tuple[tuple[Operation, int], ...]
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What a Q/DQ graph quantises.
+
+    Attributes:
+        convolutions: those with int8 kernels.
+        tensors: the activations.
+    """
+
+    convolutions: tuple[Operation, ...]
+    tensors: tuple[QuantisedTensor, ...]
+
+    @property
+    def digest(self) -> str:
+        """Tells this quantisation from others; hexadecimal."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()

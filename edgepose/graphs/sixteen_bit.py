@@ -1,0 +1,295 @@
+"""The FP32 graph to the same network in FP16 or BF16, every cast explicit.
+
+What lies between the first convolution and the last ones computes in 16 bit. The rest stays FP32: the normalisation of
+the uint8 crops, the last convolutions, the decoding of the keypoints or boxes, means over whole maps (a sum
+of thousands of values), and every node with a value near the end of FP16's range. Inputs and outputs do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.errors import UsageError
+from .module_names import module_of
+
+if TYPE_CHECKING:
+    import onnx
+
+#: FP16's largest finite number.
+FP16_MAX = 65504.0
+#: A value this far below it is safe: other crops may go beyond what a scan saw.
+HEADROOM = 4.0
+#: Ops that stay FP32: they sum or exponentiate over many values.
+FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
+#: Inputs that ONNX wants as float32 whatever the tensor is: regions and scales.
+_FLOAT32_INPUTS = {"Resize": (1, 2)}
+#: First opset that is read, the one that is exported; first with a Conv in BF16, and with scales of Q/DQ in 16 bit.
+OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
+HEATMAPS = "heatmaps"
+
+
+@dataclass(frozen=True)
+class Unsafe:
+    """A node with a value that FP16 cannot hold safely.
+
+    Attributes:
+        node: its ONNX name.
+        module: path of its module in PyTorch, or an empty string.
+        tensor: the input or output that is too large.
+        largest: its largest absolute value, infinite where it is not a number.
+    """
+
+    node: str
+    module: str
+    tensor: str
+    largest: float
+
+    def __str__(self) -> str:
+        where = f" (module {self.module})" if self.module else ""
+        return f"{self.node}{where} stays FP32: {self.tensor} reaches {self.largest:.3g}"
+
+
+def unsafe_nodes(model: onnx.ModelProto, largest: Mapping[str, float]) -> list[Unsafe]:
+    """The nodes of the network that FP16 cannot hold: an input, an output or a weight leaves the safe range.
+
+    Args:
+        model: an FP32 graph.
+        largest: each tensor's largest absolute value over real crops; infinite where it was not finite.
+    """
+    limit = FP16_MAX / HEADROOM
+    values = {**_largest_weights(model), **largest}
+    found = []
+    for node in network_nodes(model):
+        worst = max((*node.input, *node.output), key=lambda name: values.get(name, 0.0))
+        if not values.get(worst, 0.0) <= limit:
+            found.append(Unsafe(node.name, module_of(node), worst, values[worst]))
+    return found
+
+
+def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy of a graph whose network computes in FP16 or BF16.
+
+    Args:
+        model: an FP32 graph that keeps the graph contract; it may hold Q/DQ pairs, whose scales become 16-bit too.
+        precision: ``fp16`` or ``bf16``.
+        keep: names of nodes that stay FP32.
+
+    Raises:
+        UsageError: no convolution of the graph leads to an output, it is in 16 bit already, or its opset is too old.
+    """
+    import onnx
+
+    require_opset(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kinds = {value.data_type for value in copy.graph.initializer}
+    if kinds & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}:
+        raise UsageError("the graph is in 16 bit already: give the FP32 graph, pose.onnx")
+    nodes = network_nodes(copy)
+    if not nodes:
+        raise UsageError("no convolution of the graph leads to an output: export the bundle again")
+    if precision == "bf16":
+        raise_opset(copy, _BF16_OPSET)
+    elif any(node.op_type == "DequantizeLinear" for node in nodes):
+        raise_opset(copy, _QDQ_OPSET)
+    keep = {*keep, *_last_nodes(nodes, _ends(copy))}
+    half = {node.name for node in nodes if node.name not in keep and node.op_type not in FP32_OPS}
+    _Retyping(copy, precision, half - _pairs_of_others(nodes, half)).apply()
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def _ends(model: onnx.ModelProto) -> set[str]:
+    """Where a network ends: at the heat-maps, which keypoints are decoded from, or at a detector's outputs."""
+    outputs = {value.name for value in model.graph.output}
+    return {HEATMAPS} if HEATMAPS in outputs else outputs
+
+
+def _last_nodes(nodes: list[onnx.NodeProto], ends: set[str]) -> set[str]:
+    """Names of the last convolutions and of what follows them.
+
+    They cost next to nothing, and peaks of nearly the same height would change places where heat-maps are rounded.
+    """
+    wanted, found = set(ends), set()
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            found.add(node.name)
+            if node.op_type != "Conv":
+                wanted.update(node.input)
+    return found
+
+
+def _pairs_of_others(nodes: list[onnx.NodeProto], half: set[str]) -> set[str]:
+    """Names of the Q and DQ nodes that belong to FP32 nodes; a Cast between would keep engines from fusing them."""
+    made_in_fp32 = {name for node in nodes if node.name not in half for name in node.output}
+    read_in_fp32 = {name for node in nodes if node.name not in half for name in node.input}
+    return {
+        node.name
+        for node in nodes
+        if (node.op_type == "QuantizeLinear" and node.input[0] in made_in_fp32)
+        or (node.op_type == "DequantizeLinear" and node.output[0] in read_in_fp32)
+    }
+
+
+def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A 16-bit graph as an FP32 graph that rounds every tensor to 16 bit: what the numbers are where FP16 is native.
+
+    Backends without 16-bit arithmetic compute a 16-bit graph in FP32 and skip most roundings. A GPU's tensor cores sum
+    in FP32 and round each result once, as this does; fused kernels round less often.
+
+    Args:
+        model: from :func:`to_16_bit`.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in shape_inference.infer_shapes(copy).graph.value_info}
+    half = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    for weight in copy.graph.initializer:
+        if weight.data_type in half:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name))
+    nodes = []
+    for node in copy.graph.node:
+        exact = [(i, name) for i, name in enumerate(node.output) if kinds.get(name) in half]
+        for i, name in exact:
+            node.output[i] = f"{name}_exact"
+        if node.op_type == "Cast" and exact:
+            node.attribute[0].i = TensorProto.FLOAT
+        nodes.append(node)
+        for _, name in exact:
+            nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_rounded"], to=kinds[name]))
+            nodes.append(helper.make_node("Cast", [f"{name}_rounded"], [name], to=TensorProto.FLOAT))
+    del copy.graph.node[:], copy.graph.value_info[:]
+    copy.graph.node.extend(nodes)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes from the first convolutions to the heat-maps, or where there are none to the outputs, without what
+    leads there from constants alone."""
+    after: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "Conv" or any(name in after for name in node.input):
+            after.update(node.output)
+    wanted, found = _ends(model), []
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            # Also a weight's own DequantizeLinear, which no convolution leads to.
+            if after.intersection(node.output) or node.op_type == "DequantizeLinear":
+                found.append(node)
+    return found[::-1]
+
+
+def require_opset(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose ops may mean something else than those that edgepose exports.
+
+    Raises:
+        UsageError: the opset is older.
+    """
+    version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
+    if version < OPSET:
+        raise UsageError(f"the graph is of opset {version}, expected {OPSET} or later: export the bundle again")
+
+
+def raise_opset(model: onnx.ModelProto, version: int) -> None:
+    """Declare a newer opset, in place: no op that the exporter emits means anything else in opsets 18 to 22."""
+    for holder in (model, *model.functions):
+        for opset in holder.opset_import:
+            if opset.domain == "":
+                opset.version = max(opset.version, version)
+
+
+class _Retyping:
+    """Changes the types of a graph in place: tensors that a 16-bit node makes are 16-bit, and what reads another type
+    reads it through one Cast."""
+
+    def __init__(self, model: onnx.ModelProto, precision: str, half: set[str]) -> None:
+        import ml_dtypes
+        from onnx import TensorProto, shape_inference
+
+        self.graph, self.half_nodes = model.graph, half
+        self.half = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
+        self.numpy = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}[precision]
+        inferred = shape_inference.infer_shapes(model).graph
+        values = [*inferred.value_info, *inferred.input, *inferred.output]
+        floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+        self.weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
+        #: Type of every float tensor: by default float32.
+        self.kinds = dict.fromkeys((*floats, *self.weights), TensorProto.FLOAT)
+        self.nodes: list[onnx.NodeProto] = []
+        self.casts: dict[tuple[str, int], str] = {}
+
+    def apply(self) -> None:
+        from onnx import TensorProto
+
+        outputs = {value.name for value in self.graph.output}
+        for node in self.graph.node:
+            kind = self.half if node.name in self.half_nodes else TensorProto.FLOAT
+            self._read(node, kind)
+            self.nodes.append(node)
+            if kind != TensorProto.FLOAT:
+                self._write(node, outputs)
+        del self.graph.node[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        kept = [weight for weight in self.graph.initializer if weight.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+    def _read(self, node: onnx.NodeProto, kind: int) -> None:
+        """Let the float inputs of a node come in its type."""
+        from onnx import TensorProto
+
+        for i, name in enumerate(node.input):
+            wanted = TensorProto.FLOAT if i in _FLOAT32_INPUTS.get(node.op_type, ()) else kind
+            if name in self.kinds and self.kinds[name] != wanted and node.op_type != "Cast":
+                node.input[i] = self._as(name, wanted)
+
+    def _write(self, node: onnx.NodeProto, graph_outputs: set[str]) -> None:
+        """Note the type of what a 16-bit node makes; an output of the graph is cast back to the contract's."""
+        from onnx import TensorProto
+
+        for i, name in enumerate(node.output):
+            if name in graph_outputs:
+                node.output[i] = f"{name}_16"
+                self.kinds[node.output[i]] = self.half
+                self._cast(node.output[i], name, TensorProto.FLOAT)
+            elif name in self.kinds:
+                self.kinds[name] = self.half
+
+    def _as(self, name: str, kind: int) -> str:
+        """A tensor in another type: a converted copy of a weight, or one Cast for all who want it."""
+        if (name, kind) not in self.casts:
+            self.casts[name, kind] = converted = f"{name}_{'16' if kind == self.half else '32'}"
+            if name in self.weights:
+                self._convert_weight(name, converted)
+            else:
+                self._cast(name, converted, kind)
+            self.kinds[converted] = kind
+        return self.casts[name, kind]
+
+    def _convert_weight(self, name: str, converted: str) -> None:
+        from onnx import numpy_helper
+
+        values = numpy_helper.to_array(self.weights[name]).astype(self.numpy)
+        self.graph.initializer.append(numpy_helper.from_array(values, converted))
+
+    def _cast(self, name: str, result: str, kind: int) -> None:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node("Cast", [name], [result], f"cast_{result}", to=kind))
+
+
+def _largest_weights(model: onnx.ModelProto) -> dict[str, float]:
+    from onnx import TensorProto, numpy_helper
+
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
+    return {name: float(np.abs(values).max(initial=0.0)) for name, values in weights.items()}

@@ -1,0 +1,61 @@
+"""The graph contract in PyTorch: uint8 RGB crops in, keypoints and heat-maps out.
+
+Normalisation and decoding live inside every exported graph, so no runtime can get them wrong. Training normalises with
+the same function.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.heatmaps import STRIDE
+
+#: ImageNet statistics of RGB in 0..1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(crops: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) RGB to float32 (N, 3, H, W), ImageNet-normalised."""
+    scale = torch.tensor([255.0 * s for s in STD], device=crops.device)
+    mean = torch.tensor([255.0 * m for m in MEAN], device=crops.device)
+    return ((crops.float() - mean) / scale).permute(0, 3, 1, 2)
+
+
+def decode(heatmaps: Tensor) -> Tensor:
+    """Decode heat-maps (N, J, h, w) into keypoints (N, J, 3) float32 in graph operations.
+
+    The reference is :func:`edgepose.core.heatmaps.decode`.
+    """
+    joints, height, width = heatmaps.shape[1:]
+    # The border of one repeated pixel keeps every neighbour index valid; the offset there is masked out below.
+    padded_width = width + 2
+    flat = F.pad(heatmaps, (1, 1, 1, 1), mode="replicate").reshape(-1, joints, (height + 2) * padded_width)
+    score, index = heatmaps.reshape(-1, joints, height * width).max(dim=2, keepdim=True)
+    y = index // width
+    x = index - y * width
+    centre = (y + 1) * padded_width + x + 1
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    shift_x = torch.sign(flat.gather(2, centre + 1) - flat.gather(2, centre - 1))
+    shift_y = torch.sign(flat.gather(2, centre + padded_width) - flat.gather(2, centre - padded_width))
+    points = torch.cat([x, y], dim=2).float() + 0.25 * torch.cat([shift_x, shift_y], dim=2) * inside
+    return torch.cat([STRIDE * points * (score > 0), score], dim=2)
+
+
+class PoseGraph(nn.Module):
+    """A heat-map network behind the graph contract.
+
+    Args:
+        network: in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and heat-maps, both float32."""
+        heatmaps = self.network(normalise(images)).float()
+        return decode(heatmaps), heatmaps

@@ -1,0 +1,250 @@
+"""YOLOv3 (Redmon and Farhadi, 2018): the person detector of HSR-MSNet, for inference.
+
+It loads the public darknet weight files. It stands outside the heat-map contract: pictures letterboxed to the network's
+size go in, as RGB in 0..1, and boxes of 80 classes (class 0 a person) come out.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.errors import UsageError
+from ..core.geometry import Size
+
+STRIDES = (32, 16, 8)
+#: Anchor boxes (width, height) in pixels of the network's input, three for each stride.
+ANCHORS = (
+    ((116, 90), (156, 198), (373, 326)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((10, 13), (16, 30), (33, 23)),
+)
+#: At most this many boxes come out of one picture.
+MOST = 300
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(cout),
+        nn.LeakyReLU(0.1, inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """1x1 to half the channels, 3x3 back, add the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = _conv(channels, channels // 2, 1)
+        self.expand = _conv(channels // 2, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.expand(self.reduce(x))
+
+
+class Head(nn.Module):
+    """One scale: five convolutions whose result goes on to the next scale, and two that predict.
+
+    Args:
+        channels: of the 1x1 convolutions; the backbone's features and those of the scale below have twice as many.
+        outputs: of the last convolution, 3 * (5 + classes).
+        lifts: whether there is a scale below.
+    """
+
+    def __init__(self, channels: int, outputs: int, *, lifts: bool) -> None:
+        super().__init__()
+        wide = 2 * channels
+        # Definition order is the order of the weight file.
+        self.lift = _conv(wide, channels, 1) if lifts else None
+        self.body = nn.Sequential(
+            _conv(wide + channels if lifts else wide, channels, 1),
+            _conv(channels, wide, 3),
+            _conv(wide, channels, 1),
+            _conv(channels, wide, 3),
+            _conv(wide, channels, 1),
+        )
+        self.predict = nn.Sequential(_conv(channels, wide, 3), nn.Conv2d(wide, outputs, 1))
+
+    def forward(self, x: Tensor, below: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features for the next scale, and the raw predictions (N, 3 * (5 + classes), h, w)."""
+        if self.lift is not None and below is not None:
+            x = torch.cat([F.interpolate(self.lift(below), scale_factor=2.0, mode="nearest"), x], dim=1)
+        features = self.body(x)
+        return features, self.predict(features)
+
+
+class YOLOv3(nn.Module):
+    """Darknet-53 with three heads.
+
+    Args:
+        classes: how many; 80 in the public weights.
+        width: channels of the first convolution, which all others go by; 32 in the public weights.
+    """
+
+    def __init__(self, classes: int = 80, width: int = 32) -> None:
+        super().__init__()
+        stages = [[_conv(3, width, 3)]]
+        for index, blocks in enumerate((1, 2, 8, 8, 4)):
+            channels = 2 * width * 2**index
+            stages.append([_conv(channels // 2, channels, 3, stride=2), *(Residual(channels) for _ in range(blocks))])
+        self.darknet = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        outputs = len(ANCHORS[0]) * (5 + classes)
+        self.heads = nn.ModuleList(
+            Head(channels, outputs, lifts=level > 0)
+            for level, channels in enumerate((16 * width, 8 * width, 4 * width))
+        )
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Raw predictions (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8."""
+        features = [images]
+        for stage in self.darknet:
+            features.append(stage(features[-1]))
+        below, raw = None, []
+        for head, x in zip(self.heads, features[:-4:-1], strict=True):
+            below, prediction = head(x, below)
+            raw.append(prediction)
+        return raw
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Boxes of float (N, 3, H, W) RGB pictures in 0..1, both sides multiples of 32: see :func:`decode_maps`."""
+        return decode_maps(self.maps(images))
+
+
+def decode_maps(maps: list[Tensor]) -> Tensor:
+    """Raw predictions to boxes.
+
+    Args:
+        maps: (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8; channels are anchor by anchor x, y, width, height,
+            objectness, classes.
+
+    Returns:
+        (N, boxes, 5 + classes): centre x, centre y, width, height in pixels of the network's input, then objectness and
+        the classes' probabilities in 0..1; boxes by stride, anchor, row, column.
+    """
+    decoded = []
+    for raw, stride, anchors in zip(maps, STRIDES, ANCHORS, strict=True):
+        n, channels, height, width = raw.shape
+        values = raw.reshape(n, len(anchors), channels // len(anchors), height, width).permute(0, 1, 3, 4, 2)
+        y, x = torch.meshgrid(
+            torch.arange(height, device=raw.device), torch.arange(width, device=raw.device), indexing="ij"
+        )
+        sizes = torch.tensor(anchors, dtype=raw.dtype, device=raw.device)[:, None, None]
+        centres = (torch.sigmoid(values[..., :2]) + torch.stack([x, y], dim=-1)) * stride
+        boxes = [centres, torch.exp(values[..., 2:4]) * sizes, torch.sigmoid(values[..., 4:])]
+        decoded.append(torch.cat(boxes, dim=-1).reshape(n, -1, channels // len(anchors)))
+    return torch.cat(decoded, dim=1)
+
+
+def suppress(
+    boxes: NDArray[np.float32], *, confidence: float, overlap: float, classes: tuple[int, ...] | None = None
+) -> NDArray[np.float32]:
+    """Non-maximum suppression within each class; a box counts for every class that is certain enough.
+
+    Args:
+        boxes: (boxes, 5 + classes) of one picture, from :func:`decode_maps`.
+        confidence: objectness, and objectness times probability, must be above it.
+        overlap: of two boxes of one class whose IoU is above it, the more certain stays.
+        classes: those to keep; None for all.
+
+    Returns:
+        (n, 6) float32: x1, y1, x2, y2 in pixels of the network's input, score, class; the most certain first, at most
+        :data:`MOST`.
+    """
+    boxes = boxes[boxes[:, 4] > confidence]
+    scores = boxes[:, 5:] * boxes[:, 4:5]
+    index, label = np.nonzero(scores > confidence)
+    if classes is not None:
+        chosen = np.isin(label, classes)
+        index, label = index[chosen], label[chosen]
+    score = scores[index, label]
+    order = np.argsort(-score, kind="stable")
+    index, label, score = index[order], label[order], score[order]
+    half = boxes[index, 2:4] / 2
+    corners = np.concatenate([boxes[index, :2] - half, boxes[index, :2] + half], axis=1)
+    keep: list[int] = []
+    alive = np.ones(len(index), dtype=bool)
+    while alive.any() and len(keep) < MOST:
+        best = int(alive.argmax())
+        keep.append(best)
+        alive &= (label != label[best]) | (_iou(corners[best], corners) <= overlap)
+        alive[best] = False
+    return np.column_stack([corners[keep], score[keep], label[keep]]).astype(np.float32)
+
+
+def _iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of one box (4,) with others (n, 4), xyxy."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    return shared / np.maximum(areas - shared, 1e-9)
+
+
+def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[np.float32]:
+    """Boxes (n, 6) of a picture that was centred in the network's input, in the picture's own pixels.
+
+    The picture's longer side fills the input; its shorter one has the padding on both sides, the odd pixel behind.
+
+    Args:
+        boxes: from :func:`suppress`; not modified.
+        size: (height, width) of the network's input, a square.
+        source: (height, width) of the picture.
+    """
+    scale = max(source) / max(size)
+    offset = [(max(source) - side) / scale // 2 for side in (source[1], source[0])]
+    moved = boxes.copy()
+    moved[:, :4] = (boxes[:, :4] - np.array(offset * 2, dtype=np.float32)) * scale
+    return moved
+
+
+def load_darknet(network: YOLOv3, path: Path) -> None:
+    """Load a public darknet weight file.
+
+    Its header is three int32 (major, minor, revision) and the number of images seen, an int64 from version 0.2 on and
+    an int32 before; then float32, little endian, per convolution in the order of the network: the batch norm's bias,
+    weight, mean and variance, or the bias where there is none, then the kernel.
+
+    Raises:
+        UsageError: the file cannot be read, is of another size than the network's weights, or holds NaN or infinity.
+    """
+    slots = _slots(network)
+    try:
+        with path.open("rb") as file:
+            major, minor = struct.unpack("<2i", file.read(8).ljust(8, b"\0"))
+            header = 20 if major * 10 + minor >= 2 else 16
+            size, wanted = path.stat().st_size, header + 4 * sum(slot.numel() for slot in slots)
+            if size != wanted:
+                raise UsageError(
+                    f"weights {path}: {'truncated' if size < wanted else 'too long'}, {size:,} bytes where this YOLOv3 "
+                    f"has {wanted:,}; take the whole file of this network"
+                )
+            file.seek(header)
+            values = torch.from_numpy(np.fromfile(file, dtype="<f4").astype(np.float32))
+    except OSError as error:
+        raise UsageError(f"weights {path}: {error.strerror}, expected a darknet .weights file") from error
+    if not bool(torch.isfinite(values).all()):
+        raise UsageError(f"weights {path} hold NaN or infinity: expected a darknet .weights file of YOLOv3")
+    with torch.no_grad():
+        for slot, part in zip(slots, values.split([slot.numel() for slot in slots]), strict=True):
+            slot.copy_(part.view_as(slot))
+
+
+def _slots(network: YOLOv3) -> list[Tensor]:
+    """The tensors of the network in the order of a weight file."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    slots: list[Tensor] = []
+    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if isinstance(after, nn.BatchNorm2d):
+            slots += [after.bias, after.weight, after.running_mean, after.running_var]
+        else:
+            slots.append(layer.bias)
+        slots.append(layer.weight)
+    return slots

@@ -1,0 +1,80 @@
+"""Compile kernels at run time with NVRTC: no compiler to install, always for the GPU that is there."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UsageError
+
+
+@lru_cache(maxsize=256)
+def compile_kernel(source: Path, kernel: str, architecture: str) -> tuple[bytes, bytes]:
+    """Compile one kernel of a CUDA file.
+
+    Args:
+        source: the file; it includes no other.
+        kernel: C++ expression that names it, see :mod:`edgepose.plugins.launch`.
+        architecture: ``compute_86`` for PTX, ``sm_86`` for machine code.
+
+    Returns:
+        The code, and the name of the kernel in it.
+
+    Raises:
+        UsageError: NVRTC is not installed, or cannot compile for this architecture.
+    """
+    nvrtc = _import_nvrtc()
+    (program,) = _check(nvrtc, nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], []))
+    try:
+        expression = kernel.encode()
+        _check(nvrtc, nvrtc.nvrtcAddNameExpression(program, expression))
+        options = [b"--std=c++17", f"--gpu-architecture={architecture}".encode()]
+        result = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise UsageError(
+                f"NVRTC {_version(nvrtc)} cannot compile {kernel} for {architecture}: {_log(nvrtc, program)}"
+            )
+        (name,) = _check(nvrtc, nvrtc.nvrtcGetLoweredName(program, expression))
+        kind = "CUBIN" if architecture.startswith("sm_") else "PTX"
+        (size,) = _check(nvrtc, getattr(nvrtc, f"nvrtcGet{kind}Size")(program))
+        code = bytearray(size)
+        _check(nvrtc, getattr(nvrtc, f"nvrtcGet{kind}")(program, code))
+        return bytes(code), bytes(name)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _import_nvrtc() -> Any:
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()
+    except ImportError as error:
+        raise UsageError("the Python module 'cuda.bindings' is needed here: pip install cuda-python") from error
+    except RuntimeError as error:
+        raise UsageError(
+            "NVRTC is not installed: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc"
+        ) from error
+    return nvrtc
+
+
+def _check(nvrtc: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Take the error off a result of cuda-python, which puts it first."""
+    error, *values = result
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise UsageError(f"NVRTC {_version(nvrtc)} reported {nvrtc.nvrtcGetErrorString(error)[1].decode()}")
+    return tuple(values)
+
+
+def _version(nvrtc: Any) -> str:
+    _, major, minor = nvrtc.nvrtcVersion()
+    return f"{major}.{minor}"
+
+
+def _log(nvrtc: Any, program: Any) -> str:
+    """The first line of the compiler's complaints."""
+    (size,) = _check(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
+    text = bytearray(size)
+    _check(nvrtc, nvrtc.nvrtcGetProgramLog(program, text))
+    return bytes(text).rstrip(b"\0").decode().strip().partition("\n")[0]

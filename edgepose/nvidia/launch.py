@@ -1,0 +1,90 @@
+"""Launch kernels in the calling thread's CUDA context, each compiled once by NVRTC for the GPU that is there."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from .compile import compile_kernel
+
+#: An integer, or TensorRT's symbol for one.
+Int = TypeVar("Int")
+
+
+@dataclass(frozen=True)
+class Launch(Generic[Int]):
+    """One kernel launch.
+
+    Attributes:
+        source: the CUDA file that holds the kernel.
+        kernel: C++ expression that names the kernel.
+        grid: blocks.
+        threads: threads per block.
+        arguments: the int32 arguments between the two inputs and the output.
+    """
+
+    source: Path
+    kernel: str
+    grid: Int
+    threads: int
+    arguments: tuple[Int | int, ...]
+
+
+def run(plan: Launch[int], first: int, second: int, result: int, stream: int) -> None:
+    """Enqueue a launch; allocates nothing once the kernel is loaded, and does not wait.
+
+    Args:
+        plan: from :mod:`edgepose.plugins.launch`.
+        first, second, result: device addresses of the inputs and the output.
+        stream: handle of a CUDA stream of the current context.
+
+    Raises:
+        UsageError: NVRTC is missing or cannot compile for this GPU.
+        RuntimeError: CUDA refused, with its reason.
+    """
+    from cuda.bindings import driver
+
+    (context,) = _check(driver, driver.cuCtxGetCurrent())
+    function = _load(plan.source, plan.kernel, int(context))
+    values = (first, second, *plan.arguments, result)
+    kinds = (ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int for _ in plan.arguments), ctypes.c_void_p)
+    _check(driver, driver.cuLaunchKernel(function, plan.grid, 1, 1, plan.threads, 1, 1, 0, stream, (values, kinds), 0))
+
+
+@lru_cache(maxsize=256)
+def _load(source: Path, kernel: str, context: int) -> Any:  # noqa: ARG001  a kernel is loaded once in each context
+    """The kernel's function in the current context, where its module stays loaded."""
+    from cuda.bindings import driver
+
+    code, name = compile_kernel(source, kernel, f"sm_{current_sm()}")
+    (module,) = _check(driver, driver.cuModuleLoadData(code))
+    (function,) = _check(driver, driver.cuModuleGetFunction(module, name))
+    return function
+
+
+def current_sm() -> int:
+    """The SM of the current context's GPU, such as 87."""
+    from cuda.bindings import driver
+
+    (device,) = _check(driver, driver.cuCtxGetDevice())
+    kinds = driver.CUdevice_attribute
+    major, minor = (
+        _check(driver, driver.cuDeviceGetAttribute(kind, device))[0]
+        for kind in (
+            kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        )
+    )
+    return 10 * int(major) + int(minor)
+
+
+def _check(driver: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Take the error off a result of cuda-python, which puts it first."""
+    error, *values = result
+    if error != driver.CUresult.CUDA_SUCCESS:
+        _, text = driver.cuGetErrorString(error)
+        raise RuntimeError(f"CUDA reported for the dynamic convolution: {text.decode()}")
+    return tuple(values)

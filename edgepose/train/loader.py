@@ -1,0 +1,180 @@
+"""Samples to training batches: read, augment, crop, make targets. Runs in the loader's workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..core.errors import UsageError
+from ..core.geometry import warp_crop
+from ..core.heatmaps import STRIDE, encode_bones, encode_joints, encode_segmentation
+from ..core.images import read_image
+from ..core.skeletons import get_skeleton
+from ..data.samples import PoseSample
+from .augment import Augmentation
+from .recipes import Recipe
+
+
+class PoseDataset(Dataset):
+    """Augmented crops with joint, bone and segmentation targets.
+
+    The key is (epoch, index): the random state depends on the recipe's seed and that pair alone, so a sample does not
+    change with the number of workers or processes, and a resumed run sees what an unbroken one would have seen.
+
+    Raises:
+        UsageError: the samples have another number of joints than the recipe's skeleton.
+    """
+
+    def __init__(self, samples: list[PoseSample], recipe: Recipe) -> None:
+        self.samples = samples
+        self.recipe = recipe
+        self.skeleton = get_skeleton(recipe.skeleton)
+        labelled, wanted = len(samples[0].joints), len(self.skeleton.joints)
+        if labelled != wanted:
+            raise UsageError(
+                f"the data label {labelled} joints, the recipe's skeleton {recipe.skeleton} has {wanted}: "
+                "--set skeleton=... or give other data"
+            )
+        self._damaged: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """The tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
+        epoch, index = key
+        tensors = self.make(self.samples[index], self.augmentation(epoch, index))
+        return {**tensors, "index": torch.tensor(index)}
+
+    def augmentation(self, epoch: int, index: int) -> Augmentation:
+        """What is done to a sample in an epoch."""
+        return Augmentation.draw(self.recipe, np.random.default_rng((self.recipe.seed, epoch, index)))
+
+    def make(self, sample: PoseSample, augmentation: Augmentation) -> dict[str, torch.Tensor]:
+        """One training example.
+
+        Returns:
+            ``crop`` uint8 (H, W, 3) RGB; float32: ``joints`` (J, h, w), ``weights`` (J,), ``bones`` (B, h, w) and
+            ``segmentation`` (h, w). A picture that cannot be read is a black crop without labels, and a line on stderr
+            the first time.
+        """
+        recipe, size = self.recipe, self.recipe.input_size
+        matrix = augmentation.affine(sample, self.skeleton, size)
+        points, visible = augmentation.place(sample, self.skeleton, matrix)
+        picture = self._read(sample.image)
+        if picture is None:
+            crop, visible = np.zeros((*size, 3), np.uint8), np.zeros_like(visible)
+        else:
+            crop = augmentation.recolour(warp_crop(picture, matrix, size))
+        shape = (size[0] // STRIDE, size[1] // STRIDE)
+        joints, weights = encode_joints(points, visible, shape, recipe.sigma)
+        arrays = {
+            "crop": crop,
+            "joints": joints,
+            "weights": weights,
+            "bones": encode_bones(points, visible, self.skeleton.bones, shape, recipe.sigma),
+            "segmentation": encode_segmentation(points, visible, shape, recipe.segmentation_radius),
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _read(self, image: Path) -> NDArray[np.uint8] | None:
+        """The picture, or None with a line on stderr: one damaged file does not end a run of days."""
+        try:
+            return read_image(image)
+        except UsageError as error:
+            if image not in self._damaged:  # once in each worker, not in every epoch
+                self._damaged.add(image)
+                print(f"a training picture is left out: {error}", file=sys.stderr)
+            return None
+
+
+class EpochSampler(Sampler):
+    """The (epoch, index) keys of one process's share of every batch of an epoch; full batches only.
+
+    The order of the samples depends on seed and epoch alone. Process ``rank`` of ``world`` gets the ``rank``-th part of
+    each global batch, so together the processes see the batches that one process alone would see.
+
+    Args:
+        count: samples of the data set.
+        seed: of the order.
+        batch: samples per step over all processes together, a multiple of ``world``.
+        rank, world: this process among all.
+
+    Attributes:
+        epoch: set it before iterating.
+        start: batches of the epoch to leave out because they are done; set it before iterating.
+    """
+
+    def __init__(self, count: int, seed: int, batch: int, *, rank: int = 0, world: int = 1) -> None:
+        self.count, self.seed, self.batch = count, seed, batch
+        self.rank, self.share = rank, batch // world
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        """Samples of this process in a whole epoch, whatever ``start`` is."""
+        return self.count // self.batch * self.share
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for step in range(self.start, self.count // self.batch):
+            first = step * self.batch + self.rank * self.share
+            yield from ((self.epoch, int(index)) for index in order[first : first + self.share])
+
+
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """Says nothing: :func:`make_loader` has said it in one line, PyTorch's is a paragraph with each iterator."""
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def make_loader(
+    dataset: PoseDataset, workers: int, *, rank: int = 0, world: int = 1
+) -> tuple[DataLoader, EpochSampler]:
+    """A loader of full batches and the sampler that names its epoch. Its length is that of a whole epoch.
+
+    Workers are spawned: OpenCV's threads, once used in this process, would leave their locks taken in a fork, and the
+    children of a fork server would outlive a training run that is killed.
+
+    Args:
+        dataset: of at least ``world`` samples; with fewer than the recipe's batch, all of them are one batch.
+        workers: processes that make batches; 0 makes them in this one. More than there are cores is said on stderr.
+        rank, world: this process among those that train together; each gets an equal share of every batch.
+
+    Raises:
+        UsageError: the processes cannot share the batch evenly.
+    """
+    recipe = dataset.recipe
+    batch = min(recipe.batch, len(dataset)) // world * world
+    if recipe.batch % world or not batch:
+        raise UsageError(
+            f"{world} processes cannot share batches of {min(recipe.batch, len(dataset))} evenly: "
+            f"set batch to a multiple of {world}, for at least as many samples"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores and rank == 0:
+        print(f"{workers} workers share {cores} cores: --workers {cores} is enough", file=sys.stderr)
+    sampler = EpochSampler(len(dataset), recipe.seed, batch, rank=rank, world=world)
+    loader = _Loader(
+        dataset,
+        batch_size=sampler.share,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
+    return loader, sampler

@@ -1,0 +1,86 @@
+"""A look at what the network will be trained on: augmented samples with their targets, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.heatmaps import STRIDE
+from ..core.images import contact_sheet, write_image
+from ..core.skeletons import Skeleton
+from ..data.samples import PoseData
+from .loader import PoseDataset
+from .recipes import Recipe
+
+Colour = tuple[int, int, int]
+#: RGB by the person's own side, as the runtime draws poses.
+_LEFT, _RIGHT, _CENTRE = (255, 140, 0), (30, 120, 255), (60, 220, 90)
+_SEGMENTATION = (255, 60, 200)
+#: Height of the caption, and pixels between the samples.
+_CAPTION, _GAP = 20, 8
+
+
+def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> None:
+    """Draw augmented samples, spread over the data set, as the first epoch would show them to the network.
+
+    Each is drawn three times: under its joint targets, its bone targets and its segmentation target. Orange is the
+    person's left, blue the right, green neither; the caption names the picture and what was done to it.
+
+    Args:
+        data: the training split.
+        recipe: the set-up.
+        path: of the picture, such as ``check.png``.
+        count: samples, or all where there are fewer.
+
+    Raises:
+        UsageError: data and recipe have different skeletons, or the picture cannot be written.
+    """
+    dataset = PoseDataset(data.samples, recipe)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round()
+    write_image(path, contact_sheet([_draw_sample(dataset, int(index)) for index in indices], columns=4, gap=_GAP))
+
+
+def _draw_sample(dataset: PoseDataset, index: int) -> NDArray[np.uint8]:
+    """The three views of a sample side by side (h, 3 w, 3), above its caption."""
+    item = {name: tensor.numpy() for name, tensor in dataset[0, index].items()}
+    joint_colours = [_side(name) for name in dataset.skeleton.joints]
+    views = [
+        lay_over(item["crop"], item["joints"], joint_colours),
+        lay_over(item["crop"], item["bones"], _bone_colours(dataset.skeleton)),
+        lay_over(item["crop"], item["segmentation"][None], [_SEGMENTATION], strength=0.5),
+    ]
+    done = dataset.augmentation(0, index)
+    words = [f"{done.rotation:+.0f} deg", f"x{done.scale:.2f}"]
+    words += ["mirrored"] * done.mirror + ["half body"] * done.half_body
+    caption = np.full((_CAPTION, 3 * item["crop"].shape[1], 3), 255, np.uint8)
+    text = f"{dataset.samples[index].image.name} ({index}): {', '.join(words)}"
+    cv2.putText(caption, text, (4, _CAPTION - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([np.hstack(views), caption])
+
+
+def lay_over(
+    crop: NDArray[np.uint8], maps: NDArray[np.float32], colours: Sequence[Colour], strength: float = 0.8
+) -> NDArray[np.uint8]:
+    """A crop (H, W, 3) under maps (K, h, w) of 0 to 1 in their colours; ``strength`` of the colour where a map is 1."""
+    # Crop pixel = 4 x heat-map pixel, which resizing would not keep.
+    grow = np.array([[STRIDE, 0.0, 0.0], [0.0, STRIDE, 0.0]])
+    picture = crop.astype(np.float32)
+    for colour in dict.fromkeys(colours):
+        layer = np.max([single for single, of in zip(maps, colours, strict=True) if of == colour], axis=0)
+        share = strength * cv2.warpAffine(layer, grow, crop.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)[..., None]
+        picture += share * (np.array(colour, np.float32) - picture)
+    return picture.round().astype(np.uint8)
+
+
+def _side(joint: str) -> Colour:
+    return _LEFT if joint.startswith("left_") else _RIGHT if joint.startswith("right_") else _CENTRE
+
+
+def _bone_colours(skeleton: Skeleton) -> list[Colour]:
+    """A bone is its side's; one between left and right, such as the hips, is neither's."""
+    ends = [{_side(skeleton.joints[joint]) for joint in bone} - {_CENTRE} for bone in skeleton.bones]
+    return [sides.pop() if len(sides) == 1 else _CENTRE for sides in ends]

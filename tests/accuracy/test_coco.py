@@ -1,0 +1,166 @@
+"""COCO results and their average precision against HRNet's pipeline and pycocotools' reference numbers."""
+
+import copy
+import json
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools")
+
+from edgepose.accuracy.coco import CROWD_LEVELS, FIGURES, coco_figures, coco_results, crowd_figures, read_labels
+from edgepose.accuracy.metrics import soft_oks_nms
+from edgepose.core.errors import UsageError
+from edgepose.core.skeletons import COCO17
+
+ALL = range(17)
+
+
+def as_stats(figures):
+    return [-1.0 if figures[name] is None else figures[name] / 100 for name in FIGURES]
+
+
+def person(image_id, keypoints, **other):
+    return {"id": 7, "image_id": image_id, "category_id": 1, "bbox": [0, 0, 20, 10], "keypoints": keypoints, **other}
+
+
+def write_labels(path, annotations, images=({"id": 1},)):
+    path.write_text(json.dumps({"images": list(images), "annotations": annotations, "categories": []}))
+    return path
+
+
+@pytest.fixture
+def synthetic(reference):
+    """Labels of the reference data set: all of its pictures."""
+    path = reference.folder / "coco_synth_gt.json"
+    return read_labels(path, [image["id"] for image in json.loads(path.read_text())["images"]], 17, ALL)
+
+
+def test_average_precision_equals_the_reference(reference, synthetic, capsys):
+    found, golden = reference.load("coco_synth_dt.json"), reference.load("coco_synth_eval.json")
+    before = copy.deepcopy((synthetic, found))
+    figures = coco_figures(synthetic, found, golden["sigmas"])
+    reference.match("coco_synth_eval.json", as_stats(figures), golden["stats"], atol=1e-9)
+    reference.match("coco_synth_dt.json", len(found), golden["n_dt"])
+    reference.match("coco_synth_gt.json", len(synthetic["annotations"]), golden["n_gt"])
+    assert capsys.readouterr().out == ""
+    assert (synthetic, found) == before
+
+
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [
+        ("oks0p9", {}),
+        ("oks0p5", {"limit": 0.5}),
+        ("soft0p9", {"suppress": soft_oks_nms}),
+        ("vis0p0", {"joint_score": 0.0}),
+    ],
+)
+def test_the_pipeline_equals_hrnet(reference, synthetic, tag, options):
+    golden = reference.load("hrnet_coco_pipeline.npz")
+    areas, scores = golden["all_boxes"][:, 4], golden["all_boxes"][:, 5]
+    got = coco_results(golden["pred_image_id"].tolist(), golden["preds"], scores, areas, COCO17.sigmas, **options)
+    name = "hrnet_coco_pipeline.npz"
+    reference.match(name, len(got), golden[f"eval_{tag}_n_results"])
+    reference.match(name, [r["image_id"] for r in got], golden[f"eval_{tag}_result_image_ids"])
+    reference.match(name, [r["score"] for r in got], golden[f"eval_{tag}_result_scores"], atol=1e-6)
+    figures = coco_figures(synthetic, got, COCO17.sigmas)
+    reference.match(name, as_stats(figures), golden[f"eval_{tag}_stats"], atol=1e-6)
+
+
+def test_results_are_one_list_over_the_pictures():
+    poses = np.zeros((4, 17, 3), np.float32)
+    poses[:, :, 2] = 0.5
+    poses[3] += 100
+    # Two pictures, their persons mixed; in picture 9 the second person is the first again, with a better box.
+    got = coco_results([9, 4, 9, 9], poses, [0.2, 0.4, 0.8, 0.1], [50] * 4, COCO17.sigmas)
+    assert [r["image_id"] for r in got] == [9, 9, 4]
+    assert got[0]["score"] == pytest.approx(10.05)
+    assert got[1]["score"] == pytest.approx(0.4)
+    assert got[0]["keypoints"][:3] == [100, 100, 100.5]
+    assert json.loads(json.dumps(got)) == got
+    assert coco_results([], np.zeros((0, 17, 3)), [], [], COCO17.sigmas) == []
+
+
+def test_without_results_everything_is_missed(synthetic):
+    figures = coco_figures(synthetic, [], COCO17.sigmas)
+    assert set(figures.values()) == {0.0}
+
+
+def test_a_size_that_nobody_has_has_no_figure(tmp_path):
+    points = [10, 5, 2] * 17
+    path = write_labels(tmp_path / "x.json", [person(1, points, area=10_000)])
+    labels = read_labels(path, [1], 17, ALL)
+    found = coco_results([1], np.reshape(points, (1, 17, 3)), [1], [200], COCO17.sigmas)
+    figures = coco_figures(labels, found, COCO17.sigmas)
+    assert figures["AP"] == figures["APL"] == pytest.approx(100)
+    assert figures["APM"] is figures["ARM"] is None
+
+
+def test_labels_are_completed(tmp_path):
+    points = np.zeros((3, 3))
+    points[0], points[2] = (4, 5, 2), (6, 7, 1)
+    annotations = [
+        person(1, points.ravel().tolist()),
+        person(1, points.ravel().tolist(), num_keypoints=0, area=3),
+        person(1, [], iscrowd=1),
+        person(2, points.ravel().tolist()),  # a picture that is not asked for
+        person(1, points.ravel().tolist(), category_id=2),
+    ]
+    annotations[2]["image_id"] = "1"
+    path = write_labels(tmp_path / "x.json", annotations, [{"id": 1}, {"id": "01"}, {"id": 2}, {"id": None}])
+    labels = read_labels(path, [1, 5], 3, [2, 0])
+    assert labels["images"] == [{"id": 1}]
+    first, ignored, crowd = labels["annotations"]
+    want = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 20, 10], "area": pytest.approx(106)}
+    assert first == {**want, "num_keypoints": 2, "keypoints": [6, 7, 1, 4, 5, 2]}
+    assert (ignored["num_keypoints"], ignored["area"]) == (0, 3)
+    assert crowd["image_id"] == 1
+    assert (crowd["iscrowd"], crowd["num_keypoints"], crowd["keypoints"]) == (1, 0, [0] * 6)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"keypoints": [1, 2]}, {"keypoints": "x"}, {"bbox": [1, 2, 3]}, {"bbox": None}, {"area": "big"}, {"area": None}],
+)
+def test_damaged_persons_are_left_out(tmp_path, damage):
+    whole = person(1, [4, 5, 2] * 3)
+    path = write_labels(tmp_path / "x.json", [{**whole, **damage}, whole])
+    labels = read_labels(path, [1], 3, range(3))
+    assert [a["id"] for a in labels["annotations"]] == [1]
+    assert labels["annotations"][0]["area"] == pytest.approx(106)
+
+
+@pytest.mark.parametrize("text", ["", '{"images": [', None])
+def test_labels_that_cannot_be_read_are_refused(tmp_path, text):
+    if text is not None:
+        (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UsageError, match=r"cannot read the labels of .*x\.json"):
+        read_labels(tmp_path / "x.json", [1], 17, ALL)
+
+
+def test_crowdpose_by_hand(tmp_path):
+    # Four pictures with one person each, all found but the one in the most crowded picture.
+    points = np.tile([10.0, 5.0, 2.0], 14)
+    images = [{"id": i, "crowdIndex": crowd} for i, crowd in enumerate((0.05, 0.1, 0.5, 0.8), start=1)]
+    path = write_labels(tmp_path / "x.json", [person(i, points.tolist()) for i in range(1, 5)], images)
+    labels = read_labels(path, range(1, 5), 14, range(14))
+    sigmas = [0.08] * 14
+    poses = np.tile(points.reshape(14, 3), (4, 1, 1))
+    poses[3, :, 0] += 500
+    found = coco_results([1, 2, 3, 4], poses, [0.9, 0.8, 0.7, 0.1], [100] * 4, sigmas)
+    figures = crowd_figures(labels, found, sigmas)
+    # Precision is 1 up to a recall of 3/4: 76 of COCO's 101 recall points.
+    want = {"AP": 100 * 76 / 101, "AP50": 100 * 76 / 101, "AP75": 100 * 76 / 101, "AR": 75, "AR50": 75, "AR75": 75}
+    levels = {"AP easy": 100, "AP medium": 100, "AP hard": 0}
+    assert figures == pytest.approx({**want, **levels})
+    del labels["images"][0]["crowdIndex"]
+    assert "AP easy" not in crowd_figures(labels, found, sigmas)
+    assert list(CROWD_LEVELS) == list(levels)
+
+
+def test_the_extra_is_named(synthetic, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(UsageError, match=r"'pycocotools' is needed here .* pip install 'edgepose\[train\]'"):
+        coco_figures(synthetic, [], COCO17.sigmas)

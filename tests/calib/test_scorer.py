@@ -1,0 +1,75 @@
+"""Graphs are measured where they will run: on a CPU backend, or as an engine that is built for it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from edgepose.backends.plan import open_graph
+from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.manifest import Manifest
+from edgepose.calib import scorer as judge_module
+from edgepose.calib.scorer import PoseJudge, open_engine, open_on_cpu
+from edgepose.core.errors import CheckError
+from edgepose.core.skeletons import get_skeleton
+from tests.doubles.small import HEIGHT, JOINTS, WIDTH, pictures, small_graph
+
+
+def make_judge(opened, count: int = 3) -> PoseJudge:
+    fp32 = np.ones((count, JOINTS, 3), np.float32)
+    return PoseJudge(pictures(count), fp32, opened, None, get_skeleton("lsp14"), (HEIGHT, WIDTH), 1.25)
+
+
+def test_keypoints_are_those_of_the_graph_whatever_the_batch(tmp_path):
+    judge = make_judge(lambda model: open_on_cpu("onnxruntime", model), count=19)
+    onnx.save(small_graph(), tmp_path / "graph.onnx")
+    session = open_graph(tmp_path / "graph.onnx")
+    want = np.concatenate([session.run({"images": crop[None]})["keypoints"] for crop in judge.crops])
+    np.testing.assert_allclose(judge.find(small_graph()), want, atol=1e-5)
+    np.testing.assert_allclose(judge.read(session, judge.crops), want, atol=1e-5)
+    assert judge.latency(small_graph()) > 0
+
+
+def test_labels_come_before_fp32():
+    judge = make_judge(None)
+    labels = judge.fp32.copy()
+    labels[..., :2] = 10.0
+    labelled = replace(judge, labels=labels)
+    assert judge.accuracy(judge.fp32) == 100.0 and labelled.accuracy(judge.fp32) < 100.0
+    assert labelled.accuracy(labels) == 100.0 and labelled.agreement(judge.fp32).ap == 100.0
+
+
+def test_a_graph_that_gives_nan_is_refused():
+    class Broken:
+        def run(self, feeds):
+            return {"keypoints": np.full((len(feeds["images"]), JOINTS, 3), np.nan, np.float32)}
+
+    @contextmanager
+    def opened(_):
+        yield Broken()
+
+    with pytest.raises(CheckError, match="NaN or infinity"):
+        make_judge(opened).find(small_graph())
+
+
+def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):
+    built = []
+
+    def build(bundle, target, precision, options):
+        model = onnx.load(bundle.graph_for(precision))
+        built.append((target, precision, options.batches, len(model.graph.node), bundle.manifest.input_size))
+
+    monkeypatch.setattr(judge_module, "build_engine", build)
+    monkeypatch.setattr(
+        judge_module, "open_session", lambda bundle, _, precision: open_graph(bundle.graph_for(precision))
+    )
+    bundle = Bundle(tmp_path, Manifest("b", "none", "lsp14", (HEIGHT, WIDTH), files={"pose.onnx": "0" * 64}))
+    with open_engine(bundle, "tensorrt", small_graph()) as session:
+        assert session.run({"images": pictures(2)})["keypoints"].shape == (2, JOINTS, 3)
+    assert built == [("tensorrt", "mixed", (1, 1, 8), len(small_graph().graph.node), (HEIGHT, WIDTH))]

@@ -1,0 +1,181 @@
+"""YOLOv3: weight files read as darknet writes them, boxes as the reference decodes and suppresses them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional as F
+
+from edgepose.core.errors import UsageError
+from edgepose.models import build_model
+from edgepose.models.checkpoint import ModelSpec
+from edgepose.models.yolov3 import MOST, YOLOv3, decode_maps, load_darknet, suppress, to_source
+
+CLASSES, WIDTH = 3, 4
+
+
+def darknet_layers(width: int, outputs: int) -> list[tuple]:
+    """The layers of ``yolov3.cfg`` in their order: (kind, ...), numbered from 0 as its routes count them."""
+    layers: list[tuple] = [("conv", width, 3, 1)]
+    channels = width
+    for blocks in (1, 2, 8, 8, 4):
+        channels *= 2
+        layers.append(("conv", channels, 3, 2))
+        for _ in range(blocks):
+            layers += [("conv", channels // 2, 1, 1), ("conv", channels, 3, 1), ("shortcut", -3)]
+    for route in (None, 61, 36):
+        if route is not None:
+            channels //= 2
+            layers += [("route", -4), ("conv", channels // 2, 1, 1), ("upsample",), ("route", -1, route)]
+        layers += 3 * [("conv", channels // 2, 1, 1), ("conv", channels, 3, 1)]
+        layers += [("linear", outputs), ("yolo",)]
+    return layers
+
+
+def run_darknet(layers: list[tuple], images: torch.Tensor) -> tuple[list[torch.Tensor], np.ndarray]:
+    """Draw weights layer by layer as a weight file holds them; return the predictions, and the file's floats."""
+    rng = np.random.default_rng(3)
+    floats: list[np.ndarray] = []
+    done: list[torch.Tensor] = []
+    yolo = []
+
+    def draw(*shape: int, about: float = 0.0) -> torch.Tensor:
+        scale = 0.1 if len(shape) == 1 else 1.5 / np.sqrt(np.prod(shape[1:]))
+        floats.append((about + scale * rng.uniform(-1, 1, shape)).astype("<f4"))
+        return torch.from_numpy(floats[-1].copy())
+
+    for number, (kind, *arguments) in enumerate(layers):
+        x = done[-1] if done else images
+        if kind == "conv":
+            channels, kernel, stride = arguments
+            bias, weight, mean, var = draw(channels), draw(channels, about=1), draw(channels), draw(channels, about=1)
+            x = F.conv2d(x, draw(channels, x.shape[1], kernel, kernel), stride=stride, padding=kernel // 2)
+            x = F.leaky_relu(F.batch_norm(x, mean, var, weight, bias, eps=1e-5), 0.1)
+        elif kind == "linear":
+            bias = draw(*arguments)
+            x = F.conv2d(x, draw(*arguments, x.shape[1], 1, 1), bias)
+        elif kind == "shortcut":
+            x = x + done[arguments[0]]
+        elif kind == "route":
+            x = torch.cat([done[number + at if at < 0 else at] for at in arguments], dim=1)
+        elif kind == "upsample":
+            x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        else:
+            yolo.append(x)
+        done.append(x)
+    return yolo, np.concatenate([array.ravel() for array in floats])
+
+
+def write_weights(path: Path, values: np.ndarray, version: tuple[int, int, int] = (0, 2, 0)) -> Path:
+    seen = struct.pack("<q" if version[1] >= 2 else "<i", 32013312)
+    path.write_bytes(struct.pack("<3i", *version) + seen + values.tobytes())
+    return path
+
+
+IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def darknet() -> tuple[list[torch.Tensor], np.ndarray]:
+    """What a small network gives for ``IMAGES``, and the floats of its weight file."""
+    return run_darknet(darknet_layers(WIDTH, 3 * (5 + CLASSES)), IMAGES)
+
+
+@pytest.mark.parametrize("version", [(0, 2, 0), (0, 1, 0)])
+def test_a_weight_file_means_what_it_means_to_darknet(
+    darknet: tuple[list[torch.Tensor], np.ndarray], version: tuple[int, int, int], tmp_path: Path
+) -> None:
+    network = YOLOv3(CLASSES, WIDTH).eval()
+    load_darknet(network, write_weights(tmp_path / "x.weights", darknet[1], version))
+    with torch.inference_mode():
+        maps = network.maps(IMAGES)
+        assert torch.equal(network(IMAGES), decode_maps(maps))
+    assert [tuple(m.shape[2:]) for m in maps] == [(2, 3), (4, 6), (8, 12)]
+    for got, want in zip(maps, darknet[0], strict=True):
+        assert float(want.std(dim=(2, 3)).min()) > 1e-3
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_public_weight_file_has_the_size_of_the_network() -> None:
+    with torch.device("meta"):
+        network = build_model("yolov3")
+    assert sum(p.numel() for p in network.parameters()) == 61_949_149
+    floats = sum(value.numel() for key, value in network.state_dict().items() if "num_batches" not in key)
+    assert 20 + 4 * floats == 248_007_048  # bytes of yolov3.weights
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == 75
+    assert network.eval()(torch.zeros(1, 3, 416, 416, device="meta")).shape == (1, 10647, 85)
+
+
+BAD_FILES = {
+    "short": (lambda data: data[:-4], "truncated, .* bytes where this YOLOv3 has"),
+    "long": (lambda data: data + b"1234", "too long"),
+    "empty": (lambda _: b"", "truncated, 0 bytes"),
+    "header": (lambda data: data[:6], "truncated, 6 bytes"),
+    "nan": (lambda data: data[:-4] + struct.pack("<f", float("nan")), "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_other_files_are_refused(darknet: tuple[list[torch.Tensor], np.ndarray], name: str, tmp_path: Path) -> None:
+    spoil, message = BAD_FILES[name]
+    network = YOLOv3(CLASSES, WIDTH)
+    path = write_weights(tmp_path / "x.weights", darknet[1])
+    path.write_bytes(spoil(path.read_bytes()))
+    before = network.state_dict()["darknet.0.0.0.weight"].clone()
+    with pytest.raises(UsageError, match=message):
+        load_darknet(network, path)
+    assert torch.equal(before, network.state_dict()["darknet.0.0.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["none.weights", "."])
+def test_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a darknet .weights file"):
+        load_darknet(YOLOv3(CLASSES, WIDTH), tmp_path / name)
+
+
+def test_decoding_and_suppression_match_the_reference(reference) -> None:
+    name = "yolov3_decode_nms.npz"
+    golden = reference.load(name)
+    boxes = decode_maps([torch.from_numpy(golden[key]) for key in ("raw_13", "raw_26", "raw_52")]).numpy()
+    assert boxes.shape[1] == golden["decoded_n"]
+    reference.match(name, boxes[:, golden["decoded_sample_idx"]], golden["decoded_sample"], rtol=1e-4)
+    reference.match(name, boxes.sum(axis=1, dtype=np.float64), golden["decoded_sum_per_channel"], rtol=1e-4)
+    for tag, confidence, overlap, classes in (("c25_i45", 0.25, 0.45, None), ("c15_i50", 0.15, 0.5, None)):
+        check_boxes(reference, golden, boxes, tag, confidence=confidence, overlap=overlap, classes=classes)
+    check_boxes(reference, golden, boxes, "c25_i45_cls0", confidence=0.25, overlap=0.45, classes=(0,))
+
+
+def check_boxes(reference, golden, boxes: np.ndarray, tag: str, **limits) -> None:
+    name = "yolov3_decode_nms.npz"
+    for picture in range(len(boxes)):
+        found = suppress(boxes[picture], **limits)
+        want = golden[f"nms_{tag}_img{picture}"]
+        reference.match(name, found[:, :4], want[:, :4], atol=1e-2)
+        reference.match(name, found[:, 4], want[:, 4], atol=1e-5)
+        reference.match(name, found[:, 5], want[:, 5])
+        before = found.copy()
+        rescaled = to_source(found, (416, 416), (480, 640))
+        reference.match(name, rescaled[:, :4], golden[f"rescaled_480x640_{tag}_img{picture}"][:, :4], atol=1e-2)
+        np.testing.assert_array_equal(before, found)
+
+
+def test_suppression_without_boxes_and_with_too_many() -> None:
+    nothing = suppress(np.zeros((7, 8), np.float32), confidence=0.5, overlap=0.5)
+    assert nothing.shape == (0, 6)
+    assert to_source(nothing, (416, 416), (480, 640)).shape == (0, 6)
+    apart = np.zeros((MOST + 50, 6), np.float32)
+    apart[:, 0], apart[:, 2:4], apart[:, 4:] = 10 * np.arange(MOST + 50), 5, 1
+    assert len(suppress(apart, confidence=0.5, overlap=0.5)) == MOST
+
+
+def test_what_needs_heat_maps_refuses_it() -> None:
+    with pytest.raises(UsageError, match="yolov3 finds persons and gives no heat-maps, as is needed here"):
+        ModelSpec("yolov3", "coco17", (416, 416)).build()
+    with pytest.raises(UsageError, match="yolov3 has no options, got mtl"):
+        build_model("yolov3", mtl=True)
