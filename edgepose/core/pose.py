@@ -1,9 +1,10 @@
-"""One person: keypoints, score, box and id."""
+"""The people in one picture, as arrays, and one of them at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 from .geometry import transform_points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pose:
     """One person.
 
     Attributes:
         keypoints: (J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
         score: mean of the keypoints' scores.
-        box: (4,) float64 xyxy in source pixels: the box the person was looked for in.
+        box: (4,) float64 xyxy in source pixels: the box that the person was looked for in.
         track_id: the same number for the same person from frame to frame, or None where nothing tracks.
     """
 
@@ -27,18 +28,80 @@ class Pose:
     box: NDArray[np.float64]
     track_id: int | None = None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether every number is equal."""
+        if not isinstance(other, Pose):
+            return NotImplemented
+        scalars = (self.score, self.track_id) == (other.score, other.track_id)
+        return scalars and np.array_equal(self.keypoints, other.keypoints) and np.array_equal(self.box, other.box)
 
-def poses_from_crops(
-    keypoints: NDArray[np.float32],
-    inverses: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    track_ids: Sequence[int] | None = None,
-) -> list[Pose]:
-    """Take keypoints (N, J, 3) from crop pixels back to source pixels through the inverse affines (N, 2, 3)."""
+    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
+
+
+@dataclass(frozen=True, eq=False)
+class People(Sequence[Pose]):
+    """The N people in one picture, as arrays; a sequence of :class:`Pose`.
+
+    Attributes:
+        boxes: (N, 4) float64 xyxy in source pixels: where each person was looked for.
+        keypoints: (N, J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
+        ids: (N,) int64: the same number for the same person from frame to frame; None where nothing tracks.
+    """
+
+    boxes: NDArray[np.float64]
+    keypoints: NDArray[np.float32]
+    ids: NDArray[np.int64] | None = None
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N,) float32: the mean of each person's keypoint scores."""
+        return self.keypoints[..., 2].mean(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @overload
+    def __getitem__(self, index: int) -> Pose: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> People: ...
+
+    def __getitem__(self, index: int | slice) -> Pose | People:
+        if isinstance(index, slice):
+            return People(self.boxes[index], self.keypoints[index], None if self.ids is None else self.ids[index])
+        person = self.keypoints[index]
+        track_id = None if self.ids is None else int(self.ids[index])
+        return Pose(person, float(person[:, 2].mean()), self.boxes[index], track_id)
+
+    def __iter__(self) -> Iterator[Pose]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether every number is equal."""
+        if not isinstance(other, People):
+            return NotImplemented
+        if (self.ids is None) != (other.ids is None):
+            return False
+        same_ids = self.ids is None or other.ids is None or np.array_equal(self.ids, other.ids)
+        return same_ids and np.array_equal(self.boxes, other.boxes) and np.array_equal(self.keypoints, other.keypoints)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
+
+
+def nobody(joints: int) -> People:
+    """Return no people at all, of a skeleton with J joints."""
+    return People(np.zeros((0, 4)), np.zeros((0, joints, 3), np.float32))
+
+
+def people_from_crops(
+    keypoints: NDArray[np.float32], inverses: NDArray[np.float64], boxes: NDArray[np.float64]
+) -> People:
+    """Take keypoints from crop pixels back to source pixels.
+
+    Args:
+        keypoints: (N, J, 3) x, y in crop pixels and score.
+        inverses: (N, 2, 3) affine matrices from crop pixels to source pixels.
+        boxes: (N, 4) xyxy in source pixels, of the crops.
+    """
     points = transform_points(keypoints[..., :2], inverses)
-    ids: Sequence[int | None] = [None] * len(boxes) if track_ids is None else track_ids
-    scored = np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32)
-    return [
-        Pose(person, float(person[:, 2].mean()), box, track_id)
-        for person, box, track_id in zip(scored, boxes, ids, strict=True)
-    ]
+    return People(boxes, np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32))

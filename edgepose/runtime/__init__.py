@@ -1,6 +1,6 @@
 """Detector-plus-pose pipelines on edge devices. Works without torch, CUDA or TensorRT."""
 
-from ..core.pose import Pose
+from ..core.pose import People, Pose
 from ..detectors.detector import Detections, NetworkDetector
 from ..detectors.kinds import open_detector
 from ..detectors.peaks import PeakDetector
@@ -15,6 +15,7 @@ __all__ = [
     "Frame",
     "NetworkDetector",
     "PeakDetector",
+    "People",
     "Pipeline",
     "Pose",
     "PoseEstimator",

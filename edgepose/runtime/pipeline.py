@@ -6,14 +6,14 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.images import check_image
-from ..core.pose import Pose, poses_from_crops
+from ..core.pose import People, nobody, people_from_crops
 from ..detectors.detector import Detector
 from .pose import PoseEstimator
 from .track import IdAssigner, RegionTracker
@@ -78,8 +78,8 @@ class Pipeline:
         self._region = RegionTracker()
         self._ids = IdAssigner()
 
-    def process(self, image: NDArray[np.uint8]) -> list[Pose]:
-        """The people in the next frame (H, W, 3) uint8 RGB; ``track_id`` is set.
+    def process(self, image: NDArray[np.uint8]) -> People:
+        """Find the people in the next frame (H, W, 3) uint8 RGB; ids are set.
 
         Raises:
             UsageError: not such an image.
@@ -95,10 +95,10 @@ class Pipeline:
         with self.times.stage("infer"):
             keypoints = self.estimator.infer(crops)
         with self.times.stage("keypoints"):
-            poses = poses_from_crops(keypoints, inverses, boxes, ids)
-            if self.detector is None and not self._region.update(poses[0]):
-                return []
-        return poses
+            people = replace(people_from_crops(keypoints, inverses, boxes), ids=np.array(ids, np.int64))
+            if self.detector is None and not self._region.update(people[0]):
+                return nobody(len(self.estimator.skeleton.joints))
+        return people
 
     def _detect(self, image: NDArray[np.uint8], detector: Detector) -> tuple[NDArray[np.float64], list[int]]:
         with self.times.stage("letterbox"):

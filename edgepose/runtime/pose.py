@@ -17,7 +17,7 @@ from ..core.errors import CheckError, UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes
 from ..core.heatmaps import STRIDE
 from ..core.images import check_image
-from ..core.pose import Pose, poses_from_crops
+from ..core.pose import People, people_from_crops
 from ..core.skeletons import Skeleton
 
 
@@ -54,15 +54,15 @@ class PoseEstimator:
         """Name of the engine that runs the network."""
         return self._session.backend
 
-    def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> list[Pose]:
-        """Poses of the persons in one picture.
+    def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> People:
+        """Estimate the poses of the persons in one picture.
 
         Args:
             image: (H, W, 3) uint8 RGB; not modified.
             boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may reach over the border.
 
         Returns:
-            one pose a box, in the order of the boxes.
+            one person per box, in the order of the boxes.
 
         Raises:
             UsageError: an argument of another shape or dtype.
@@ -70,7 +70,7 @@ class PoseEstimator:
         """
         boxes = check_boxes(boxes)
         crops, inverses = self.crop(image, boxes)
-        return poses_from_crops(self.infer(crops), inverses, boxes)
+        return people_from_crops(self.infer(crops), inverses, boxes)
 
     def crop(self, image: NDArray[np.uint8], boxes: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Crops (N, h, w, 3) uint8 and the inverse affines (N, 2, 3) that take crop pixels back to the image."""

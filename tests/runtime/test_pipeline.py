@@ -47,7 +47,7 @@ def test_detected_persons_keep_their_ids(
     first, second, third = (pipeline.process(picture) for _ in range(3))
     assert [p.track_id for p in first] == [1, 2]
     assert [p.track_id for p in second] == [2, 1]
-    assert third == []
+    assert len(third) == 0
     np.testing.assert_allclose(first[0].keypoints[:, :2], a, atol=0.6)
     np.testing.assert_allclose(second[0].keypoints[:, :2], b, atol=0.6)
     assert session.batches == [2, 2]
