@@ -12,11 +12,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .backends.plan import BACKENDS, ENGINE_BACKENDS, unavailable
+from .backends.plan import BACKENDS, unavailable
 from .core.errors import JETPACK_OR_PIP, UsageError
 from .core.machine import jetson_release
 from .core.tables import text_table
 from .nvidia import device
+from .nvidia.tensorrt import TARGETS
 from .plugins.library import find_library
 from .plugins.registration import form_for
 
@@ -121,7 +122,7 @@ def _backend(name: str) -> Finding:
         return Finding(item, OK, installed.detail)
     builds = "; builds engines without a GPU" if name == "tensorrt-rtx" else ""
     # What to install stands in the row of the GPU, once.
-    detail = f"{installed.detail}; no GPU can be used" if name in ENGINE_BACKENDS else f"{installed.detail}; {reason}"
+    detail = f"{installed.detail}; no GPU can be used" if name in TARGETS else f"{installed.detail}; {reason}"
     return Finding(item, UNUSABLE, detail + builds)
 
 

@@ -63,7 +63,7 @@ def evaluate_target(a: argparse.Namespace) -> None:
         precision=a.precision,
         shared_joints=a.shared_joints,
     )
-    show(accuracy.table())
+    show(accuracy)
     if a.json:
         accuracy.save(a.json)
     if a.worst:
@@ -90,22 +90,12 @@ def import_bundle(a: argparse.Namespace) -> None:
 def calibrate_bundle(a: argparse.Namespace) -> None:
     from ..bundle.bundle import open_bundle
     from ..calib import SearchOptions, calibrate
-    from ..calib.crops import crops_from_data, crops_from_images, pictures_from_images
+    from ..calib.crops import collect_crops
     from ..calib.plots import write_plots
 
     bundle = open_bundle(a.bundle)
-    size, padding = bundle.manifest.input_size, bundle.manifest.crop_padding
     search = None if a.max_drop is None else SearchOptions(a.max_drop, a.backend, a.time_limit)
-    if (a.images is None) == (a.data is None):
-        raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
-    if bundle.manifest.detects:
-        if a.images is None:
-            raise UsageError(f"{a.bundle} holds a detector, whose pictures are not cut: give --images DIR")
-        crops = pictures_from_images(a.images, size, limit=a.crops)
-    elif a.data is not None:
-        crops = crops_from_data(a.data, size, limit=a.crops, padding=padding, skeleton=bundle.manifest.skeleton)
-    else:
-        crops = crops_from_images(a.images, a.detector, size, limit=a.crops, padding=padding)
+    crops = collect_crops(bundle, a.images, a.data, detector=a.detector, limit=a.crops)
     report = calibrate(bundle, crops, a.method, calibration=a.calibration, search=search)
     show(report)
     for plot in write_plots(report):
@@ -129,7 +119,7 @@ def build_engines(a: argparse.Namespace) -> None:
     if len(pairs) > 1 or a.all:
         matrix = build_matrix(bundle, pairs, options, say=show)
         show(matrix)
-        matrix.require_built()
+        matrix.require_passed()
         return
     record = build_engine(bundle, *pairs[0], options)
     print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
@@ -143,7 +133,7 @@ def verify_bundle(a: argparse.Namespace) -> None:
     report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=a.max_drop)
     folder = a.report or bundle.reports
     show(report)
-    report.write(folder)
+    report.save(folder / "verify.json")
     print(f"report: {folder / 'verify.html'}")
     report.require_passed()
 
@@ -157,7 +147,7 @@ def bench_bundle(a: argparse.Namespace) -> None:
     if a.source is None:
         figures = bench(bundle, a.backend, a.batch, precisions=a.precision)
         show(figures)
-        figures.write(a.json or bundle.reports / "bench.json")
+        figures.save(a.json or bundle.reports / "bench.json")
         return
     for what, names in (("backend", a.backend), ("precision", a.precision)):
         if len(names) > 1:
@@ -167,7 +157,7 @@ def bench_bundle(a: argparse.Namespace) -> None:
         bundle, a.source, a.detector, backend, a.frames, precision, a.detector_backend, a.detector_precision
     )
     show(frames)
-    frames.write(a.json or bundle.reports / "bench-pipeline.json")
+    frames.save(a.json or bundle.reports / "bench-pipeline.json")
 
 
 def prove_bundle(a: argparse.Namespace) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from ..core.errors import missing_extra
 from .module_names import label
 
-#: The graph contract's input, and the output where the network ends and the decoding begins.
-IMAGES, HEATMAPS = "images", "heatmaps"
 #: Ends the name of a 16-bit tensor that is read out as FP32: NumPy has no BF16.
 READ = "/as_fp32"
 

@@ -11,19 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..backends.plan import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
-from ..backends.session import first_line
-from ..bench.network import bench
-from ..build.engine import build_engine, cannot_build
-from ..build.options import DEFAULTS, BuildOptions
+from ..backends.plan import BACKENDS, choose, plan, unavailable
+from ..bench import bench
+from ..build import DEFAULTS, BuildOptions, build_engine, cannot_build
 from ..bundle.bundle import Bundle, open_bundle
-from ..bundle.limits import read_goldens
+from ..bundle.goldens import read_goldens
 from ..bundle.manifest import ENGINES
-from ..core.errors import CheckError, UsageError
+from ..core.errors import CheckError, UsageError, first_line
 from ..core.files import write_text
 from ..evaluate import check_outputs
-from ..verify import verify
-from ..verify.drop import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
+from ..nvidia.tensorrt import TARGETS as ENGINE_TARGETS
+from ..verify import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop, verify
 from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
@@ -97,7 +95,7 @@ def prove(
         _prove_case(proof, case, say)
     if data:
         _prove_accuracy(proof, data, max_drop, say)
-    proof.write_record()
+    proof.save(proof.record)
     write_text(page, proof_page(proof))
     return proof
 
@@ -113,13 +111,13 @@ def _plan(
         bundle.graph_for(precision)  # refuses what the bundle has not
     pairs, skipped = [], {}
     for target in dict.fromkeys(targets):
-        if target in ENGINE_BACKENDS:
+        if target in ENGINE_TARGETS:
             _require_engines(target, options)
             pairs += [(target, precision) for precision in precisions or bundle.precisions]
         else:
-            runnable, reasons = choose_pairs(bundle, [target], precisions)
-            pairs += runnable
-            skipped.update(reasons)
+            found = plan(bundle, [target], precisions)
+            pairs += [(target, runner.precision) for runner in found.runners]
+            skipped.update(found.skipped)
     return pairs, skipped
 
 
@@ -134,7 +132,7 @@ def _require_engines(target: str, options: BuildOptions) -> None:
 
 
 def _case(target: str, precision: str, *, accuracy: bool) -> Case:
-    left_out = {name for name, wanted in (("build", target in ENGINE_BACKENDS), ("accuracy", accuracy)) if not wanted}
+    left_out = {name for name, wanted in (("build", target in ENGINE_TARGETS), ("accuracy", accuracy)) if not wanted}
     ended = Step(NOT_RUN, "the process ended before this step")
     return Case(target, precision, {name: ended for name in STEPS if name not in left_out})
 
@@ -146,7 +144,7 @@ def _prove_case(proof: Proof, case: Case, say: Say) -> None:
             case.steps.update({name: Step(NOT_RUN, "there is no engine") for name in ("verify", "measure")})
             return
     else:
-        case.file = session_file(proof.bundle, case.target, case.precision).name
+        case.file = choose(proof.bundle, case.target, case.precision).file.name
     _take(proof, case, "verify", partial(_verify, proof, case), say)
     _take(proof, case, "measure", partial(_measure, proof, case), say)
 
@@ -159,7 +157,7 @@ def _build(proof: Proof, case: Case) -> _Outcome:
     record = build_engine(proof.bundle, case.target, case.precision, proof.options)
     proof.bundle = open_bundle(proof.bundle.path)
     case.file = f"{ENGINES}/{record.file_name}"
-    runs = session_file(proof.bundle, case.target, case.precision).name
+    runs = choose(proof.bundle, case.target, case.precision).file.name
     if runs == record.file_name:
         return record, None
     return record, f"the bundle's {runs}, made for this GPU alone, would run in its place: leave compatibility out"
@@ -188,8 +186,8 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     if not verified:
         return
     _save(proof)
-    pairs = [(case.target, case.precision) for case in verified]
-    step = _attempt(lambda: (check_accuracy(proof.bundle, pairs, data, max_drop), None))
+    runners = [choose(proof.bundle, case.target, case.precision) for case in verified]
+    step = _attempt(lambda: (check_accuracy(proof.bundle, runners, data, max_drop), None))
     proof.accuracy = step.result if isinstance(step.result, AccuracyReport) else None
     for number, case in enumerate(verified):
         case.steps["accuracy"] = step
@@ -231,6 +229,6 @@ def _tell(case: Case, name: str, say: Say) -> None:
 
 def _save(proof: Proof) -> None:
     try:
-        proof.write_record()
+        proof.save(proof.record)
     except UsageError:  # a disk that is full now says so at the end, and until then the figures go on
         return

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.plan import ENGINE_BACKENDS, unavailable
+from ..backends.plan import Runner, unavailable
 from ..backends.session import Arrays
 from ..bundle.bundle import Bundle
+from ..bundle.contract import HEATMAPS, IMAGES
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT
-from ..graphs.probe import HEATMAPS, IMAGES, Node, write_probe
+from ..graphs.probe import Node, write_probe
+from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 from .variants import variant_difference
 
@@ -23,21 +25,20 @@ from .variants import variant_difference
 _SAME = 1e-4
 
 
-def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Goldens, crop: int) -> str:
-    """One sentence that names the first node that goes wrong, or says why there is none to name.
+def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
+    """Return one sentence that names the first node that goes wrong, or says why there is none to name.
 
     Args:
-        bundle: an opened bundle.
-        backend: the backend that failed.
-        precision: what it computes in.
+        runner: what failed.
         goldens: the bundle's goldens.
-        crop: index of the crop to run; one that fails shows the most.
+        image: index of the golden image to run; one that fails shows the most.
     """
+    bundle, backend = runner.bundle, runner.backend
     if backend == "torch":
         return "PyTorch itself no longer gives the goldens: checkpoint and goldens differ, so export the bundle again"
-    images = {IMAGES: goldens.images[crop : crop + 1]}
-    if precision != "fp32":
-        return variant_difference(bundle, backend, precision, images)
+    images = {IMAGES: goldens.images[image : image + 1]}
+    if runner.precision != "fp32":
+        return variant_difference(runner, images)
     with TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"
         nodes = write_probe(bundle.graph, probe)
@@ -45,7 +46,7 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
         broken = first_not_finite(nodes, expected)
         if broken:
             return f"NaN or infinity first appears at {broken}"
-        if backend in ENGINE_BACKENDS:
+        if backend in TARGETS:
             return (
                 "every node of the graph gives finite numbers, and an engine's inner tensors cannot be read: "
                 "if onnxruntime passes, building the engine changed the numbers; build it again, or on another version"
@@ -54,14 +55,15 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
             node = first_unequal(nodes, expected, run_probe(probe, backend, images))
             if node:
                 return f"{backend} first differs from onnxruntime at {node}"
-    return _departure_from_pytorch(bundle, nodes, expected, images, backend)
+    return _departure_from_reference(bundle, nodes, expected, images, backend)
 
 
-def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
+def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
     agree = f"{backend} computes every node as the graph says"
-    if bundle.manifest.detects:
+    checkpoint = bundle.path / CHECKPOINT
+    if not bundle.task.from_checkpoint:
         return f"{agree}: the goldens are of another file, or the fault is only in the fused graph; import it again"
-    if unavailable("torch") or not (bundle.path / CHECKPOINT).is_file():
+    if unavailable("torch") or not checkpoint.is_file():
         return (
             f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"
         )

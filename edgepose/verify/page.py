@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..backends.environment import environment
-from ..backends.session import Arrays
-from ..bundle.limits import Kind, crop_errors, limits_for
-from ..bundle.manifest import BOXES
-from ..core.boxes import PERSON_SCORE, find_persons
-from ..core.pictures import BACKEND, PYTORCH, draw_boxes, draw_pair, picture_tag
+from ..backends.plan import Runner
+from ..bundle.tasks import Task
+from ..core.pictures import BACKEND, PYTORCH, picture_tag
 from .checks import Check
 
 if TYPE_CHECKING:
@@ -41,14 +36,14 @@ figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabul
 """
 
 
-def check_head(kind: Kind) -> tuple[str, ...]:
+def check_head(task: Task) -> tuple[str, ...]:
     """Columns of the table of checks, in text and in HTML."""
-    return ("backend", "precision", "batch", f"{kind.score} error", "of range", "p50 px", "p99 px", "max px", "result")
+    return ("backend", "precision", "batch", f"{task.score} error", "of range", "p50 px", "p99 px", "max px", "result")
 
 
 def verify_page(report: VerifyReport) -> str:
     """The self-contained HTML page of a verification: verdict, figures, and the crops that moved most."""
-    name = escape(report.bundle.manifest.name)
+    name, task = escape(report.bundle.manifest.name), report.task
     verdict = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
     last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
     where = environment()
@@ -59,7 +54,7 @@ def verify_page(report: VerifyReport) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>verify {name}</title><style>{STYLE}</style></head>\n<body>",
             f"<h1>{name}: verification {verdict}</h1>",
-            f"<p>{len(report.goldens.images)} golden crops replayed and compared with {report.kind.reference}.</p>",
+            f"<p>{len(report.goldens.images)} golden {task.image}s replayed and compared with {task.reference}.</p>",
             f"<p>{escape(made)}.</p>",
             figures_html(report),
             _accuracy_html(report),
@@ -78,6 +73,10 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'
 
 
+def _pair(runner: Runner) -> tuple[str, str]:
+    return runner.backend, escape(runner.precision)
+
+
 def _result(problem: str | None) -> str:
     if problem:
         return f'<span class="fail">failed</span>: {escape(problem)}'
@@ -85,58 +84,47 @@ def _result(problem: str | None) -> str:
 
 
 def figures_html(report: VerifyReport) -> str:
-    rows = [(c.backend, escape(c.precision), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
+    rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
     said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
     said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
     said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(check_head(report.kind), rows) + "\n".join(said)
+    return html_table(check_head(report.task), rows) + "\n".join(said)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
     accuracy = report.accuracy
     if accuracy is None:
         return ""
-    rows = [
-        (c.backend, escape(c.precision), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks
-    ]
+    rows = [(*_pair(c.runner), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks]
     return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
 
 
 def limits_html(report: VerifyReport) -> str:
-    precisions = dict.fromkeys(check.precision for check in report.checks)
+    precisions = dict.fromkeys(check.runner.precision for check in report.checks)
     rows = [
         (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
-        for p, x in ((p, limits_for(p, report.goldens.decode)) for p in precisions)
+        for p, x in ((p, report.task.limits(p)) for p in precisions)
     ]
-    return html_table(("precision", f"{report.kind.score}s, of range", "p50 px", "p99 px", "why"), rows)
+    return html_table(("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
 def check_html(report: VerifyReport, check: Check) -> str:
-    title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
+    """Return the section of a check: the golden images that moved most, with both results drawn on them."""
+    title, task = f"<h2>{check.runner.backend}, {escape(check.runner.precision)}</h2>", report.task
     if check.outputs is None:
-        return f"{title}<p>No {report.kind.points} to draw.</p>"
-    distances, maps = crop_errors(report.goldens, check.outputs)
-    # The crops that moved most; of those that did not move, the ones whose scores differ most.
-    order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(initial=0), -maps[i]))[:_SHOWN]
-    kind, figures = report.kind, []
+        return f"{title}<p>No {task.points} to draw.</p>"
+    distances, scores = task.errors(report.goldens.outputs, check.outputs)
+    # The images that moved most; of those that did not move, the ones whose scores differ most.
+    order = sorted(range(len(scores)), key=lambda i: (-distances[i].max(initial=0), -scores[i]))[:_SHOWN]
+    figures = []
     for i in order:
-        picture, where = _draw(report, check.outputs, i, distances[i])
-        caption = f"crop {i}: largest error {distances[i].max(initial=0):.2f} px{where}, {kind.score} {maps[i]:.2g}"
-        tag = picture_tag(picture, f"golden crop {i} with the {kind.points} of {kind.reference} and {check.name}")
-        figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
-    keys = f'<span class="key pytorch"></span>{kind.reference}<span class="key backend"></span>{check.backend}'
-    shown = f"{len(order)} of {len(maps)} crops, those that moved most first"
+        golden, got = ({name: values[i] for name, values in o.items()} for o in (report.goldens.outputs, check.outputs))
+        picture, where = task.draw(report.bundle.manifest, report.goldens.images[i], golden, got, distances[i])
+        moved = f"largest error {distances[i].max(initial=0):.2f} px{where}, {task.score} {scores[i]:.2g}"
+        tag = picture_tag(
+            picture, f"golden {task.image} {i} with the {task.points} of {task.reference} and {check.name}"
+        )
+        figures.append(f"<figure>{tag}<figcaption>{escape(f'{task.image} {i}: {moved}')}</figcaption></figure>")
+    keys = f'<span class="key pytorch"></span>{task.reference}<span class="key backend"></span>{check.runner.backend}'
+    shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"
     return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"
-
-
-def _draw(
-    report: VerifyReport, outputs: Arrays, i: int, distances: NDArray[np.float64]
-) -> tuple[NDArray[np.uint8], str]:
-    """A golden crop with both results, and where they differ most."""
-    image, golden = report.goldens.images[i], report.goldens.outputs
-    if report.goldens.decode == BOXES:
-        both = (find_persons(found["boxes"][i], found["scores"][i], PERSON_SCORE)[0] for found in (golden, outputs))
-        return draw_boxes(image, *both), ""
-    skeleton = report.bundle.skeleton
-    joint = skeleton.joints[int(distances.argmax())].replace("_", " ")
-    return draw_pair(image, golden["keypoints"][i], outputs["keypoints"][i], skeleton), f" ({joint})"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgepose.backends.plan import cannot_run, choose_backends, open_graph, open_session
-from edgepose.backends.session import Session, TensorSpec
+from edgepose.backends.session import Session
+from edgepose.bundle.contract import TensorSpec
 from edgepose.bundle.bundle import Bundle
 from edgepose.core.errors import UsageError
 from edgepose.nvidia import device as nvidia_device

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import edgepose
+from edgepose.bundle.goldens import read_goldens
 from edgepose.backends import openvino as openvino_module
 from edgepose.backends import plan as backends
 from edgepose.backends.plan import arithmetic_note, choose, choose_pairs, open_session, session_file
@@ -114,7 +115,7 @@ def test_a_precision_that_nothing_here_computes_says_why(bundle: Bundle, monkeyp
 )
 def test_the_graph_of_the_precision_runs(bundle: Bundle, backend: str, precision: str) -> None:
     """The keypoints differ from FP32's as this precision's do, and are near."""
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     assert session_file(bundle, backend, precision).name == f"pose.{precision}.onnx"
     with edgepose.load(bundle.path, backend, precision) as estimator:
         assert (estimator.backend, estimator.precision) == (backend, precision)

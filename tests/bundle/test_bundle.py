@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.bundle import Bundle, open_bundle, replace_files, write_manifest
 from edgepose.bundle.goldens import Goldens
 from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST, SCHEMA, Manifest
@@ -49,7 +50,7 @@ def test_what_is_written_is_read(bundle: Bundle) -> None:
     assert opened.manifest.files == {name: sha256(bundle.path / name) for name in (GRAPH, GOLDENS)}
     assert opened.skeleton == LSP14
     assert (opened.graph, opened.reports) == (bundle.path / "pose.onnx", bundle.path / "reports")
-    read, written = opened.goldens(), make_goldens()
+    read, written = read_goldens(opened), make_goldens()
     assert list(read.outputs) == ["keypoints", "heatmaps"]
     pairs = zip((read.images, *read.outputs.values()), (written.images, *written.outputs.values()), strict=True)
     for got, want in pairs:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgepose.bundle.goldens import read_goldens
 from edgepose import cli
 from edgepose.backends import plan as backends
 from edgepose.bundle.bundle import open_bundle
@@ -187,7 +188,7 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     assert main(["verify", str(copy), "--backend", "onnxruntime"]) == 0
     assert capfd.readouterr().out.count("passed") == 2
     bundle = open_bundle(copy)
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     heatmaps = goldens.outputs["heatmaps"] + np.float32(0.01) * np.ptp(goldens.outputs["heatmaps"])
     replace(goldens, outputs={**goldens.outputs, "heatmaps": heatmaps}).save(copy / GOLDENS)
     bundle.with_files(copy / GOLDENS)

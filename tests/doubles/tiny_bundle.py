@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.bundle import Bundle, write_manifest
 from edgepose.bundle.goldens import Goldens
 from edgepose.bundle.manifest import Manifest
@@ -78,6 +79,6 @@ def make_bundle(path: Path, crops: int = 3) -> Bundle:
 
 def change_goldens(bundle: Bundle, **arrays: np.ndarray) -> None:
     """Replace ``images``, or outputs by name."""
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     images = arrays.pop("images", goldens.images)
     Goldens(images, {**goldens.outputs, **arrays}).save(bundle.path / "golden.npz")

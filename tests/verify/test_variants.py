@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import ENGINE_BACKENDS, cannot_run
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.limits import LIMITS
@@ -103,7 +104,7 @@ def test_a_wrong_weight_is_named(broken: Bundle, precision: str, backend: str, f
 
 def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:
     node = conv(broken, "fp16", 20)
-    images = {"images": broken.goldens().images[:1]}
+    images = {"images": read_goldens(broken).images[:1]}
     assert variant_difference(broken, ENGINE_BACKENDS[0], "fp16", images) == (
         "the engine's inner tensors cannot be read; its fp16 graph on onnxruntime: no tensor leaves the limit, so "
         "building the engine changed the numbers"
@@ -135,7 +136,7 @@ def test_a_value_that_fp16_cannot_hold_is_named(tmp_path: Path) -> None:
     write_graph(bundle.graph, weights, GRAPH)
     model = onnx.load(bundle.graph)
     bundle = put_graphs(bundle, {"fp16": to_16_bit(model, "fp16")})
-    images = {"images": bundle.goldens().images}
+    images = {"images": read_goldens(bundle).images}
     said = variant_difference(bundle, "onnxruntime", "fp16", images)
     assert said.startswith("Conv stem reaches ") and said.endswith(", above FP16's 65504: keep it in FP32")
     kept = put_graphs(bundle, {"fp16": to_16_bit(model, "fp16", keep=["stem", "relu", "head"])})
@@ -179,7 +180,7 @@ def test_a_probe_reads_16_bit_tensors(tmp_path: Path, precision: str) -> None:
     """The rectified features, which are exact in FP32, to within a rounding."""
     bundle = make_bundle(tmp_path / "tiny.edgepose")
     bundle = put_graphs(bundle, {precision: to_16_bit(onnx.load(bundle.graph), precision)})
-    images = {"images": bundle.goldens().images}
+    images = {"images": read_goldens(bundle).images}
     write_probe(bundle.graph, tmp_path / "fp32.onnx")
     write_probe(bundle.graph_for(precision), tmp_path / "half.onnx")
     want = run_probe(tmp_path / "fp32.onnx", "onnxruntime", images)["rectified"]

@@ -96,7 +96,7 @@ def test_a_backend_that_is_not_installed_is_refused(bundle: Bundle, monkeypatch:
 
 
 def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> None:
-    moved = bundle.goldens().outputs["keypoints"] + np.float32([0.1, 0, 0])
+    moved = read_goldens(bundle).outputs["keypoints"] + np.float32([0.1, 0, 0])
     change_goldens(bundle, keypoints=moved)
     report = verify(bundle, ("onnxruntime",))
     figures = report.checks[1].figures
@@ -109,7 +109,7 @@ def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> No
 
 
 def test_a_score_counts_as_a_heatmap_value(bundle: Bundle) -> None:
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     outputs = {**goldens.outputs, "keypoints": goldens.outputs["keypoints"] + np.float32([0, 0, 0.5])}
     figures = compare(goldens, outputs)
     assert figures.score == pytest.approx(0.5) and figures.largest == 0
@@ -175,7 +175,7 @@ def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: p
 
 
 def test_goldens_of_another_checkpoint_are_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_goldens(bundle, heatmaps=bundle.goldens().outputs["heatmaps"] * np.float32(1.1))
+    change_goldens(bundle, heatmaps=read_goldens(bundle).outputs["heatmaps"] * np.float32(1.1))
     (bundle.path / "checkpoint.safetensors").touch()
     monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
     assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime fp32"]
@@ -259,7 +259,7 @@ def test_first_unmatched_does_not_blame_the_good_half_of_a_sum() -> None:
     ],
 )
 def test_unusable_goldens_are_refused(bundle: Bundle, change, message: str) -> None:
-    change_goldens(bundle, **change(bundle.goldens()))
+    change_goldens(bundle, **change(read_goldens(bundle)))
     with pytest.raises(UsageError, match=message):
         read_goldens(bundle)
 

@@ -138,7 +138,7 @@ def test_the_table_and_the_page_speak_of_boxes_and_of_the_imported_file(bundle: 
 
 def test_golden_boxes_that_moved_fail(bundle: Bundle) -> None:
     limit = BOX_LIMITS["fp32"].p50
-    change_goldens(bundle, boxes=bundle.goldens().outputs["boxes"] + np.float32([2 * limit, 0, 2 * limit, 0]))
+    change_goldens(bundle, boxes=read_goldens(bundle).outputs["boxes"] + np.float32([2 * limit, 0, 2 * limit, 0]))
     report = verify(bundle, ("onnxruntime",))
     figures, problem = report.checks[1].figures, report.checks[1].problem or ""
     assert figures is not None and figures.p50 == pytest.approx(2 * limit, abs=1e-4) and figures.score < 1e-5
@@ -152,7 +152,7 @@ def test_golden_boxes_that_moved_fail(bundle: Bundle) -> None:
 
 
 def test_golden_scores_that_differ_fail(bundle: Bundle) -> None:
-    scores, limit = bundle.goldens().outputs["scores"], BOX_LIMITS["fp32"].score
+    scores, limit = read_goldens(bundle).outputs["scores"], BOX_LIMITS["fp32"].score
     change_goldens(bundle, scores=scores - np.float32(2 * limit * np.ptp(scores)))
     (check, _) = verify(bundle, ("openvino",)).checks
     sentence = f"the score error as a fraction of the range is {2 * limit:.3g}, the limit is {limit:.3g}"
@@ -161,7 +161,7 @@ def test_golden_scores_that_differ_fail(bundle: Bundle) -> None:
 
 
 def test_a_person_that_a_graph_loses_costs_all_of_its_score(bundle: Bundle) -> None:
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     outputs = {**goldens.outputs, "scores": goldens.outputs["scores"].copy()}
     outputs["scores"][0, 3] = 0.01
     distances, scores = crop_errors(goldens, outputs)
@@ -174,7 +174,7 @@ def test_a_person_that_a_graph_loses_costs_all_of_its_score(bundle: Bundle) -> N
 
 
 def test_goldens_without_persons_have_no_distances(bundle: Bundle) -> None:
-    last = bundle.goldens()
+    last = read_goldens(bundle)
     nobody = replace(last, images=last.images[2:], outputs={name: values[2:] for name, values in last.outputs.items()})
     figures, problem = examine(nobody, dict(nobody.outputs), "fp32")
     assert problem is None and figures is not None
@@ -200,7 +200,7 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle, weight: str, sentence
 
 def test_infinity_is_looked_for_in_the_picture_that_has_it(bundle: Bundle) -> None:
     """Nobody is in that picture, so that no person is lost there."""
-    images = bundle.goldens().images.copy()
+    images = read_goldens(bundle).images.copy()
     images[2, ..., 2] = 255
     change_goldens(bundle, images=images)
     blue = make_weights()["w1"]
@@ -244,7 +244,7 @@ def test_limits_of_a_detector_are_those_of_its_coarsest_arithmetic(precision: st
 
 
 def test_goldens_that_are_not_the_detector_s_are_refused(bundle: Bundle) -> None:
-    goldens, path = bundle.goldens(), bundle.path / "golden.npz"
+    goldens, path = read_goldens(bundle), bundle.path / "golden.npz"
     boxes, scores = goldens.outputs["boxes"], goldens.outputs["scores"]
     for outputs, message in (
         ({"boxes": boxes}, "lacks scores: import the detector again"),
@@ -270,7 +270,7 @@ def test_a_manifest_that_does_not_say_how_many_boxes_is_refused(bundle: Bundle, 
 
 def test_a_detector_has_boxes_and_no_skeleton(bundle: Bundle) -> None:
     opened = open_bundle(bundle.path)
-    assert opened.manifest.detects and opened.goldens().decode == "boxes"
+    assert opened.manifest.detects and read_goldens(opened).decode == "boxes"
     assert opened.output_shapes == {"boxes": (4, 4), "scores": (4,)}
     with pytest.raises(UsageError, match=r"finder\.edgepose holds a person detector: expected a pose network"):
         _ = opened.skeleton
