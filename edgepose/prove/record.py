@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from ..build import BuildOptions
 from ..bundle.bundle import Bundle
 from ..bundle.engine_record import EngineRecord
 from ..core.errors import CheckError
-from ..core.files import write_text
 from ..core.report import Report
 from ..core.tables import text_table
 from ..verify import AccuracyCheck, AccuracyReport, VerifyReport

@@ -16,7 +16,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.contract import HEATMAPS, IMAGES
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT
-from ..graphs.probe import Node, write_probe
+from ..graphs.probe import Node, leading_to, write_probe
 from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 from .variants import variant_difference
@@ -67,7 +67,7 @@ def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays
         return (
             f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"
         )
-    node = first_unmatched(_leading_to(nodes, HEATMAPS), got, pytorch_tensors(bundle, images[IMAGES]))
+    node = first_unmatched(leading_to(nodes, [HEATMAPS]), got, pytorch_tensors(bundle, images[IMAGES]))
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
@@ -79,7 +79,7 @@ def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays
 def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
     """Label of the first node that gives NaN or infinity, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             tensor = tensors.get(name)
             if tensor is not None and not np.isfinite(tensor).all():
                 return node.label
@@ -89,7 +89,7 @@ def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
 def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str | None:
     """Label of the first node of which an output differs between two runs of one graph, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             if name in expected and name in got and not _same(got[name], expected[name]):
                 return node.label
     return None
@@ -108,39 +108,29 @@ def first_unmatched(nodes: Sequence[Node], got: Arrays, reference: Iterable[NDAr
     matched = {name for name, tensor in got.items() if any(_same(tensor, a) for a in by_shape.get(tensor.shape, ()))}
     readers: dict[str, list[Node]] = {}
     for node in nodes:
-        for name in node.inputs:
+        for name in node.input:
             readers.setdefault(name, []).append(node)
 
     wrong: set[str] = set()
 
     def wrong_readers(node: Node) -> list[Node]:
-        return [r for name in node.outputs for r in readers.get(name, ()) if not wrong.isdisjoint(r.outputs)]
+        return [r for name in node.output for r in readers.get(name, ()) if not wrong.isdisjoint(r.output)]
 
     for node in reversed(nodes):
-        is_read = any(name in readers for name in node.outputs)
-        if matched.isdisjoint(node.outputs) and (wrong_readers(node) or not is_read):
-            wrong.update(node.outputs)
+        is_read = any(name in readers for name in node.output)
+        if matched.isdisjoint(node.output) and (wrong_readers(node) or not is_read):
+            wrong.update(node.output)
     from_images = {IMAGES}
     for node in nodes:
-        if from_images.isdisjoint(node.inputs):  # constants and index arithmetic have no counterpart in PyTorch
+        if from_images.isdisjoint(node.input):  # constants and index arithmetic have no counterpart in PyTorch
             continue
-        from_images.update(node.outputs)
-        if wrong.isdisjoint(node.outputs) or got.keys().isdisjoint(node.outputs):
+        from_images.update(node.output)
+        if wrong.isdisjoint(node.output) or got.keys().isdisjoint(node.output):
             continue
         blamed = wrong_readers(node)
-        if not blamed or any(wrong.isdisjoint({*reader.inputs} - {*node.outputs}) for reader in blamed):
+        if not blamed or any(wrong.isdisjoint({*reader.input} - {*node.output}) for reader in blamed):
             return node.label
     return None
-
-
-def _leading_to(nodes: Sequence[Node], tensor: str) -> list[Node]:
-    """The nodes that a tensor is computed from, in order."""
-    needed, chosen = {tensor}, []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
-            chosen.append(node)
-    return chosen[::-1]
 
 
 def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:

@@ -60,7 +60,7 @@ def variant_difference(runner: Runner, images: Arrays) -> str:
 def first_beyond_fp16(nodes: Sequence[Node], expected: Arrays, half: frozenset[str]) -> str | None:
     """A sentence on the first node that makes an FP16 tensor whose FP32 value FP16 cannot hold, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             reference = _reference(name, expected)
             if name not in half or reference is None:
                 continue
@@ -82,9 +82,9 @@ def first_departure(
         limit: largest error as a fraction of the tensor's range in FP32.
         ranges: see :func:`int8_ranges`.
     """
-    makers = {name: node.label for node in nodes for name in node.outputs}
+    makers = {name: node.label for node in nodes for name in node.output}
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             reference = _reference(name, expected)
             if reference is None or name not in got or got[name].shape != expected[reference].shape:
                 continue
