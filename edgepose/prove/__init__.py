@@ -18,8 +18,7 @@ from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.goldens import read_goldens
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError, first_line
-from ..core.files import write_text
-from ..evaluate import check_outputs
+from ..core.files import check_writable, write_text
 from ..nvidia.tensorrt import TARGETS as ENGINE_TARGETS
 from ..verify import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop, verify
 from .device import describe_device, describe_versions, power_state
@@ -67,7 +66,7 @@ def prove(
             is built then.
     """
     named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
-    pairs, skipped = _plan(bundle, targets, named, options)
+    cases, skipped = _plan(bundle, targets, named, options, accuracy=data is not None)
     read_goldens(bundle)
     check_max_drop(max_drop)
     if data:
@@ -77,10 +76,10 @@ def prove(
         load_data(data, "val")
     now = datetime.now(timezone.utc)
     page = (folder or bundle.reports) / f"proof-{'-'.join(dict.fromkeys(targets))}-{now:%Y%m%d-%H%M%S}.html"
-    check_outputs(None, page)
+    check_writable(page)
     proof = Proof(
         bundle=bundle,
-        cases=tuple(_case(*pair, accuracy=data is not None) for pair in pairs),
+        cases=cases,
         skipped=skipped,
         precisions=named,
         options=options,
@@ -92,7 +91,8 @@ def prove(
         page=page,
     )
     for case in proof.cases:
-        _prove_case(proof, case, say)
+        if not case.impossible:
+            _prove_case(proof, case, say)
     if data:
         _prove_accuracy(proof, data, max_drop, say)
     proof.save(proof.record)
@@ -101,24 +101,36 @@ def prove(
 
 
 def _plan(
-    bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions
-) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """What is proven; and what is left out, and why."""
+    bundle: Bundle,
+    targets: Sequence[str],
+    precisions: tuple[str, ...] | None,
+    options: BuildOptions,
+    *,
+    accuracy: bool,
+) -> tuple[tuple[Case, ...], dict[str, str]]:
+    """Return what is proven; and by target and precision what is left out, and why."""
     unknown = [name for name in targets if name not in TARGETS]
     if unknown or not targets:
         raise UsageError(f"unknown target {next(iter(unknown), '')!r}: expected one of {', '.join(TARGETS)}")
     for precision in precisions or ():
         bundle.graph_for(precision)  # refuses what the bundle has not
-    pairs, skipped = [], {}
+    cases: list[Case] = []
+    skipped, impossible = dict[str, str](), dict[str, UsageError]()
     for target in dict.fromkeys(targets):
-        if target in ENGINE_TARGETS:
-            _require_engines(target, options)
-            pairs += [(target, precision) for precision in precisions or bundle.precisions]
-        else:
-            found = plan(bundle, [target], precisions)
-            pairs += [(target, runner.precision) for runner in found.runners]
-            skipped.update(found.skipped)
-    return pairs, skipped
+        names = precisions or bundle.precisions
+        try:
+            if target in ENGINE_TARGETS:
+                _require_engines(target, options)
+            else:
+                found = plan(bundle, [target], precisions)
+                names = tuple(runner.precision for runner in found.runners)
+                skipped.update(found.skipped)
+        except UsageError as error:  # the other targets are worth their time all the same
+            impossible[target] = error
+        cases += [_case(target, name, impossible.get(target), accuracy=accuracy) for name in names]
+    if len(impossible) == len(dict.fromkeys(targets)):
+        raise next(iter(impossible.values()))
+    return tuple(cases), skipped
 
 
 def _require_engines(target: str, options: BuildOptions) -> None:
@@ -131,10 +143,11 @@ def _require_engines(target: str, options: BuildOptions) -> None:
         raise UsageError(f"{target} can build engines here, but not run them: {reason}")
 
 
-def _case(target: str, precision: str, *, accuracy: bool) -> Case:
+def _case(target: str, precision: str, impossible: UsageError | None, *, accuracy: bool) -> Case:
     left_out = {name for name, wanted in (("build", target in ENGINE_TARGETS), ("accuracy", accuracy)) if not wanted}
-    ended = Step(NOT_RUN, "the process ended before this step")
-    return Case(target, precision, {name: ended for name in STEPS if name not in left_out})
+    why = str(impossible or "the process ended before this step")
+    steps = {name: Step(NOT_RUN, why) for name in STEPS if name not in left_out}
+    return Case(target, precision, steps, impossible=impossible is not None)
 
 
 def _prove_case(proof: Proof, case: Case, say: Say) -> None:
@@ -179,6 +192,8 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     if exact and not any(case in verified for case in exact):
         verified = []
     for case in proof.cases:
+        if case.impossible:
+            continue
         if case in verified:
             case.steps["accuracy"] = _unfinished()
         else:

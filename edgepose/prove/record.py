@@ -52,12 +52,14 @@ class Case:
     Attributes:
         steps: by name, every step that is to be taken.
         file: the engine or graph that runs, by its path in the bundle; None as long as there is none.
+        impossible: whether the target cannot be proven on this machine; then no step is taken.
     """
 
     target: str
     precision: str
     steps: dict[str, Step]
     file: str | None = None
+    impossible: bool = False
 
     @property
     def name(self) -> str:

@@ -11,9 +11,19 @@ from ..core.errors import UsageError
 from .checks import Check, check_runner
 from .drop import MAX_DROP, AccuracyCheck, AccuracyReport, check_accuracy, check_max_drop
 from .locate import first_difference
+from .page import verification_html
 from .report import VerifyReport
 
-__all__ = ["MAX_DROP", "AccuracyCheck", "AccuracyReport", "VerifyReport", "check_accuracy", "check_max_drop", "verify"]
+__all__ = [
+    "MAX_DROP",
+    "AccuracyCheck",
+    "AccuracyReport",
+    "VerifyReport",
+    "check_accuracy",
+    "check_max_drop",
+    "verification_html",
+    "verify",
+]
 
 
 def verify(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
 from ..backends.environment import environment
 from ..backends.plan import Runner
 from ..bundle.tasks import Task
-from ..core.pictures import BACKEND, PYTORCH, picture_tag
+from ..core.html import html_page, html_table
+from ..core.pictures import picture_tag
 from .checks import Check
 
 if TYPE_CHECKING:
@@ -20,21 +21,6 @@ DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
 #: Crops that are shown of each backend and precision.
 _SHOWN = 8
 
-STYLE = f"""
-:root {{ color-scheme: light dark; --line: #8884; --pass: #16803c; --fail: #c62828; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.2rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }}
-.scroll {{ overflow-x: auto; }} .pass {{ color: var(--pass); font-weight: 600; }}
-.fail {{ color: var(--fail); font-weight: 600; }}
-.crops {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }} figure {{ margin: 0; }}
-img {{ display: block; border-radius: 6px; max-width: 100%; height: auto; }}
-figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabular-nums; }}
-.key {{ display: inline-block; width: 1.6em; vertical-align: middle; margin: 0 .35em 0 1em; border-radius: 3px; }}
-.pytorch {{ height: 6px; background: rgb{PYTORCH}; }} .backend {{ height: 2px; background: rgb{BACKEND}; }}
-"""
-
 
 def check_head(task: Task) -> tuple[str, ...]:
     """Columns of the table of checks, in text and in HTML."""
@@ -42,35 +28,27 @@ def check_head(task: Task) -> tuple[str, ...]:
 
 
 def verify_page(report: VerifyReport) -> str:
-    """The self-contained HTML page of a verification: verdict, figures, and the crops that moved most."""
+    """Return the self-contained HTML page of a verification: verdict, figures, and the images that moved most."""
     name, task = escape(report.bundle.manifest.name), report.task
-    verdict = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
-    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    state = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
     where = environment()
     made = f"{where['cpu']}, {where['gpu'] or 'no GPU'}, {where['time']}"
-    return "\n".join(
-        (
-            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>verify {name}</title><style>{STYLE}</style></head>\n<body>",
-            f"<h1>{name}: verification {verdict}</h1>",
-            f"<p>{len(report.goldens.images)} golden {task.image}s replayed and compared with {task.reference}.</p>",
-            f"<p>{escape(made)}.</p>",
-            figures_html(report),
-            _accuracy_html(report),
-            "<h2>Limits</h2>",
-            limits_html(report),
-            *(check_html(report, check) for check in last.values()),
-            "</body>\n</html>\n",
-        )
+    body = (
+        f"<h1>{name}: verification {state}</h1>",
+        f"<p>{len(report.goldens.images)} golden {task.image}s replayed and compared with {task.reference}.</p>",
+        f"<p>{escape(made)}.</p>",
+        *verification_html(report),
     )
+    return html_page(f"verify {name}", body)
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'
+def verification_html(report: VerifyReport) -> Iterator[str]:
+    """Return the sections of a verification: figures, accuracy, limits, and the images that moved most."""
+    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    yield _figures_html(report)
+    yield _accuracy_html(report)
+    yield "<h2>Limits</h2>" + _limits_html(report)
+    yield from (_check_html(report, check) for check in last.values())
 
 
 def _pair(runner: Runner) -> tuple[str, str]:
@@ -83,7 +61,7 @@ def _result(problem: str | None) -> str:
     return '<span class="pass">passed</span>'
 
 
-def figures_html(report: VerifyReport) -> str:
+def _figures_html(report: VerifyReport) -> str:
     rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
     said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
     said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
@@ -99,7 +77,7 @@ def _accuracy_html(report: VerifyReport) -> str:
     return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
 
 
-def limits_html(report: VerifyReport) -> str:
+def _limits_html(report: VerifyReport) -> str:
     precisions = dict.fromkeys(check.runner.precision for check in report.checks)
     rows = [
         (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
@@ -108,7 +86,7 @@ def limits_html(report: VerifyReport) -> str:
     return html_table(("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
-def check_html(report: VerifyReport, check: Check) -> str:
+def _check_html(report: VerifyReport, check: Check) -> str:
     """Return the section of a check: the golden images that moved most, with both results drawn on them."""
     title, task = f"<h2>{check.runner.backend}, {escape(check.runner.precision)}</h2>", report.task
     if check.outputs is None:
