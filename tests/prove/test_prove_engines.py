@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from edgepose import prove as prove_module
+from edgepose.backends.plan import Runner
 from edgepose.bench.network import bench
 from edgepose.build.options import BuildOptions
 from edgepose.bundle.bundle import Bundle, open_bundle
@@ -113,14 +114,14 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
     """Accuracies of any data set, and what was asked: AP 70 in FP32, 69 in anything else."""
     asked = []
 
-    def fake(_: Bundle, pairs: list[tuple[str, str]], data: str, max_drop: float) -> AccuracyReport:
-        asked.append(pairs)
+    def fake(_: Bundle, runners: list[Runner], data: str, max_drop: float) -> AccuracyReport:
+        asked.append([(runner.backend, runner.precision) for runner in runners])
         less = "1 point less" if max_drop < 1 else None
         checks = [
-            AccuracyCheck(*pair, 70.0, 0.0) if pair[1] == "fp32" else AccuracyCheck(*pair, 69.0, 1.0, less)
-            for pair in pairs
+            AccuracyCheck(runner, 70.0, 0.0) if runner.precision == "fp32" else AccuracyCheck(runner, 69.0, 1.0, less)
+            for runner in runners
         ]
-        return AccuracyReport(data, "AP", 70.0, pairs[0][0], max_drop, tuple(checks))
+        return AccuracyReport(data, "AP", 70.0, runners[0].backend, max_drop, tuple(checks))
 
     monkeypatch.setattr(prove_module, "check_accuracy", fake)
     monkeypatch.setattr("edgepose.data.load_data", lambda *_: None)
