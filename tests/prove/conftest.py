@@ -67,6 +67,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(nvidia_device, "device_info", lambda: GPU)
     monkeypatch.setattr(options_module, "_JETSON", tmp_path / "not a Jetson")
     monkeypatch.setattr(prove_module, "unavailable", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
     cuda = {"cudaDriverGetVersion": lambda: (0, 12060), "cudaRuntimeGetVersion": lambda: (0, 13000)}
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", SimpleNamespace(**cuda))
 

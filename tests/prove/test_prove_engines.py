@@ -16,7 +16,7 @@ from edgepose.bench.network import bench
 from edgepose.build.options import BuildOptions
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import EngineRecord
-from edgepose.core.errors import UsageError
+from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
@@ -98,6 +98,7 @@ def test_a_real_engine_that_cannot_run_is_recorded_all_the_same(
 ) -> None:
     monkeypatch.setattr(nvidia_tensorrt, "load_target", load_target, raising=False)
     monkeypatch.setattr(nvidia_device, "gpu_missing", gpu_missing)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", find_spec)
     for name, function in (("verify", verify), ("bench", bench)):
         monkeypatch.setattr(prove_module, name, function)
     proof = prove(engines, ["tensorrt-rtx"], ["fp32"], ONE)
@@ -107,6 +108,19 @@ def test_a_real_engine_that_cannot_run_is_recorded_all_the_same(
     assert (built["target"], built["sm"], built["chosen"]) == ("tensorrt-rtx", "any", {"float32": 3})
     assert case["file"] in read(proof)["files"] and case["sha256"] == sha256(engines.path / case["file"])
     assert f"backend tensorrt-rtx cannot run here: {gpu_missing()}" in case["steps"]["verify"]["problem"]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_target_that_is_impossible_does_not_stop_the_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: None)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: "there is no NVIDIA driver")
+    said: list[str] = []
+    proof = prove(bundle, ["onnxruntime", "tensorrt"], options=ONE, say=said.append)
+    assert states(proof) == {"onnxruntime fp32": [PASSED, PASSED], "tensorrt fp32": [NOT_RUN] * 3}
+    why = "tensorrt builds engines only on the GPU they will run on: there is no NVIDIA driver"
+    assert set(proof.problems.values()) == {f"not run: {why}"} and len(said) == 2
+    with pytest.raises(CheckError, match=f"^prove: 3 of 5 steps did not pass; tensorrt fp32, build not run: {why}$"):
+        proof.require_passed()
 
 
 @pytest.fixture
