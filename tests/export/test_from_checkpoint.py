@@ -19,6 +19,7 @@ from torch import nn
 from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CHECKPOINT, GOLDENS
 from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import CheckError, UsageError
@@ -54,14 +55,16 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
     assert manifest.made_with["torch"] == torch.__version__
     assert manifest.made_with["numpy"] == np.__version__
     assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, POSE.graph)}
-    assert sorted(path.name for path in exported.iterdir()) == sorted([CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"])
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"]
+    )
     assert read_spec(exported / CHECKPOINT) == SPEC
     stored = load_file(exported / CHECKPOINT)
     assert all(torch.equal(value, stored[key]) for key, value in load_file(checkpoint).items())
 
 
 def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
-    goldens = open_bundle(exported).goldens()
+    goldens = read_goldens(open_bundle(exported))
     np.testing.assert_array_equal(goldens.images, golden_crops((64, 64)))
     network = SPEC.build()
     load_weights(network, exported / CHECKPOINT)
