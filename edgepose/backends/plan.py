@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from ..bundle.bundle import Bundle
 from ..bundle.engine_record import read_record
+from ..bundle.external_data import refuse_external_data
 from ..bundle.manifest import CHECKPOINT, PRECISIONS
 from ..core.errors import UsageError, missing_extra
 from ..nvidia.tensorrt import TARGETS
@@ -286,8 +287,11 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
     """Open any ONNX file, such as a detector, on ``onnxruntime`` or ``openvino``.
 
     Raises:
-        UsageError: another backend was asked for, it is not installed, or it cannot load the file.
+        UsageError: another backend was asked for, it is not installed, it cannot load the file, or weights of the graph
+            are in other files.
     """
+    if graph.is_file():
+        refuse_external_data(graph)
     if backend == "onnxruntime":
         from .onnxruntime import OnnxRuntimeSession
 

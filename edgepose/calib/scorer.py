@@ -20,7 +20,8 @@ from ..backends.plan import open_graph, open_session
 from ..backends.session import Session
 from ..build.engine import build_engine
 from ..build.options import BuildOptions
-from ..bundle.bundle import Bundle, open_bundle, write_manifest
+from ..bundle.bundle import Bundle, write_manifest
+from ..bundle.manifest import read_manifest
 from ..core.errors import CheckError
 from ..core.geometry import Size
 from ..core.skeletons import Skeleton
@@ -188,7 +189,8 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
         onnx.save(model, graph)
         candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
         build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
-        with closing(open_session(open_bundle(candidate.path), target, "mixed")) as session:
+        built = Bundle(candidate.path, read_manifest(candidate.path))
+        with closing(open_session(built, target, "mixed")) as session:
             yield session
 
 
