@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.bundle.bundle import Bundle, open_bundle, replace_files, write_manifest
+from edgepose.bundle.bundle import Bundle, check_replaceable, open_bundle, replace_files, write_manifest
 from edgepose.bundle.goldens import Goldens
-from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST, SCHEMA, Manifest
+from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST, SCHEMA, Manifest, read_manifest
 from edgepose.core.errors import UsageError
 from edgepose.core.files import sha256
 from edgepose.core.skeletons import LSP14
@@ -98,26 +100,6 @@ def test_files_are_moved_in_and_named(bundle: Bundle, tmp_path: Path) -> None:
     assert list((tmp_path / "staged").iterdir()) == []
 
 
-@pytest.mark.parametrize(("moves", "left"), [(0, b"graph"), (1, b"new pose.onnx")])
-def test_a_change_that_is_killed_leaves_a_bundle_that_opens(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, left: bytes
-) -> None:
-    staged = stage(tmp_path / "staged", GRAPH, "engines/a.engine")
-    move = Path.replace
-
-    def killed(file: Path, target: Path) -> Path:
-        if file == [*staged.values()][moves]:
-            raise KeyboardInterrupt
-        return move(file, target)
-
-    monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        replace_files(bundle, staged)
-    opened = open_bundle(bundle.path)
-    assert opened.manifest == replace(bundle.manifest, files={GOLDENS: bundle.manifest.files[GOLDENS]})
-    assert opened.graph.read_bytes() == left
-
-
 def test_files_beside_the_named_ones_do_no_harm(bundle: Bundle) -> None:
     bundle.reports.mkdir()
     (bundle.reports / "verify.json").write_text("{}")
@@ -162,17 +144,27 @@ def test_a_newer_schema_is_refused_whatever_else_it_holds(bundle: Bundle) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"unheard_of": 1}, "unheard_of"),
         ({"input_size": 256}, "not iterable"),
         ({"input_size": [256]}, "input_size must be two positive whole numbers"),
         ({"input_size": ["256", "192"]}, "input_size must be"),
         ({"input_size": [256, 0]}, "input_size must be"),
+        ({"input_size": [True, True]}, "input_size must be"),
+        ({"input_size": [256.0, 192]}, "input_size must be"),
+        ({"trained": 1}, "trained must be true or false"),
+        ({"made_with": ["torch"]}, "made_with must be an object of texts"),
+        ({"made_with": {"torch": 2}}, "made_with must be an object of texts"),
         ({"files": None}, "files must be an object of texts"),
         ({"files": ["pose.onnx"]}, "files must be an object of texts"),
         ({"files": {"pose.onnx": 1}}, "files must be an object of texts"),
+        ({"files": {"pose.onnx": "0" * 63}}, "files must name the sha256 of each file"),
+        ({"files": {"pose.onnx": "G" * 64}}, "files must name the sha256 of each file"),
         ({"options": None}, "options must be an object"),
+        ({"options": {"sab": "no"}}, "options must be an object of whole numbers, true or false"),
         ({"crop_padding": "1.25"}, "crop_padding must be a positive number"),
         ({"crop_padding": 0}, "crop_padding must be a positive number"),
+        ({"crop_padding": True}, "crop_padding must be a positive number"),
+        ({"crop_padding": float("inf")}, "crop_padding must be a positive number"),
+        ({"crop_padding": float("nan")}, "crop_padding must be a positive number"),
         ({"skeleton": 14}, "must be texts"),
         ({"decode": "dark"}, "decode must be 'quarter' or 'boxes', got 'dark'"),
         ({"decode": None}, "decode must be 'quarter' or 'boxes', got None"),
@@ -192,6 +184,52 @@ def test_a_manifest_that_lacks_a_field_is_refused(bundle: Bundle) -> None:
             open_bundle(bundle.path)
 
 
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        ({}, "pose.onnx"),
+        ({GOLDENS: "of the bundle"}, "pose.onnx"),
+        ({GRAPH: "of the bundle"}, "golden.npz"),
+        ({"detector.onnx": "of the bundle", GOLDENS: "of the bundle"}, "pose.onnx"),
+    ],
+)
+def test_a_manifest_that_does_not_name_the_graph_and_the_goldens_is_refused(
+    bundle: Bundle, files: dict[str, str], missing: str
+) -> None:
+    """Without their hashes any graph of the same shapes would run, and prove itself with nothing."""
+    change_manifest(bundle, files={name: bundle.manifest.files.get(name, "0" * 64) for name in files})
+    with pytest.raises(UsageError, match=rf"its manifest names no {missing}, so nothing can prove the network: export"):
+        open_bundle(bundle.path)
+    assert read_manifest(bundle.path).files.keys() == files.keys()  # what is being made can be read all the same
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"files": {', '"files": {}, "files": {', "'files'"),
+        ('"files": {', '"files": {"pose.onnx": "1", "pose.onnx": "2", ', "'pose.onnx'"),
+        ('"schema": 1', '"schema": 1, "schema": 1', "'schema'"),
+    ],
+)
+def test_a_manifest_that_says_a_thing_twice_is_refused(bundle: Bundle, old: str, new: str, key: str) -> None:
+    file = bundle.path / MANIFEST
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UsageError, match=rf"manifest\.json holds {key} twice, so it is not clear what it says"):
+        open_bundle(bundle.path)
+
+
+def test_unknown_keys_of_the_same_schema_are_ignored(bundle: Bundle) -> None:
+    change_manifest(bundle, unheard_of=[1], yet_another={"name": "x"})
+    assert open_bundle(bundle.path) == bundle
+
+
+def test_a_manifest_of_a_million_brackets_is_refused(bundle: Bundle) -> None:
+    (bundle.path / MANIFEST).write_text("[" * 1_000_000)
+    with pytest.raises(UsageError, match=r"manifest\.json is damaged"):
+        open_bundle(bundle.path)
+
+
 @pytest.mark.parametrize("name", ["../outside", "engines/../../outside", "/etc/hostname"])
 def test_a_manifest_cannot_name_files_outside(bundle: Bundle, name: str) -> None:
     (bundle.path.parent / "outside").write_text("secret")
@@ -205,3 +243,32 @@ def test_a_manifest_of_schema_zero_or_text_is_refused(bundle: Bundle) -> None:
         change_manifest(bundle, schema=schema)
         with pytest.raises(UsageError, match="is damaged"):
             open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["", MANIFEST, GRAPH, "elsewhere"])
+def test_a_folder_without_permission_is_one_sentence(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Root may read everything, so the refusal is played: of the folder around, the manifest, a file."""
+    refused, stat, real_open = bundle.path / name, Path.stat, Path.open
+
+    def forbid(path: Path) -> None:
+        if path.is_relative_to(refused):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def stat_played(path: Path, **options: Any) -> os.stat_result:
+        if name not in (GRAPH, MANIFEST):
+            forbid(path)
+        return stat(path, **options)
+
+    def open_played(path: Path, *arguments: Any, **options: Any) -> Any:
+        forbid(path)
+        return real_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_played)
+    monkeypatch.setattr(Path, "open", open_played)
+    with pytest.raises(UsageError, match=r"^cannot read \S+: Permission denied$"):
+        open_bundle(refused if name == "elsewhere" else bundle.path)
+    if not name:
+        with pytest.raises(UsageError, match=r"^cannot read \S+: Permission denied$"):
+            check_replaceable(bundle.path, detects=False)

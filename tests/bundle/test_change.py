@@ -181,10 +181,12 @@ def test_a_reader_sees_the_old_bundle_or_the_new_one_while_it_is_changed(tmp_pat
     stop = threading.Event()
 
     def change_again_and_again() -> None:
-        for i in range(40):
-            (file,) = fill(tmp_path / "staged", {"a.engine": f"build {i}"})
-            replace_files(bundle, {"engines/a.engine": file})
-        stop.set()
+        try:
+            for i in range(40):
+                (file,) = fill(tmp_path / "staged", {"a.engine": f"build {i}"})
+                replace_files(bundle, {"engines/a.engine": file})
+        finally:
+            stop.set()
 
     thread = threading.Thread(target=change_again_and_again)
     thread.start()
