@@ -13,6 +13,7 @@ It holds a pose network, or a person detector, whose graphs are named ``detector
         golden.npz                crops, and what PyTorch gave for them (of an imported network: its ONNX file)
         engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json; a timing cache, not hashed
         reports/                  written by calibrate, build, verify, bench and prove; not hashed
+        .change/                  only after a crash: what is left to do of a change, see edgepose.bundle.change
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ from ..core.skeletons import Skeleton, get_skeleton
 from .change import change, finish_change, is_leftover, locked
 from .external_data import refuse_external_data
 from .goldens import Goldens
-from .manifest import GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, read_manifest
+from .manifest import (
+    CALIBRATION,
+    CHECKPOINT,
+    GOLDENS,
+    MANIFEST,
+    PRECISIONS,
+    REPORTS,
+    Manifest,
+    read_manifest,
+)
 
 #: Where the bundles are that come with the package; nothing is ever written there.
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -254,6 +264,9 @@ def _check_files(bundle: Bundle) -> None:
             raise UsageError(
                 f"bundle {path}: its manifest names no {name}, so nothing can prove the network: {manifest.remake}"
             )
+    for name in (CHECKPOINT, CALIBRATION):
+        if name not in manifest.files and os.path.lexists(path / name):
+            raise UsageError(f"bundle {path} holds {name}, which its manifest does not name: remove it")
     for name, expected in manifest.files.items():
         file, again = path / name, "copy or export the bundle again"
         try:

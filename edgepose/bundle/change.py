@@ -8,6 +8,7 @@ last, can be repeated from any point; whoever opens the bundle after a crash doe
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -72,7 +73,7 @@ def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Mani
     """
     hashes = {name: sha256(file) for name, file in staged.items()}
     manifest = replace(manifest, files={**manifest.files, **hashes})
-    _check_inside(folder, manifest)
+    _check_places(folder, manifest, folder)
     collected = folder / COLLECTING
     shutil.rmtree(collected, ignore_errors=True)
     collected.mkdir()
@@ -113,7 +114,7 @@ def _finish(folder: Path) -> None:
     if (pending / MANIFEST).is_file():
         manifest = read_manifest(pending)
         for root in (pending, folder):
-            _check_inside(folder, manifest, root)
+            _check_places(folder, manifest, root)
         _remove_dropped(folder, manifest)
         for name in manifest.files:
             if (pending / name).is_file():
@@ -126,13 +127,20 @@ def _finish(folder: Path) -> None:
         (folder / ENGINES).rmdir()
 
 
-def _check_inside(folder: Path, manifest: Manifest, root: Path | None = None) -> None:
-    """Refuse a folder in the bundle that leads out of it: files of somebody else would be moved or removed."""
-    home = folder.resolve()
-    for name in (*manifest.files, f"{REPORTS}/any", f"{ENGINES}/any"):
-        place = ((root or folder) / name).parent
-        if not place.resolve().is_relative_to(home):
+def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
+    """Refuse what could not be finished once it is begun, and what would move or remove files outside the bundle.
+
+    Args:
+        folder: of the bundle.
+        manifest: the new one.
+        root: the bundle's folder, or that of its unfinished change.
+    """
+    for name in (*manifest.files, f"{ENGINES}/any"):
+        place = (root / name).parent
+        if not place.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{place} leads out of the bundle {folder}: expected a folder, got a link to one")
+        if place.exists() and not os.access(place, os.W_OK):
+            raise UsageError(f"cannot write to folder {place}: {os.strerror(errno.EACCES)}")
 
 
 def _remove_dropped(folder: Path, new: Manifest) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from edgepose.bundle.bundle import Bundle, check_replaceable, open_bundle, replace_files, write_manifest
 from edgepose.bundle.goldens import Goldens
-from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST, SCHEMA, Manifest, read_manifest
+from edgepose.bundle.manifest import CALIBRATION, CHECKPOINT, GOLDENS, GRAPH, MANIFEST, SCHEMA, Manifest, read_manifest
 from edgepose.core.errors import UsageError
 from edgepose.core.files import sha256
 from edgepose.core.skeletons import LSP14
@@ -98,6 +98,15 @@ def test_files_are_moved_in_and_named(bundle: Bundle, tmp_path: Path) -> None:
     assert changed.graph.read_text() == "new pose.onnx"
     assert changed.manifest.files == {name: sha256(bundle.path / name) for name in (GRAPH, GOLDENS, "engines/a.engine")}
     assert list((tmp_path / "staged").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, CALIBRATION])
+def test_a_part_that_would_be_used_but_is_not_named_is_refused(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).write_bytes(b"of another network")
+    with pytest.raises(UsageError, match=rf"holds {name}, which its manifest does not name: remove it$"):
+        open_bundle(bundle.path)
+    named = bundle.with_files(bundle.path / name)
+    assert open_bundle(bundle.path) == named
 
 
 def test_files_beside_the_named_ones_do_no_harm(bundle: Bundle) -> None:

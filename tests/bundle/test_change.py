@@ -241,7 +241,7 @@ def test_engines_on_another_disk_are_moved_as_well(tmp_path: Path, monkeypatch: 
     assert named(open_bundle(path)) == {**OLD, **BUILD}
 
 
-@pytest.mark.parametrize("part", ["engines", "reports", ".change"])
+@pytest.mark.parametrize("part", ["engines", ".change"])
 def test_a_link_in_a_bundle_moves_and_removes_nothing_outside(tmp_path: Path, part: str) -> None:
     """A bundle from somebody else is opened: its unfinished change must not reach into the user's folders."""
     path, outside = make(tmp_path / "x.edgepose").path, tmp_path / "outside"
@@ -256,6 +256,27 @@ def test_a_link_in_a_bundle_moves_and_removes_nothing_outside(tmp_path: Path, pa
     with pytest.raises(UsageError, match=r"leads out of the bundle .*: expected a folder, got a link to one"):
         open_bundle(path)
     assert {file: file.read_bytes() for file in outside.rglob("*") if file.is_file()} == before
+
+
+def test_reports_behind_a_link_are_somebody_elses(tmp_path: Path) -> None:
+    path, outside = make(tmp_path / "x.edgepose").path, tmp_path / "outside"
+    (path / "reports").replace(outside)
+    (path / "reports").symlink_to(outside)
+    export(path)
+    assert (outside / "verify.html").read_text() == "old"
+    assert named(open_bundle(path)) == dict(sorted(NETWORK.items()))
+
+
+def test_engines_that_may_not_be_written_are_refused_before_the_change_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those that a container made as root; root itself may write everywhere, so the refusal is played."""
+    bundle = make(tmp_path / "x.edgepose")
+    engines = bundle.path / "engines"
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (engines, os.W_OK))
+    with pytest.raises(UsageError, match=rf"^cannot write to folder {engines}: Permission denied$"):
+        build(bundle.path)
+    assert open_bundle(bundle.path) == bundle
 
 
 def test_a_change_that_would_leave_the_bundle_is_refused_before_it_is_made(tmp_path: Path) -> None:
