@@ -169,7 +169,8 @@ def _counts_boxes(options: object) -> bool:
     return type(count) is int and count > 0
 
 
-def _is_text_of_texts(value: object) -> bool:
+def _holds_texts(value: object) -> bool:
+    """Whether a value is an object whose values are texts."""
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
@@ -184,12 +185,12 @@ def _check_values(manifest: Manifest) -> None:
         and all(type(side) is int and side > 0 for side in manifest.input_size),
         "trained must be true or false": isinstance(manifest.trained, bool),
         "crop_padding must be a positive number": type(padding) in (int, float) and 0 < padding < math.inf,
+        "options of a detector must name a number of boxes": not manifest.detects or _counts_boxes(options),
         "options must be an object of whole numbers, true or false": isinstance(options, dict)
         and all(isinstance(value, int) for value in options.values()),
-        "options of a detector must name a number of boxes": not manifest.detects or _counts_boxes(options),
-        "made_with must be an object of texts": _is_text_of_texts(manifest.made_with),
-        "files must be an object of texts": _is_text_of_texts(files),
-        "files must name the sha256 of each file": _is_text_of_texts(files)
+        "made_with must be an object of texts": _holds_texts(manifest.made_with),
+        "files must be an object of texts": _holds_texts(files),
+        "files must name the sha256 of each file": _holds_texts(files)
         and all(_SHA256.fullmatch(digest) for digest in files.values()),
     }
     wrong = [sentence for sentence, holds in wanted.items() if not holds]
