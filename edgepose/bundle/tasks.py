@@ -148,7 +148,7 @@ class _Pose(Task):
 @dataclass(frozen=True, eq=False)
 class _Persons(Task):
     def options_flaw(self, options: Mapping[str, Any]) -> str | None:
-        count = options.get("boxes")
+        count = options.get("boxes") if isinstance(options, dict) else None
         return None if type(count) is int and count > 0 else "options of a detector must name a number of boxes"
 
     def contract(self, manifest: Manifest) -> Contract:

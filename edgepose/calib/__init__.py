@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..backends.plan import unavailable
-from ..bundle.bundle import Bundle, open_bundle, replace_files
+from ..bundle.bundle import Bundle, replace_files
 from ..bundle.manifest import CALIBRATION
 from ..core.errors import UsageError, missing_extra
 from ..core.files import atomic_path, staging_folder
@@ -115,7 +115,7 @@ def calibrate(
         result = work.search(folder, search) if search else None
         found.write(folder / CALIBRATION)
         files = {file.name: file for file in folder.iterdir()}
-        bundle = replace_files(open_bundle(bundle.path), files)
+        bundle = replace_files(bundle, files)
     report = CalibrationReport(
         bundle=bundle,
         crops=str(crops),

@@ -19,8 +19,9 @@ from ..accuracy.agreement import Agreement, agreement, person_agreement, person_
 from ..backends.plan import choose, open_graph
 from ..backends.session import Session
 from ..build import BuildOptions, build_engine
-from ..bundle.bundle import Bundle, open_bundle, write_manifest
+from ..bundle.bundle import Bundle, write_manifest
 from ..bundle.contract import BOXES, IMAGES, KEYPOINTS, SCORES
+from ..bundle.manifest import read_manifest
 from ..bundle.tasks import PERSONS, POSE
 from ..core.errors import CheckError
 from ..core.geometry import Size
@@ -201,7 +202,8 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
         onnx.save(model, graph)
         candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
         build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
-        with closing(choose(open_bundle(candidate.path), target, "mixed").open()) as session:
+        built = Bundle(candidate.path, read_manifest(candidate.path))
+        with closing(choose(built, target, "mixed").open()) as session:
             yield session
 
 

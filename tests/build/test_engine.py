@@ -91,11 +91,11 @@ def test_a_half_layer_is_not_fp32(tmp_path: Path) -> None:
 @needs_rtx
 def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
     stale = small_bundle(tmp_path / "small.edgepose", small_model())
-    other = stale.path / "golden.npz"
+    other = stale.path / "calibration.json"
     other.write_bytes(b"added after the bundle was opened")
     stale.with_files(other)
     build_engine(stale, RTX)
-    assert "golden.npz" in open_bundle(stale.path).manifest.files
+    assert "calibration.json" in open_bundle(stale.path).manifest.files
 
 
 @needs_rtx
@@ -121,7 +121,13 @@ def test_a_rebuild_that_fails_leaves_the_older_engine(tmp_path: Path, monkeypatc
         build_engine(open_bundle(bundle.path), RTX, options=BuildOptions((1, 4, 4)))
     (engine,) = open_bundle(bundle.path).engines()
     assert read_record(engine) == older
-    assert sorted(path.name for path in bundle.path.iterdir()) == ["engines", "manifest.json", "pose.onnx", "reports"]
+    assert sorted(path.name for path in bundle.path.iterdir()) == [
+        "engines",
+        "golden.npz",
+        "manifest.json",
+        "pose.onnx",
+        "reports",
+    ]
 
 
 def _without_body(model: onnx.ModelProto) -> None:
@@ -158,22 +164,23 @@ def _static_batch(model: onnx.ModelProto) -> None:
         (
             _renamed_output,
             (
-                r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps float32 "
+                r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps "
+                r"float32 "
                 r"\(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
             ),
         ),
         (
             _float_input,
             (
-                r"network takes images float32 \(N, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the bundle "
-                r"again \(log: "
+                r"network takes images float32 \(N, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"bundle again \(log: "
             ),
         ),
         (
             _static_batch,
             (
-                r"network takes images uint8 \(1, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the bundle "
-                r"again \(log: "
+                r"network takes images uint8 \(1, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"bundle again \(log: "
             ),
         ),
     ],

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose import cli
 from edgepose.backends import plan as backends
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS, MANIFEST
 from edgepose.bundle.tasks import POSE
 from edgepose.cli import main

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgepose.bundle.bundle import write_manifest
-from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.manifest import GOLDENS, Manifest
 from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.runtime.pose import load
@@ -47,7 +48,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, path / POSE.graph)
-    write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192))).with_files(path / POSE.graph)
+    goldens = {name: value.astype(np.float32) for name, value in values.items()}
+    Goldens(np.zeros((1, 256, 192, 3), np.uint8), goldens).save(path / GOLDENS)
+    made = write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192)))
+    made.with_files(path / POSE.graph, path / GOLDENS)
     return path
 
 
