@@ -69,7 +69,7 @@ def join(device: str) -> Iterator[Ranks]:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    _require_device(device)
+    require_device(device)
     if world == 1:
         yield Ranks(0, 1, torch.device(device))
         return
@@ -84,7 +84,12 @@ def join(device: str) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def _require_device(device: str) -> None:
+def require_device(device: str) -> None:
+    """Refuse a device on which PyTorch cannot allocate memory.
+
+    Raises:
+        UsageError: such as for ``cuda`` on a machine without a GPU.
+    """
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA

@@ -108,7 +108,7 @@ class Learner:
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
-            _follow(self.average, self.network, min(self.recipe.ema, _warm(self.schedule.last_epoch)))
+            follow(self.average, self.network, self.recipe.ema, self.schedule.last_epoch)
         return terms
 
     def is_finite(self) -> bool:
@@ -154,17 +154,20 @@ class Learner:
         return count
 
 
-def _warm(step: int) -> float:
-    """The highest decay after ``step`` steps: the weights of the start are soon forgotten."""
-    return (1 + step) / (10 + step)
-
-
 @torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and batch norm statistics towards the network's.
+def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move an exponential moving average of weights and batch norm statistics towards the network's.
 
-    Not PyTorch's ``AveragedModel``: with buffers it averages those that are constants, too, and rounds whole numbers.
+    PyTorch's ``AveragedModel`` would also average constant buffers and round integer ones.
+
+    Args:
+        average: a copy of the network, changed in place.
+        network: after ``step`` optimiser steps.
+        decay: share of the average that stays, in 0..1; at most (1 + step) / (10 + step), so that the random weights of
+            the start are soon forgotten.
+        step: optimiser steps done.
     """
+    decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)

@@ -265,7 +265,7 @@ def test_a_spec_is_not_looked_for_in_what_is_no_checkpoint(name: str, tmp_path: 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from edgepose.errors import UsageError
+from edgepose.core.errors import UsageError
 from edgepose.train.checkpoint import ModelSpec, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 spec = ModelSpec("ditn_lite", "lsp14", (64, 64))

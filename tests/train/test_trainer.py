@@ -178,8 +178,30 @@ def test_a_run_starts_from_given_weights(lsp, tmp_path, capsys):
 
 
 def test_nan_names_the_batch_and_its_images(lsp, tmp_path):
-    with pytest.raises(UsageError, match=r"no number \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"):
+    with pytest.raises(
+        UsageError, match=r"loss became NaN or infinite \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"
+    ):
         train(replace(RECIPE, lr=1e30), lsp, tmp_path / "run", workers=0)
+
+
+@pytest.mark.parametrize("place", ["file/run", "last.pt"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path, place):
+    """The folder would be inside a file, or holds a folder where the state would go."""
+    (tmp_path / "file").touch()
+    (tmp_path / "last.pt" / "last.pt").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"cannot write .*last\.pt: (Not a directory|it is a folder)"):
+        train(RECIPE, "lsp:nowhere", tmp_path / place, workers=0)
+
+
+def test_start_weights_that_are_missing_are_refused_before_the_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"checkpoint .*none\.pth does not exist"):
+        train(RECIPE, "lsp:nowhere", tmp_path / "run", weights=tmp_path / "none.pth", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_of_samples_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot write .*: it is a folder, expected the name of a file"):
+        check_samples(RECIPE, "lsp:nowhere", tmp_path)
 
 
 def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch):
