@@ -1,4 +1,4 @@
-"""A PyTorch network as a function of NumPy arrays."""
+"""Call a PyTorch network with NumPy arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .pose_graph import normalise
 
 
 def torch_predictor(network: nn.Module) -> Predictor:
-    """``network`` as a function of uint8 crops, in eval mode and on the device of its weights, in float32."""
+    """Return a function that maps uint8 crops to float32 heat-maps, on the device of the weights, in eval mode."""
     device = next(network.parameters()).device
     network.eval()
 

@@ -105,11 +105,11 @@ class Run:
     Args:
         recipe: the set-up.
         folder: of the run.
-        samples: that it trains on.
+        samples: the training samples.
         steps: optimiser steps per epoch.
         ranks: this process among those that train together.
         weights: checkpoint that a new run starts from.
-        quantisation: what INT8 will quantise; None for training as usual.
+        quantisation: the tensors that INT8 rounds; None for training as usual.
 
     Attributes:
         epoch: finished epochs.
@@ -149,7 +149,7 @@ class Run:
                 f"{self.folder.path} was begun with other training samples: give another -o, and --weights to start "
                 "from this run's"
             )
-        # Runs that were begun before there was a quantisation have none.
+        # States of older versions have no entry for the quantisation.
         _require_quantisation(state["learner"].get("quantisation"), self.learner.quantisation, self.folder.path)
         self.learner.load_state_dict(state["learner"])
         self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
