@@ -50,7 +50,7 @@ class PoseDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """The tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
+        """Return the tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
         epoch, index = key
         tensors = self.make(self.samples[index], self.augmentation(epoch, index))
         return {**tensors, "index": torch.tensor(index)}
