@@ -109,6 +109,7 @@ def test_another_number_of_joints_leaves_the_head_out_and_names_it(
     assert str(report) == f"{loaded}; still at their start: final_layer (2); left in the file: final_layer (2)"
 
 
+@pytest.mark.slow
 def test_an_imagenet_hrnet_goes_into_every_hrnet(hrnet: State, empty: Callable[..., nn.Module], tmp_path: Path) -> None:
     """The classification network has no heat-map head, and more layers after the ones shared."""
     classifier = {name: value for name, value in hrnet.items() if not name.startswith("final_layer")}
@@ -131,6 +132,7 @@ def test_an_imagenet_hrnet_goes_into_every_hrnet(hrnet: State, empty: Callable[.
         check(network, report, rename)
 
 
+@pytest.mark.slow
 def test_a_torchvision_resnet_goes_into_every_resnet(
     resnet: State, empty: Callable[..., nn.Module], tmp_path: Path
 ) -> None:

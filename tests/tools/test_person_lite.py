@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def graph(network: PersonLite, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The untrained network as ONNX, for pictures of 96 x 128 pixels."""
     pytest.importorskip("onnxsim")
     path = tmp_path_factory.mktemp("graph") / "small.onnx"
+    levels = [logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")]
     export_detector(network, (96, 128), path)
+    assert [logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")] == levels
     return path
 
 
@@ -186,7 +189,7 @@ def test_training_learns_where_the_person_is(
     scenes: list[list[Scene]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipes, "WARM_UP", 5)
-    run = trainer.Run(DetectorRecipe(height=64, width=64, steps=400, batch=8, lr=3e-3), tmp_path, "cpu")
+    run = trainer.Run(DetectorRecipe(height=64, width=64, steps=400, batch=4, lr=3e-3), tmp_path, "cpu")
     batches = trainer.make_loader(trainer.SceneDataset(scenes, run.recipe), 0, 0)
     losses = [run.step(batch) for _, batch in zip(range(40), batches, strict=False)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
