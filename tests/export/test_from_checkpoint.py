@@ -193,8 +193,8 @@ def test_only_bundles_and_empty_folders_are_written_into(tmp_path: Path) -> None
     ("arguments", "message"),
     [
         ({"model": "hrnet_w32"}, "weights of another model: ditn_lite instead of hrnet_w32"),
-        ({"skeleton": "coco17"}, "is of skeleton lsp14, got coco17"),
-        ({"input_size": (256, 192)}, "is of input size (64, 64), got (256, 192)"),
+        ({"skeleton": "coco17"}, "was trained for skeleton lsp14, got coco17: leave --skeleton out"),
+        ({"input_size": (256, 192)}, "was trained for input size (64, 64), got (256, 192): leave --size out"),
     ],
 )
 def test_what_contradicts_the_checkpoint_is_refused(
