@@ -64,8 +64,9 @@ def ask_edgepose() -> dict[str, Any]:
 
 def why_no_gpu(torch: dict[str, Any] | str, edgepose: dict[str, Any]) -> str | None:
     """Return a sentence where neither PyTorch nor edgepose can use a GPU, None where one of them can."""
-    reasons = [edgepose.get("cannot_import", edgepose.get("gpu")), torch]
-    return "; ".join(reasons) if all(isinstance(reason, str) for reason in reasons) else None
+    views = (edgepose.get("cannot_import", edgepose.get("gpu")), torch)
+    reasons = [view for view in views if isinstance(view, str)]
+    return "; ".join(reasons) if len(reasons) == len(views) else None
 
 
 def main(result: Path) -> int:

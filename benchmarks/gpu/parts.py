@@ -99,7 +99,7 @@ PARTS = (
     Part(
         "sessions",
         35,
-        ("{python}", "benchmarks/gpu/gpu_tests.py", "{out}/sessions.json", "tests/backends"),
+        ("{python}", "benchmarks/gpu/gpu_tests.py", "{out}/sessions.json", "tests/backends", "tests/build"),
         "an engine built on this GPU gives ONNX Runtime's values at every batch size, and frees its memory",
         ("gpu", *_SESSION, "module onnxruntime", "module pytest"),
     ),
