@@ -70,6 +70,13 @@ class Places:
         """Replace the placeholders of a part's command."""
         return text.format(python=sys.executable, **vars(self), site=self.site)
 
+    def store(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file of results without the folders of this machine, so that it can be shown to anybody."""
+        text = json.dumps(value)
+        for folder, shown in ((self.out, "OUT"), (self.work, "WORK"), (self.wheels, "WHEELS"), (ROOT, ".")):
+            text = text.replace(str(folder), shown)
+        write_json(self.out / name, json.loads(text.replace(sys.executable, "python")))
+
 
 def select(names: Sequence[str] | None, parts: Sequence[Part] = PARTS) -> list[Part]:
     """Return the parts of some names, in order, with the first and all that they need; without names all."""
@@ -176,7 +183,7 @@ def run_part(part: Part, places: Places, spare: float, states: Mapping[str, str]
     result = Result(part.name, "skipped", reason=reason) if reason else run_process(part, places, allowed)
     command = shlex.join(map(places.fill, part.command))
     about = {**asdict(result), "command": command, "proves": part.proves, "output": last_lines(log, KEPT_LINES)}
-    write_json(figures, {"part": about, **read_figures(figures)})
+    places.store(figures.name, {"part": about, **read_figures(figures)})
     return result
 
 
@@ -213,7 +220,7 @@ def run_all(parts: Sequence[Part], places: Places, say: Callable[[str], None] = 
     def keep(*, running: Sequence[Result] = (), code: int | None = None) -> None:
         rows = [asdict(result) for result in (*results, *running)]
         seconds = round(time.monotonic() - start, 1)
-        write_json(places.out / "summary.json", {"begun": begun, "seconds": seconds, "exit_code": code, "parts": rows})
+        places.store("summary.json", {"begun": begun, "seconds": seconds, "exit_code": code, "parts": rows})
 
     for part in parts:
         importlib.invalidate_caches()
@@ -262,7 +269,9 @@ def main() -> int:
     if options.dry_run:
         print(describe(parts, places))
         return 0
-    sys.path.append(str(places.site))  # where a part's needs are looked for, too
+    # Where a part's needs are looked for, too.
+    sys.path.append(str(places.site))
+    os.environ["PATH"] += f":{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"results and logs: {places.out}", flush=True)
     return run_all(parts, places, lambda text: print(text, flush=True))

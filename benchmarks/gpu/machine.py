@@ -73,7 +73,7 @@ def main(result: Path) -> int:
     """Write the record to ``result``; print the GPU's name, or why none can be used."""
     torch, edgepose, smi = ask_torch(), ask_edgepose(), ask_nvidia_smi()
     why = why_no_gpu(torch, edgepose)
-    tools = {name: shutil.which(name) for name in TOOLS}
+    tools = {name: shutil.which(name) is not None for name in TOOLS}
     write_json(result, {"no_gpu": why, "torch": torch, "edgepose": edgepose, "nvidia_smi": smi, "tools": tools})
     named = (view["name"] for view in (torch, edgepose.get("gpu")) if isinstance(view, dict))
     print(f"no GPU: {why}" if why else next(named))

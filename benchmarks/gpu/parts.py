@@ -115,7 +115,7 @@ PARTS = (
         45,
         ("{python}", "benchmarks/gpu/engines.py", "{out}", "{work}"),
         "the shipped bundle's engines build in five precisions, pass verify and are measured",
-        ("gpu", *_SESSION, "module ml_dtypes", "module onnxruntime", "part rtx"),
+        ("gpu", *_SESSION, "module ml_dtypes", "module onnxruntime"),
     ),
     Part(
         "racecheck",

@@ -102,7 +102,7 @@ def test_a_dry_run_prints_every_part_and_runs_none(tmp_path: Path, parts: Module
 
 
 def test_only_brings_what_it_needs(kit: ModuleType) -> None:
-    assert [part.name for part in kit.select(["engines"])] == ["environment", "wheels", "rtx", "engines"]
+    assert [part.name for part in kit.select(["engines"])] == ["environment", "wheels", "engines"]
     assert [part.name for part in kit.select(["ditn", "kernel"])] == ["environment", "kernel", "ditn"]
     assert kit.select(None) == list(kit.PARTS)
 
@@ -179,11 +179,23 @@ def test_figures_and_the_state_are_in_one_file(kit: ModuleType, parts: ModuleTyp
     assert written["part"]["state"] == "passed"
     assert written["part"]["output"] == ["done"]
     assert written["part"]["proves"] == "that it works"
-    assert written["part"]["command"].endswith(f"{places.out}/works.json")
+    assert written["part"]["command"].startswith("python -c ")
+    assert written["part"]["command"].endswith(" OUT/works.json")
     assert summary(places)["exit_code"] == 0
 
     kit.run_all([parts.Part("works", 9, python("print('wrote nothing')"), "")], places)
     assert "rows" not in json.loads((places.out / "works.json").read_text())  # figures of an earlier run are not kept
+
+
+def test_results_do_not_tell_the_folders_of_the_machine(kit: ModuleType, parts: ModuleType, places: Any) -> None:
+    write = "import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit(3)"
+    kit.run_all([parts.Part("fails", 9, (*python(write), "{out}", "{work}/a", "{wheels}"), "")], places)
+    said = "exit code 3: . ['OUT', 'WORK/a', 'WHEELS']"
+    assert summary(places)["parts"][0]["reason"] == said
+    text = (places.out / "fails.json").read_text()
+    assert json.loads(text)["part"]["reason"] == said
+    assert str(places.out.parent) not in text
+    assert sys.executable not in text
 
 
 def test_what_is_missing_is_named(kit: ModuleType, parts: ModuleType) -> None:
