@@ -90,6 +90,11 @@ def test_names_are_of_parts_that_come_before_and_files_are_there(parts: ModuleTy
             assert not argument.startswith(("benchmarks/", "tests/")) or (ROOT / argument).exists(), argument
 
 
+def test_the_readme_shows_the_parts(parts: ModuleType) -> None:
+    rows = [f"| `{part.name}` | {part.limit} | {part.proves} |" for part in parts.PARTS]
+    assert "\n".join(rows) in (KIT / "README.md").read_text()
+
+
 def test_a_dry_run_prints_every_part_and_runs_none(tmp_path: Path, parts: ModuleType) -> None:
     done = all_sh("--dry-run", out=tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
