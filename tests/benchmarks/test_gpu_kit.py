@@ -351,6 +351,20 @@ def test_engines_are_not_tried_where_nothing_ran(engines: ModuleType, tmp_path: 
     assert engines.why_nothing_runs(rtx) is None
 
 
+def test_the_engines_bundle_has_every_precision(engines: ModuleType, tmp_path: Path) -> None:
+    for module in ("onnx", "ml_dtypes"):
+        pytest.importorskip(module)
+    from edgepose.bundle.bundle import open_bundle
+
+    for _ in range(2):  # a bundle of an earlier run is replaced
+        engines.copy_shipped(tmp_path / "a.edgepose")
+    manifest = open_bundle(tmp_path / "a.edgepose").manifest
+    graphs = {manifest.graph_name(precision) for precision in ("fp32", "fp16", "bf16", "int8", "int8+fp16")}
+    assert len(graphs) == 5
+    assert graphs <= set(manifest.files)
+    assert len(list(engines.SHIPPED.glob("*.onnx"))) == 1  # the original is as it was
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_the_commands_of_the_engines_are_edgeposes(
     index: int, engines: ModuleType, tmp_path: Path, refuse: Callable[..., str]
@@ -400,7 +414,8 @@ def test_parts_that_are_not_whole_are_refused(harm: str, wheels: Path, tmp_path:
         shutil.rmtree(part)
     else:
         piece = part / "wheels.tar.01"
-        piece.write_bytes(b"x" + piece.read_bytes()[1:])
+        first, *rest = piece.read_bytes()
+        piece.write_bytes(bytes([first ^ 1, *rest]))
     done = wheels_sh("join", tmp_path / "parts", tmp_path / "joined")
     assert done.returncode == 1
     assert done.stderr.endswith("are not those that split made: carry every part again\n")
