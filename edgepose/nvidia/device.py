@@ -1,7 +1,7 @@
 """Ask CUDA, through ``cuda-python``, whether there is a GPU and which.
 
 CUDA's runtime API works in the primary context of a device, the one that TensorRT, torch and CuPy use too. edgepose
-runs on the first visible GPU; ``CUDA_VISIBLEDEVICES`` chooses another one.
+runs on the first visible GPU; ``CUDA_VISIBLE_DEVICES`` chooses another one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _why_unusable(cudart: Any) -> str | None:
         )
     error, count = cudart.cudaGetDeviceCount()
     if error != cudart.cudaError_t.cudaSuccess or count == 0:
-        return f"the NVIDIA driver finds no GPU ({_error_name(cudart, error)}): see nvidia-smi and CUDA_VISIBLEDEVICES"
+        return f"the NVIDIA driver finds no GPU ({_error_name(cudart, error)}): see nvidia-smi and CUDA_VISIBLE_DEVICES"
     return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .compile import compile_kernel
+from .device import check, import_cudart
 
 #: An integer, or TensorRT's symbol for one.
 Int = TypeVar("Int")
@@ -47,11 +48,25 @@ def run(plan: Launch[int], first: int, second: int, result: int, stream: int) ->
     """
     from cuda.bindings import driver
 
-    (context,) = _check(driver, driver.cuCtxGetCurrent())
-    function = _load(plan.source, plan.kernel, int(context))
+    function = _load(plan.source, plan.kernel, _current_context())
     values = (first, second, *plan.arguments, result)
     kinds = (ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int for _ in plan.arguments), ctypes.c_void_p)
     _check(driver, driver.cuLaunchKernel(function, plan.grid, 1, 1, plan.threads, 1, 1, 0, stream, (values, kinds), 0))
+
+
+def _current_context() -> int:
+    """Return the calling thread's CUDA context, and give a thread that has none yet the one of its device.
+
+    PyTorch believes that a new thread already uses the first GPU, and makes no context current for it.
+    """
+    from cuda.bindings import driver
+
+    (context,) = _check(driver, driver.cuCtxGetCurrent())
+    if not int(context):
+        cudart = import_cudart()
+        check(cudart, cudart.cudaSetDevice(*check(cudart, cudart.cudaGetDevice())))
+        (context,) = _check(driver, driver.cuCtxGetCurrent())
+    return int(context)
 
 
 @lru_cache(maxsize=256)

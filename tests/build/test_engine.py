@@ -12,8 +12,6 @@ import numpy as np
 import onnx
 import pytest
 
-from edgepose.backends.onnxruntime import OnnxRuntimeSession
-from edgepose.backends.tensorrt import TensorRtSession, find_engine
 from edgepose.build import engine as engine_module
 from edgepose.build import parse as parse_module
 from edgepose.build.engine import build_engine
@@ -24,11 +22,11 @@ from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
-from edgepose.nvidia.device import DeviceInfo, gpu_missing
+from edgepose.nvidia.device import DeviceInfo
 from edgepose.nvidia.tensorrt import load_target, recording_logger
 from edgepose.plugins.onnx_function import hand_to_plugin, is_dynamic_conv
 from edgepose.plugins.registration import Registered
-from tests.doubles.small_graph import HEIGHT, WIDTH, small_bundle, small_model
+from tests.doubles.small_graph import small_bundle, small_model
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -385,20 +383,3 @@ def test_the_log_keeps_what_is_asked_for() -> None:
     log.log(severity.ERROR, "a consequence")
     assert [name for name, _ in log.messages] == ["WARNING", "ERROR", "ERROR"]
     assert log.reason() == "two lines"
-
-
-@needs_rtx
-@pytest.mark.gpu
-@pytest.mark.skipif(gpu_missing() is not None, reason=str(gpu_missing()))
-def test_an_engine_gives_the_graphs_numbers(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
-    record = build_engine(bundle, RTX, options=BuildOptions((2, 3, 4)))
-    assert record.source == "inspector"
-    bundle = open_bundle(bundle.path)
-    session, reference = TensorRtSession(find_engine(bundle, RTX), RTX), OnnxRuntimeSession(bundle.graph)
-    for count in (0, 1, 2, 4, 5, 11):
-        images = np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
-        got, expected = session.run({"images": images}), reference.run({"images": images})
-        for name, array in expected.items():
-            np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-2, err_msg=f"{name}, batch {count}")
-    session.close()
