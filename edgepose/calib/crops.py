@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
@@ -205,8 +205,7 @@ class _Cutter:
         if path in self._damaged:
             return None
         try:
-            with stderr_silenced():
-                return read_image(path)
+            return read_image(path)
         except UsageError:
             self._damaged.add(path)
             self.skipped.append(path.name)

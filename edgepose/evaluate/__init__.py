@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,9 @@ from ..accuracy.scoring import Predictor, score
 from ..backends.plan import choose, open_session
 from ..bundle.bundle import open_bundle
 from ..core.errors import UsageError
+from ..core.files import check_writable
 from ..core.geometry import CROP_PADDING, Size
-from ..core.images import IMAGE_SUFFIXES
+from ..core.images import check_image_name
 from ..core.skeletons import get_skeleton
 from ..data import load_data
 from ..data.detections import detected_samples
@@ -95,16 +95,10 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
     Raises:
         UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
     """
-    if worst and worst.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"cannot write picture {worst}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if worst:
+        check_image_name(worst)
     for path in filter(None, (worst, *others)):
-        if path.is_dir():
-            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        check_writable(path)
 
 
 @dataclass(frozen=True)
