@@ -81,7 +81,10 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> Non
     assert (tmp_path / "x.txt").read_bytes() == "é".encode()
 
 
-def test_files_that_other_threads_make_meanwhile_have_the_right_permissions(tmp_path: Path) -> None:
+def test_files_that_other_threads_make_meanwhile_have_the_right_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgepose.core.files._flush", lambda _: None)  # so that more are made meanwhile
     mask = os.umask(0o027)
     try:
         (tmp_path / "atomic").mkdir()
@@ -108,6 +111,14 @@ def test_files_that_other_threads_make_meanwhile_have_the_right_permissions(tmp_
         assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
     finally:
         os.umask(mask)
+
+
+def test_the_umask_of_the_process_is_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it with ``os.umask``, one has to set it for all threads."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was set"))
+    write_text(tmp_path / "x", "new")
+    with staging_folder(tmp_path / "new"):
+        pass
 
 
 def test_a_file_that_the_body_put_there_gets_the_same_permissions(tmp_path: Path) -> None:
