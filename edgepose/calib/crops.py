@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..bundle.tasks import PERSONS, POSE
-from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
@@ -244,8 +244,7 @@ class _Cutter:
         if path in self._damaged:
             return None
         try:
-            with stderr_silenced():
-                return read_image(path)
+            return read_image(path)
         except UsageError:
             self._damaged.add(path)
             self.skipped.append(path.name)

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import UsageError
+
 Size = tuple[int, int]
 
 #: How much larger than the person's box the crop is, each way (HRNet's 1.25).
@@ -73,13 +75,51 @@ def transform_points(points: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
 
+#: OpenCV 4 refuses to cut from a picture with a longer side, and 5.0 crashes on one of more bytes.
+_LONGEST_SIDE, _MOST_BYTES = 32_766, 2**31 - 1
+
+
 def warp_crop(image: NDArray[np.uint8], matrix: ArrayLike, size: Size) -> NDArray[np.uint8]:
-    """One crop (h, w, 3), bilinear, black outside the image.
+    """Cut one crop (h, w, 3), bilinear, black outside the image.
 
     OpenCV 4 and 5 differ by up to 3 grey levels here; the same version must make calibration crops and live crops.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), from pixels of ``image`` to crop pixels.
+        size: (height, width) of the crop.
+
+    Raises:
+        UsageError: the crop shows more of a huge picture than OpenCV can take.
     """
-    crop = cv2.warpAffine(image, np.asarray(matrix, dtype=np.float64), size[::-1], flags=cv2.INTER_LINEAR)
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if _too_large(image):
+        image, matrix = _shown_part(image, matrix, size)
+    crop = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR)
     return np.asarray(crop, dtype=np.uint8)
+
+
+def _too_large(image: NDArray[np.uint8]) -> bool:
+    return max(image.shape[:2]) > _LONGEST_SIDE or image.nbytes > _MOST_BYTES
+
+
+def _shown_part(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: Size
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Cut the rectangle that a crop shows out of a picture, and return it with the matrix from its pixels."""
+    height, width = size
+    corners = transform_points([[0, 0], [width, 0], [0, height], [width, height]], invert_affine(matrix))
+    limit = np.array(image.shape[1::-1])
+    left, top = np.clip(np.floor(corners.min(axis=0)).astype(int) - 2, 0, limit - 1)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 3, (left + 1, top + 1), limit)
+    part = image[top:bottom, left:right]
+    if _too_large(part):
+        raise UsageError(
+            f"cannot cut {part.shape[1]}x{part.shape[0]} pixels out of a picture of {limit[0]}x{limit[1]}: OpenCV "
+            f"takes at most {_LONGEST_SIDE} pixels per side and {_MOST_BYTES} bytes: make the picture smaller"
+        )
+    moved = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (left, top)])
+    return np.ascontiguousarray(part), moved
 
 
 def crop_boxes(

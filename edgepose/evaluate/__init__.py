@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from ..backends.plan import Runner, choose
 from ..bundle.bundle import open_bundle
 from ..bundle.contract import HEATMAPS, IMAGES
 from ..core.errors import UsageError
+from ..core.files import check_writable
 from ..core.geometry import CROP_PADDING, Size
-from ..core.images import IMAGE_SUFFIXES
+from ..core.images import check_image_name
 from ..core.skeletons import Skeleton, get_skeleton
 from ..data import load_data
 from ..data.detections import detected_samples
@@ -96,16 +96,10 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
     Raises:
         UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
     """
-    if worst and worst.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"cannot write picture {worst}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if worst:
+        check_image_name(worst)
     for path in filter(None, (worst, *others)):
-        if path.is_dir():
-            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        check_writable(path)
 
 
 @dataclass(frozen=True)

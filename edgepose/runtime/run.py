@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..bundle.bundle import open_bundle
 from ..core.errors import UsageError
 from ..detectors.kinds import open_detector
 from .draw import draw_poses
+from .job import Frame as JobFrame
+from .job import Job
 from .pipeline import Pipeline, StageSummary, StageTimes
 from .pose import load
-from .sinks import CocoSink, JsonLinesSink, Sink, open_picture_sink
+from .sinks import Sink, open_sinks
 from .sources import Frame, Source, open_source
-
-#: Frame rate of a video made from pictures, or from a camera that does not tell its own.
-DEFAULT_FPS = 25.0
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def run(
         detector: bundle of a detector (``edgepose import``); an ONNX file, or ``person_lite`` for the shipped one,
             which run on onnxruntime; or ``none`` to follow one person.
         backend: of the pose network.
-        save_video: video file, or folder for one picture a frame.
-        save_json: JSON lines file.
-        save_coco: COCO results file.
+        save_video: video file, picture file, or folder for one picture per frame.
+        save_json: JSON lines file, or ``-`` for standard output.
+        save_coco: COCO results file, or ``-``.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
         precision: of the pose network; with ``backend`` and ``self_check`` as in :func:`edgepose.load`.
         detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
@@ -89,11 +89,16 @@ def run(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, expected at least 1 frame")
-    outputs = [Path(path) for path in (save_video, save_json, save_coco) if path is not None]
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
-        _refuse_inputs(outputs, frames.inputs)
-        sinks = _open_sinks(save_video, save_json, save_coco, frames)
+        sinks = open_sinks(
+            video=save_video,
+            json_lines=save_json,
+            coco=save_coco,
+            source=frames,
+            skeleton=open_bundle(bundle).skeleton,
+            header={"bundle": Path(bundle).name},
+        )
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(bundle, backend, precision, self_check=self_check))
@@ -117,8 +122,9 @@ def _process(
                 with times.stage("draw"):
                     frame = replace(frame, image=draw_poses(frame.image, poses, skeleton))
             with times.stage("encode"):
+                job = Job(JobFrame("", frame.index, frame.time, frame.name, frame.image), people=poses)
                 for sink in sinks:
-                    sink.write(frame, poses)
+                    sink.write(job)
             count, people = count + 1, people + len(poses)
             if count == limit:
                 break
@@ -138,19 +144,6 @@ def _process(
     )
 
 
-def _open_sinks(
-    video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None, source: Source
-) -> list[Sink]:
-    sinks: list[Sink] = []
-    if video is not None:
-        sinks.append(open_picture_sink(Path(video), source.fps or DEFAULT_FPS, source.live))
-    if json_lines is not None:
-        sinks.append(JsonLinesSink(Path(json_lines)))
-    if coco is not None:
-        sinks.append(CocoSink(Path(coco), source.inputs))
-    return sinks
-
-
 def _timed(source: Iterable[Frame], times: StageTimes) -> Iterator[Frame]:
     """The frames of a source; waiting for one counts as ``decode``."""
     start = time.perf_counter()
@@ -158,11 +151,3 @@ def _timed(source: Iterable[Frame], times: StageTimes) -> Iterator[Frame]:
         times.add("decode", (time.perf_counter() - start) * 1000)
         yield frame
         start = time.perf_counter()
-
-
-def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """No input is overwritten: neither the file that is read, nor pictures in the folder they are read from."""
-    taken = {place for path in inputs for place in (path.resolve(), path.resolve().parent)}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise UsageError(f"cannot write {path}: the source is read from there: name another place")

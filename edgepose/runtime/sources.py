@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs
 from ..core.errors import UsageError
 from ..core.images import IMAGE_SUFFIXES, read_image
 
@@ -107,8 +107,7 @@ class ImageSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.inputs = (path,)
-        with stderr_silenced():
-            self._image = read_image(path)
+        self._image = read_image(path)
 
     def __iter__(self) -> Iterator[Frame]:
         yield Frame(0, 0.0, self._image, self.inputs[0].name)
@@ -126,8 +125,7 @@ class FolderSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.inputs):
             try:
-                with stderr_silenced():
-                    image = read_image(path)
+                image = read_image(path)
             except UsageError as error:
                 self.skipped += 1
                 _logger.warning("skipped: %s", error)

@@ -278,7 +278,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path, monkeypa
         assert options == {"dir": tmp_path}
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(evaluate_module, "TemporaryFile", refused)
+    monkeypatch.setattr("edgepose.core.files.TemporaryFile", refused)
     with pytest.raises(UsageError, match=r"cannot write .*new/x\.json: Permission denied"):
         check_outputs(None, tmp_path / "new/x.json")
 

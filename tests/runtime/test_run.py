@@ -21,7 +21,7 @@ from edgepose.runtime.run import run
 from edgepose.runtime.sources import Frame, Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
-CROP_POINTS = np.stack([6 + 12 * np.arange(14), 8 + 16 * np.arange(14), np.full(14, 0.75)], axis=1)
+CROP_POINTS = np.stack([6 + 12 * np.arange(17), 8 + 16 * np.arange(17), np.full(17, 0.75)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def constant(name: str, values: np.ndarray) -> object:
         return numpy_helper.from_array(values, name)
 
-    shapes = {"keypoints": (14, 3), "heatmaps": (14, 64, 48)}
+    shapes = {"keypoints": (17, 3), "heatmaps": (17, 64, 48)}
     values = {"keypoints": CROP_POINTS[None], "heatmaps": np.zeros((1, *shapes["heatmaps"]))}
     nodes = [
         helper.make_node("Shape", ["images"], ["n"], start=0, end=1),
@@ -50,7 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, path / POSE.graph)
     goldens = {name: value.astype(np.float32) for name, value in values.items()}
     Goldens(np.zeros((1, 256, 192, 3), np.uint8), goldens).save(path / GOLDENS)
-    made = write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192)))
+    made = write_manifest(path, Manifest("constant", "none", "coco17", (256, 192)))
     made.with_files(path / POSE.graph, path / GOLDENS)
     return path
 
@@ -75,7 +75,8 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     assert first.startswith("4 frames, 4 people in ")
     assert header.split() == ["ms", "a", "frame", "p50", "p95", "p99"]
     assert decode.split()[:2] == ["decode", f"{summary.stages['decode'].p50:.2f}"]
-    lines = [json.loads(line) for line in outputs["save_json"].read_text().splitlines()]
+    header, *lines = [json.loads(line) for line in outputs["save_json"].read_text().splitlines()]
+    assert header["skeleton"] == "coco17"
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["time"] for line in lines] == pytest.approx([0, 0.05, 0.1, 0.15], abs=1e-3)
     person = lines[0]["people"][0]
@@ -114,7 +115,7 @@ def test_damaged_pictures_are_counted_and_pictures_drawn(bundle: Path, tmp_path:
     (tmp_path / "in" / "bad.png").rename(tmp_path / "in" / "11.png")
     run(bundle, str(tmp_path / "in"), save_json=tmp_path / "o.jsonl", save_coco=tmp_path / "o.json")
     assert [r["image_id"] for r in json.loads((tmp_path / "o.json").read_text())] == [12, 13]
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    _, *lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [(line["frame"], line["name"]) for line in lines] == [(1, "12.png"), (2, "13.png")]
 
 
@@ -139,7 +140,7 @@ def test_what_was_read_of_a_cut_video_is_kept(bundle: Path, tmp_path: Path, make
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
         run(bundle, str(source), save_json=tmp_path / "o.jsonl", save_video=tmp_path / "o.mp4")
-    count = len((tmp_path / "o.jsonl").read_text().splitlines())
+    count = len((tmp_path / "o.jsonl").read_text().splitlines()) - 1
     assert f"{count} of " in str(error.value)
     with open_source(str(tmp_path / "o.mp4")) as written:
         assert sum(1 for _ in written) == count
@@ -171,7 +172,7 @@ def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
     monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: source)
     with nullcontext() if live else pytest.raises(KeyboardInterrupt):
         assert run(bundle, "0", save_json=tmp_path / "o.jsonl").frames == 2
-    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 1 + 2
 
 
 def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_video) -> None:
@@ -189,7 +190,7 @@ def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_
 def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path) -> None:
     detector = shared / "data/models/yolox_nano/yolox_nano.onnx"
     summary = run(bundle, str(shared / "data/videos/street_5frames.mp4"), detector, save_json=tmp_path / "o.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    _, *lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert len(lines) == summary.frames == 5
     assert all(len(line["people"]) >= 3 for line in lines)
     for line in lines:
