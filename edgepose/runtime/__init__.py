@@ -1,10 +1,8 @@
 """Detector-plus-pose pipelines on edge devices. Works without torch, CUDA or TensorRT."""
 
 from ..core.pose import People, Pose
-from ..detectors.detector import Detections, NetworkDetector
+from ..detectors.detector import Detections, Detector, NetworkDetector
 from ..detectors.kinds import open_detector
-from ..detectors.peaks import PeakDetector
-from ..detectors.yolox import YoloxDetector
 from .draw import draw_poses
 from .pipeline import Pipeline
 from .pose import PoseEstimator, load
@@ -12,15 +10,14 @@ from .sources import Frame, Source, open_source
 
 __all__ = [
     "Detections",
+    "Detector",
     "Frame",
     "NetworkDetector",
-    "PeakDetector",
     "People",
     "Pipeline",
     "Pose",
     "PoseEstimator",
     "Source",
-    "YoloxDetector",
     "draw_poses",
     "load",
     "open_detector",
