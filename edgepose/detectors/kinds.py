@@ -68,6 +68,30 @@ def open_detector(
     return NetworkDetector(session, kind, threshold)
 
 
+def open_finder(
+    detector: Path | str,
+    backend: str = "auto",
+    *,
+    precision: str = "auto",
+    threshold: float | None = None,
+    self_check: bool = True,
+) -> NetworkDetector | None:
+    """Open a detector as :func:`open_detector` does, or return None for ``none``, where one person is followed.
+
+    Raises:
+        UsageError: also where there is no detector that the other arguments could be for.
+    """
+    if str(detector) != "none":
+        return open_detector(detector, backend, precision=precision, threshold=threshold, self_check=self_check)
+    given = {"backend": (backend, "auto"), "precision": (precision, "auto"), "threshold": (threshold, None)}
+    for what, (value, default) in given.items():
+        if value != default:
+            raise UsageError(
+                f"got the {what} {value} for a detector, but no detector: name one, or leave the {what} out"
+            )
+    return None
+
+
 def _open_bundle(
     bundle: Bundle, backend: str, precision: str, threshold: float | None, self_check: bool
 ) -> NetworkDetector:

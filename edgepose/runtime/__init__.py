@@ -4,22 +4,30 @@ from ..core.pose import People, Pose
 from ..detectors.detector import Detections, Detector, NetworkDetector
 from ..detectors.kinds import open_detector
 from .draw import draw_poses
+from .job import Frame, Job
 from .pipeline import Pipeline
 from .pose import PoseEstimator, load
-from .sources import Frame, Source, open_source
+from .runners import Policy, run_inline, run_threaded
+from .sources import Source, open_source
+from .stages import Stage
 
 __all__ = [
     "Detections",
     "Detector",
     "Frame",
+    "Job",
     "NetworkDetector",
     "People",
     "Pipeline",
+    "Policy",
     "Pose",
     "PoseEstimator",
     "Source",
+    "Stage",
     "draw_poses",
     "load",
     "open_detector",
     "open_source",
+    "run_inline",
+    "run_threaded",
 ]

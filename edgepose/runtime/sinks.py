@@ -23,8 +23,9 @@ from ..core.errors import UsageError
 from ..core.files import atomic_path
 from ..core.geometry import Size
 from ..core.images import fitted_size
-from ..core.pose import Pose
-from .sources import Frame
+from ..core.skeletons import Skeleton
+from .job import Job
+from .sources import Source
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
 _PERSON = 1  # COCO's category id
@@ -36,13 +37,37 @@ LONGEST_HOLD = 5.0
 class Sink(Protocol):
     """Takes the frames of one run, in order."""
 
-    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
-        """Add one frame. A sink of pictures writes ``frame.image`` as it is: draw on it before."""
+    def write(self, job: Job) -> None:
+        """Add one frame. A sink of pictures writes ``job.frame.image`` as it is: draw on it before."""
         ...
 
     def close(self) -> None:
         """Finish the file and give it its name."""
         ...
+
+
+#: Frame rate of a video made from pictures, or from a camera that does not tell its own.
+DEFAULT_FPS = 25.0
+
+
+def open_sinks(
+    *,
+    video: Path | str | None,
+    json_lines: Path | str | None,
+    coco: Path | str | None,
+    source: Source,
+    skeleton: Skeleton,  # noqa: ARG001
+    header: dict[str, Any],  # noqa: ARG001
+) -> list[Sink]:
+    """Open the sinks of a run; a place that cannot be written to is refused here."""
+    sinks: list[Sink] = []
+    if video is not None:
+        sinks.append(open_picture_sink(Path(video), source.fps or DEFAULT_FPS, source.live))
+    if json_lines is not None:
+        sinks.append(JsonLinesSink(Path(json_lines)))
+    if coco is not None:
+        sinks.append(CocoSink(Path(coco), source.inputs))
+    return sinks
 
 
 def open_picture_sink(path: Path, fps: float, live: bool = False) -> Sink:
@@ -78,7 +103,8 @@ class VideoSink:
         self._held: Any = None  # the newest picture; the next one's time tells how long it stays
         self._time = self._owed = 0.0
 
-    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:  # noqa: ARG002
+    def write(self, job: Job) -> None:
+        frame = job.frame
         if self._writer is None:
             self._open(frame.image.shape[:2])
         else:
@@ -124,7 +150,8 @@ class ImageFolderSink:
         self._folder = folder
         self._written: set[str] = set()
 
-    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:  # noqa: ARG002
+    def write(self, job: Job) -> None:
+        frame = job.frame
         name = Path(frame.name).stem
         if name in self._written:  # a glob over folders, or a.jpg beside a.png
             name = f"{name}_{frame.index:06d}"
@@ -143,7 +170,8 @@ class JsonLinesSink:
     def __init__(self, path: Path) -> None:
         self._file = _TextFile(path)
 
-    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
+    def write(self, job: Job) -> None:
+        frame, poses = job.frame, job.people or ()
         people = [
             {"id": p.track_id, "box": _rounded(p.box), "score": round(p.score, 4), "keypoints": _rounded(p.keypoints)}
             for p in poses
@@ -171,7 +199,8 @@ class CocoSink:
         self._numbered = _numbered(inputs)
         self._separator = "\n"
 
-    def write(self, frame: Frame, poses: Sequence[Pose]) -> None:
+    def write(self, job: Job) -> None:
+        frame, poses = job.frame, job.people or ()
         stem = Path(frame.name).stem
         image_id = int(stem) if self._numbered and stem.isdecimal() else frame.index
         self._file.append("")  # a frame without people counts too
