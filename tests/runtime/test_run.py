@@ -14,9 +14,10 @@ import pytest
 from edgepose.bundle.bundle import write_manifest
 from edgepose.bundle.manifest import GRAPH, Manifest
 from edgepose.core.errors import UsageError
+from edgepose.runtime.job import Frame
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
-from edgepose.runtime.sources import Frame, Source, open_source
+from edgepose.runtime.sources import Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
 CROP_POINTS = np.stack([6 + 12 * np.arange(14), 8 + 16 * np.arange(14), np.full(14, 0.75)], axis=1)
@@ -121,7 +122,7 @@ def test_overlay_of_a_live_source_plays_at_its_own_speed(
 
         def __iter__(self) -> Iterator[Frame]:
             for index, seconds in ((0, 0.0), (3, 0.15), (13, 0.65)):
-                yield Frame(index, seconds, np.zeros((60, 40, 3), np.uint8), f"live_{index:06d}")
+                yield Frame("camera 0", index, seconds, f"live_{index:06d}", np.zeros((60, 40, 3), np.uint8))
 
     monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: Camera())
     assert run(bundle, "0", save_video=tmp_path / "o.mp4").frames == 3
@@ -158,7 +159,7 @@ def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
     class Interrupted(Source):
         def __iter__(self) -> Iterator[Frame]:
             for index in range(2):
-                yield Frame(index, 0.0, np.zeros((60, 40, 3), np.uint8), "a")
+                yield Frame("camera 0", index, 0.0, "a", np.zeros((60, 40, 3), np.uint8))
             raise KeyboardInterrupt
 
     source = Interrupted()
@@ -183,7 +184,9 @@ def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_
 
 def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path) -> None:
     detector = shared / "data/models/yolox_nano/yolox_nano.onnx"
-    summary = run(bundle, str(shared / "data/videos/street_5frames.mp4"), detector, save_json=tmp_path / "o.jsonl")
+    summary = run(
+        bundle, str(shared / "data/videos/street_5frames.mp4"), detector=detector, save_json=tmp_path / "o.jsonl"
+    )
     lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert len(lines) == summary.frames == 5
     assert all(len(line["people"]) >= 3 for line in lines)
