@@ -16,6 +16,9 @@ from .sinks import Sink
 from .sources import Source
 from .stages import Stage, timed
 
+#: So often the main thread looks whether it was interrupted.
+_LOOK_SECONDS = 0.1
+
 
 class Policy(Enum):
     """What happens to frames that come faster than they can be processed.
@@ -92,7 +95,8 @@ def run_threaded(
     threads.start("sinks", _drain, queues[-1], sinks, threads.over)
     interrupted = None
     try:
-        threads.over.wait()
+        while not threads.over.wait(_LOOK_SECONDS):  # Ctrl-C may come to another thread, and does not end a wait then
+            pass
     except KeyboardInterrupt as interrupt:
         interrupted = interrupt
     queues[0].refuse()
@@ -246,7 +250,8 @@ class _Threads:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(_LOOK_SECONDS)
 
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -43,6 +43,19 @@ def blank(count: int, camera: str = "a", error: BaseException | None = None) -> 
     return Pictures([np.full((8, 8, 3), i % 256, np.uint8) for i in range(count)], camera, error)
 
 
+class Waiting(Pictures):
+    """Gives its second picture only when the first one is in the stage."""
+
+    def __init__(self, count: int, gate: Gate, camera: str = "a") -> None:
+        super().__init__([np.zeros((8, 8, 3), np.uint8)] * count, camera)
+        self._gate = gate
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            yield frame
+            assert self._gate.reached.wait(10)
+
+
 class Kept:
     """A sink that keeps the jobs; raises at the frame it is told to."""
 
@@ -151,12 +164,12 @@ def threaded(*sources: Source, stages: list, **options: object) -> Kept:
 @pytest.mark.parametrize("detects", [True, False])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_threads_find_exactly_the_people_that_one_loop_finds(walk: Callable, detects: bool, depth: int) -> None:
-    pictures, found = walk(12, 3, 2), boxes_of(12, 3, 2) if detects else None
+    pictures, found = walk(8, 3, 2), boxes_of(8, 3, 2) if detects else None
     one = inline(Pictures(pictures), stages_for(found))
     many = threaded(Pictures(pictures), stages=stages_for(found), depth=depth)
-    assert many.indices() == one.indices() == list(range(12))
+    assert many.indices() == one.indices() == list(range(8))
     assert many.people() == one.people()
-    assert sum(len(people) for people in one.people()) >= 9
+    assert sum(len(people) for people in one.people()) >= 7
     for a, b in zip(one.jobs, many.jobs, strict=True):
         np.testing.assert_array_equal(a.frame.image, b.frame.image)
         assert list(a.ms) == list(b.ms) == [name for name in STAGES if name in a.ms]
@@ -180,7 +193,7 @@ def test_a_video_file_gives_the_same_people_both_ways(tmp_path, make_video) -> N
 
 def test_two_cameras_share_the_networks_and_keep_their_own_people(walk: Callable) -> None:
     """Frames of both are in one batch, and each camera's people, regions and numbers are what it has alone."""
-    first, second = walk(12, 3, 2), walk(9, -1, 3)
+    first, second = walk(7, 3, 2), walk(5, -1, 3)
     alone = {
         camera: inline(Pictures(pictures, camera), stages_for(None)).people(camera)
         for camera, pictures in (("a", first), ("b", second))
@@ -189,8 +202,8 @@ def test_two_cameras_share_the_networks_and_keep_their_own_people(walk: Callable
     stages = person_stages(PoseEstimator(session, LSP14, (256, 192)), None)
     together = threaded(Pictures(first, "a"), Pictures(second, "b"), stages=stages)
     assert {camera: together.people(camera) for camera in "ab"} == alone
-    assert together.indices("a") == list(range(12)) and together.indices("b") == list(range(9))
-    assert sum(session.batches) == 12 + 9
+    assert together.indices("a") == list(range(7)) and together.indices("b") == list(range(5))
+    assert sum(session.batches) == 7 + 5
 
 
 def test_a_stage_gets_what_waits_in_one_call_but_never_two_frames_of_a_camera() -> None:
@@ -240,7 +253,7 @@ def test_keep_holds_no_more_frames_than_its_queues() -> None:
 
 def test_newest_drops_the_oldest_frame_that_waits() -> None:
     gate = Gate()
-    source = blank(50)
+    source = Waiting(50, gate)
 
     def open_at_the_end() -> None:
         gate.reached.wait(10)
@@ -253,13 +266,12 @@ def test_newest_drops_the_oldest_frame_that_waits() -> None:
     opener.start()
     kept = threaded(source, stages=[gate], policy=Policy.NEWEST, depth=2)
     opener.join()
-    first = kept.indices()[0]
-    assert kept.indices() == [first, 48, 49]
+    assert kept.indices() == [0, 48, 49]
 
 
 def test_newest_does_not_let_a_fast_camera_push_out_a_slow_one() -> None:
     gate = Gate()
-    fast, slow = blank(60, "fast"), blank(2, "slow")
+    fast, slow = Waiting(60, gate, "fast"), blank(2, "slow")
 
     def open_at_the_end() -> None:
         gate.reached.wait(10)
@@ -273,6 +285,7 @@ def test_newest_does_not_let_a_fast_camera_push_out_a_slow_one() -> None:
     kept = threaded(fast, slow, stages=[gate], policy=Policy.NEWEST, depth=2)
     opener.join()
     assert kept.indices("slow") == [0, 1]
+    assert kept.indices("fast") == [0, 58, 59] or gate.batches[0] == [("slow", 0)]
     assert kept.indices("fast")[-2:] == [58, 59]
 
 
