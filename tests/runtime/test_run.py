@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +17,8 @@ import pytest
 from edgepose.bundle.bundle import write_manifest
 from edgepose.bundle.manifest import GRAPH, Manifest
 from edgepose.core.errors import UsageError
+from edgepose.core.images import read_image, write_image
+from edgepose.core.sample_photos import PEOPLE, load_photo
 from edgepose.runtime.job import Frame
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
@@ -195,3 +200,121 @@ def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path
         assert len(set(ids)) == len(ids)
     stayed = {person["id"] for person in lines[0]["people"]} & {person["id"] for person in lines[-1]["people"]}
     assert len(stayed) >= 2  # of those that are there all the time
+
+
+def test_threads_write_the_same_files(bundle: Path, tmp_path: Path, make_video) -> None:
+    source = str(make_video(tmp_path / "in.avi", frames=12, size=(120, 160)))
+    summaries = []
+    for name, threads in (("one", False), ("many", True)):
+        files = {"save_video": f"{name}.avi", "save_json": f"{name}.jsonl", "save_coco": f"{name}.json"}
+        outputs = {option: tmp_path / file for option, file in files.items()}
+        summaries.append(run(bundle, source, **outputs, threads=threads))
+    for suffix in ("avi", "jsonl", "json"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"many.{suffix}").read_bytes()
+    one, many = summaries
+    assert (one.frames, one.people, list(one.stages)) == (many.frames, many.people, list(many.stages))
+    assert one.frames == 12
+
+
+def test_threads_keep_what_was_read_of_a_cut_video(bundle: Path, tmp_path: Path, make_video) -> None:
+    source = make_video(tmp_path / "in.avi", frames=40)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
+        run(bundle, str(source), save_json=tmp_path / "o.jsonl", threads=True)
+    assert f"{len((tmp_path / 'o.jsonl').read_text().splitlines())} of " in str(error.value)
+
+
+@pytest.mark.parametrize("detector", ["none", "person_lite"])
+def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_path: Path, detector: str) -> None:
+    pytest.importorskip("skimage")
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / name, load_photo(next(iter(PEOPLE))))
+    run(bundle, str(tmp_path / "in"), detector=detector, save_json=tmp_path / "o.jsonl")
+    people = [json.loads(line)["people"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [[person["id"] for person in found] for found in people] == [[1], [2], [3]]
+    assert people[0][0]["box"] == people[1][0]["box"] == people[2][0]["box"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"detector_backend": "openvino"}, "got the backend openvino for a detector, but no detector: name one, or "),
+        ({"detector_precision": "int8"}, "got the precision int8 for a detector, but no detector"),
+        ({"detector_threshold": 0.5}, "got the threshold 0.5 for a detector, but no detector"),
+        (
+            {"detector": "person_lite", "detector_precision": "int8"},
+            "detector person_lite is a single graph, got prec",
+        ),
+        (
+            {"detector": "person_lite", "detector_threshold": 2},
+            "the detector's threshold is 2, expected a score from",
+        ),
+        ({"detector": "person_lite", "detector_threshold": -1}, "the detector's threshold is -1, expected"),
+        ({"detector": "person_lite", "detector_threshold": np.nan}, "the detector's threshold is nan, expected"),
+        ({"threshold": 2}, "the threshold of joints is 2, expected a score from 0 to 1"),
+        ({"threshold": -1}, "the threshold of joints is -1, expected"),
+        ({"threshold": np.nan}, "the threshold of joints is nan, expected"),
+    ],
+)
+def test_options_that_would_do_nothing_or_harm_are_refused(
+    bundle: Path, tmp_path: Path, make_video, options: dict, sentence: str
+) -> None:
+    source = str(make_video(tmp_path / "in.avi", frames=2))
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        run(bundle, source, save_json=tmp_path / "o.jsonl", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
+
+
+def test_thresholds_choose_the_persons_and_the_joints_that_are_drawn(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    write_image(tmp_path / "a.png", load_photo(next(iter(PEOPLE))))
+    source, least = str(tmp_path / "a.png"), {"detector": "person_lite", "detector_threshold": 0.01}
+    everybody = run(bundle, source, **least)
+    nobody = run(bundle, source, detector="person_lite", detector_threshold=1.0)
+    assert everybody.people > 1 and nobody.people == 0
+    drawn = {}
+    for threshold in (0.74, 0.76):  # all joints of this network score 0.75
+        run(bundle, source, save_video=tmp_path / "drawn", save_json=tmp_path / "o.jsonl", threshold=threshold)
+        drawn[threshold] = read_image(next((tmp_path / "drawn").iterdir()))
+        assert len(json.loads((tmp_path / "o.jsonl").read_text())["people"][0]["keypoints"]) == 14
+    assert (np.abs(drawn[0.74].astype(int) - drawn[0.76]).max(axis=2) > 60).mean() > 0.01
+
+
+def test_all_but_the_bundle_and_the_source_are_named(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        run(bundle, "a.png", "person_lite")
+
+
+def test_places_are_tried_before_the_networks_are_opened(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_video
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a network was opened")
+
+    monkeypatch.setattr("edgepose.runtime.run.load", opened)
+    monkeypatch.setattr("edgepose.runtime.run.open_finder", opened)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        run(bundle, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "file" / "o.jsonl")
+
+
+def test_a_detector_is_no_pose_network(tmp_path: Path, make_video) -> None:
+    detector = tmp_path / "x.edgepose"
+    detector.mkdir()
+    (detector / "detector.onnx").write_bytes(b"x")
+    manifest = Manifest("x", "peaks", "", (64, 64), options={"boxes": 3}, decode="boxes")
+    write_manifest(detector, manifest).with_files(detector / "detector.onnx")
+    with pytest.raises(UsageError, match="holds a person detector: expected a pose network"):
+        run(detector, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "o.jsonl")
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_the_runtimes_names_are_at_the_top_and_light() -> None:
+    code = (
+        "import edgepose, sys\n"
+        "edgepose.Pipeline, edgepose.draw_poses, edgepose.load, edgepose.open_detector\n"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
