@@ -25,7 +25,7 @@ from edgepose.runtime.run import run
 from edgepose.runtime.sources import Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
-CROP_POINTS = np.stack([6 + 12 * np.arange(14), 8 + 16 * np.arange(14), np.full(14, 0.75)], axis=1)
+CROP_POINTS = np.stack([6 + 12 * np.arange(17), 8 + 16 * np.arange(17), np.full(17, 0.75)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def constant(name: str, values: np.ndarray) -> object:
         return numpy_helper.from_array(values, name)
 
-    shapes = {"keypoints": (14, 3), "heatmaps": (14, 64, 48)}
+    shapes = {"keypoints": (17, 3), "heatmaps": (17, 64, 48)}
     values = {"keypoints": CROP_POINTS[None], "heatmaps": np.zeros((1, *shapes["heatmaps"]))}
     nodes = [
         helper.make_node("Shape", ["images"], ["n"], start=0, end=1),
@@ -52,8 +52,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, path / GRAPH)
-    write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192))).with_files(path / GRAPH)
+    write_manifest(path, Manifest("constant", "none", "coco17", (256, 192))).with_files(path / GRAPH)
     return path
+
+
+def frames_in(path: Path) -> list[dict]:
+    """The lines of a JSON lines file that tell of a frame."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if "frame" in line]
 
 
 def test_loaded_bundle_maps_its_crop_to_the_box(bundle: Path) -> None:
@@ -76,7 +82,7 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     assert first.startswith("4 frames, 4 people in ")
     assert header.split() == ["ms", "a", "frame", "p50", "p95", "p99"]
     assert decode.split()[:2] == ["decode", f"{summary.stages['decode'].p50:.2f}"]
-    lines = [json.loads(line) for line in outputs["save_json"].read_text().splitlines()]
+    lines = frames_in(outputs["save_json"])
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["time"] for line in lines] == pytest.approx([0, 0.05, 0.1, 0.15], abs=1e-3)
     person = lines[0]["people"][0]
@@ -115,7 +121,7 @@ def test_damaged_pictures_are_counted_and_pictures_drawn(bundle: Path, tmp_path:
     (tmp_path / "in" / "bad.png").rename(tmp_path / "in" / "11.png")
     run(bundle, str(tmp_path / "in"), save_json=tmp_path / "o.jsonl", save_coco=tmp_path / "o.json")
     assert [r["image_id"] for r in json.loads((tmp_path / "o.json").read_text())] == [12, 13]
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    lines = frames_in(tmp_path / "o.jsonl")
     assert [(line["frame"], line["name"]) for line in lines] == [(1, "12.png"), (2, "13.png")]
 
 
@@ -140,7 +146,7 @@ def test_what_was_read_of_a_cut_video_is_kept(bundle: Path, tmp_path: Path, make
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
         run(bundle, str(source), save_json=tmp_path / "o.jsonl", save_video=tmp_path / "o.mp4")
-    count = len((tmp_path / "o.jsonl").read_text().splitlines())
+    count = len(frames_in(tmp_path / "o.jsonl"))
     assert f"{count} of " in str(error.value)
     with open_source(str(tmp_path / "o.mp4")) as written:
         assert sum(1 for _ in written) == count
@@ -172,7 +178,7 @@ def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
     monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: source)
     with nullcontext() if live else pytest.raises(KeyboardInterrupt):
         assert run(bundle, "0", save_json=tmp_path / "o.jsonl").frames == 2
-    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    assert len(frames_in(tmp_path / "o.jsonl")) == 2
 
 
 def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_video) -> None:
@@ -192,7 +198,7 @@ def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path
     summary = run(
         bundle, str(shared / "data/videos/street_5frames.mp4"), detector=detector, save_json=tmp_path / "o.jsonl"
     )
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    lines = frames_in(tmp_path / "o.jsonl")
     assert len(lines) == summary.frames == 5
     assert all(len(line["people"]) >= 3 for line in lines)
     for line in lines:
@@ -221,7 +227,7 @@ def test_threads_keep_what_was_read_of_a_cut_video(bundle: Path, tmp_path: Path,
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
         run(bundle, str(source), save_json=tmp_path / "o.jsonl", threads=True)
-    assert f"{len((tmp_path / 'o.jsonl').read_text().splitlines())} of " in str(error.value)
+    assert f"{len(frames_in(tmp_path / 'o.jsonl'))} of " in str(error.value)
 
 
 @pytest.mark.parametrize("detector", ["none", "person_lite"])
@@ -231,7 +237,7 @@ def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_p
     for name in ("a.png", "b.png", "c.png"):
         write_image(tmp_path / "in" / name, load_photo(next(iter(PEOPLE))))
     run(bundle, str(tmp_path / "in"), detector=detector, save_json=tmp_path / "o.jsonl")
-    people = [json.loads(line)["people"] for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    people = [line["people"] for line in frames_in(tmp_path / "o.jsonl")]
     assert [[person["id"] for person in found] for found in people] == [[1], [2], [3]]
     assert people[0][0]["box"] == people[1][0]["box"] == people[2][0]["box"]
 
@@ -277,7 +283,7 @@ def test_thresholds_choose_the_persons_and_the_joints_that_are_drawn(bundle: Pat
     for threshold in (0.74, 0.76):  # all joints of this network score 0.75
         run(bundle, source, save_video=tmp_path / "drawn", save_json=tmp_path / "o.jsonl", threshold=threshold)
         drawn[threshold] = read_image(next((tmp_path / "drawn").iterdir()))
-        assert len(json.loads((tmp_path / "o.jsonl").read_text())["people"][0]["keypoints"]) == 14
+        assert len(frames_in(tmp_path / "o.jsonl")[0]["people"][0]["keypoints"]) == 17
     assert (np.abs(drawn[0.74].astype(int) - drawn[0.76]).max(axis=2) > 60).mean() > 0.01
 
 
