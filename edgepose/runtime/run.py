@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ from ..core.errors import UsageError
 from ..core.machine import versions
 from ..detectors.kinds import open_finder
 from .pose import load
-from .runners import run_inline, run_threaded
-from .sinks import open_sinks
-from .sources import open_source
-from .stages import Draw, person_stages
+from .runners import Policy, run_inline, run_threaded
+from .sinks import Sink, open_sinks
+from .sources import Source, open_source
+from .stages import Draw, Stage, person_stages
 from .tally import StageSummary, Tally
 from .track import CONFIDENT
 
@@ -30,6 +30,7 @@ class RunSummary:
         frames: frames processed.
         people: poses over all frames.
         skipped: damaged images that were left out.
+        dropped: frames in which nobody was looked for, because they were late; they count as processed.
         seconds: wall-clock time from the first frame on.
         stages: milliseconds per frame by stage; see :data:`edgepose.runtime.stages.STAGES`.
         backend, precision: what ran the pose network.
@@ -39,6 +40,7 @@ class RunSummary:
     frames: int
     people: int
     skipped: int
+    dropped: int
     seconds: float
     stages: dict[str, StageSummary]
     backend: str
@@ -46,8 +48,9 @@ class RunSummary:
     detector: str
 
     def __str__(self) -> str:
+        left_out = f"{self.skipped} images skipped" + (f", {self.dropped} frames dropped" if self.dropped else "")
         lines = [
-            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped), "
+            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({left_out}), "
             f"{self.backend} {self.precision}{f', detector {self.detector}' if self.detector else ''}"
         ]
         lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
@@ -71,6 +74,7 @@ def run(
     save_coco: Path | str | None = None,
     limit: int | None = None,
     threads: bool = False,
+    deadline_ms: float | None = None,
     self_check: bool = True,
 ) -> RunSummary:
     """Estimate the poses in a source and write them to files.
@@ -88,8 +92,10 @@ def run(
         save_json: JSON lines file.
         save_coco: COCO results file.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
-        threads: read, find, estimate, draw and write in a thread each, for more frames per second. The results are the
-            same; of a live source, each is up to two frames per thread older.
+        threads: read, find, estimate, draw and write in a thread each, for more frames per second. Of files, the
+            results are the same; of a live source, other frames are processed, and older when they are written.
+        deadline_ms: with ``threads``, milliseconds from when a frame was read to when its result is of no use. Nobody
+            is looked for in a frame that is late; it is written as it is, and marked as dropped. None for no deadline.
         self_check: whether to replay goldens on a machine where that was not done yet.
 
     Raises:
@@ -99,6 +105,8 @@ def run(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, expected at least 1 frame")
+    if deadline_ms is not None and not threads:
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
     check_threshold(threshold, "the threshold of joints")
     outputs = [Path(path) for path in (save_video, save_json, save_coco) if path is not None]
     with ExitStack() as stack:
@@ -130,20 +138,33 @@ def run(
             stack.callback(stage.close)
         tally = Tally()
         start = time.perf_counter()
-        if threads:
-            run_threaded([frames], stages, [*sinks, tally], limit=limit)
-        else:
-            run_inline(frames, stages, [*sinks, tally], limit)
+        _pass_through(frames, stages, [*sinks, tally], limit, threads, deadline_ms)
         return RunSummary(
             tally.frames,
             tally.people,
             frames.skipped,
+            tally.dropped,
             time.perf_counter() - start,
             tally.summary(),
             estimator.backend,
             estimator.precision,
             finder.engine if finder else "",
         )
+
+
+def _pass_through(
+    source: Source,
+    stages: Sequence[Stage],
+    sinks: Sequence[Sink],
+    limit: int | None,
+    threads: bool,
+    deadline_ms: float | None,
+) -> None:
+    if not threads:
+        run_inline(source, stages, sinks, limit)
+        return
+    policy = Policy.DEADLINE if deadline_ms is not None else Policy.NEWEST if source.live else Policy.KEEP
+    run_threaded([source], stages, sinks, policy=policy, deadline_ms=deadline_ms, limit=limit)
 
 
 def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

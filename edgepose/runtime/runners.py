@@ -39,7 +39,7 @@ def run_inline(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], l
     Args:
         source: its errors are raised after the frames before them were written. Ctrl-C is the end of a live one.
         stages: in order.
-        sinks: likewise; the caller closes them, as he does the source and the stages.
+        sinks: likewise. The caller closes them, the source and the stages.
         limit: of frames.
     """
     try:

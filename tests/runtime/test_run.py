@@ -22,6 +22,7 @@ from edgepose.core.sample_photos import PEOPLE, load_photo
 from edgepose.runtime.job import Frame
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
+from edgepose.runtime.runners import Policy, run_threaded
 from edgepose.runtime.sources import Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
@@ -230,6 +231,41 @@ def test_threads_keep_what_was_read_of_a_cut_video(bundle: Path, tmp_path: Path,
     assert f"{len(frames_in(tmp_path / 'o.jsonl'))} of " in str(error.value)
 
 
+def test_late_frames_are_counted_and_have_their_line(bundle: Path, tmp_path: Path, make_video) -> None:
+    """Every frame is late: nothing is as fast as a nanosecond."""
+    source = str(make_video(tmp_path / "in.avi", frames=6))
+    summary = run(bundle, source, save_json=tmp_path / "o.jsonl", threads=True, deadline_ms=1e-6)
+    assert (summary.frames, summary.people, summary.dropped) == (6, 0, 6)
+    assert "(0 images skipped, 6 frames dropped)" in str(summary)
+    assert [(line["frame"], line["people"]) for line in frames_in(tmp_path / "o.jsonl")] == [(i, []) for i in range(6)]
+    summary = run(bundle, source, threads=True, deadline_ms=1e6)
+    assert (summary.frames, summary.people, summary.dropped) == (6, 6, 0)
+    assert "dropped" not in str(summary)
+
+
+@pytest.mark.parametrize(("live", "policy"), [(True, Policy.NEWEST), (False, Policy.KEEP)])
+def test_threads_wait_for_a_file_and_not_for_a_camera(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, live: bool, policy: Policy
+) -> None:
+    class Camera(Source):
+        camera = "camera 0"
+
+        def __iter__(self) -> Iterator[Frame]:
+            yield Frame("camera 0", 0, 0.0, "a", np.zeros((60, 40, 3), np.uint8))
+
+    camera = Camera()
+    camera.live = live
+    asked: list[Policy] = []
+    monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: camera)
+    plain = run_threaded
+    monkeypatch.setattr(
+        "edgepose.runtime.run.run_threaded",
+        lambda *parts, **options: (asked.append(options["policy"]), plain(*parts, **options)),
+    )
+    assert run(bundle, "0", threads=True).frames == 1
+    assert asked == [policy]
+
+
 @pytest.mark.parametrize("detector", ["none", "person_lite"])
 def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_path: Path, detector: str) -> None:
     pytest.importorskip("skimage")
@@ -258,6 +294,8 @@ def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_p
         ),
         ({"detector": "person_lite", "detector_threshold": -1}, "the detector's threshold is -1, expected"),
         ({"detector": "person_lite", "detector_threshold": np.nan}, "the detector's threshold is nan, expected"),
+        ({"deadline_ms": 50}, "got a deadline of 50 ms without threads"),
+        ({"deadline_ms": 0, "threads": True}, "the deadline is 0 ms, expected more than 0"),
         ({"threshold": 2}, "the threshold of joints is 2, expected a score from 0 to 1"),
         ({"threshold": -1}, "the threshold of joints is -1, expected"),
         ({"threshold": np.nan}, "the threshold of joints is nan, expected"),
