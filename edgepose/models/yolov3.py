@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.boxes import nms
 from ..core.errors import UsageError
 from ..core.geometry import Size
 
@@ -164,26 +165,15 @@ def suppress(
         chosen = np.isin(label, classes)
         index, label = index[chosen], label[chosen]
     score = scores[index, label]
-    order = np.argsort(-score, kind="stable")
-    index, label, score = index[order], label[order], score[order]
     half = boxes[index, 2:4] / 2
     corners = np.concatenate([boxes[index, :2] - half, boxes[index, :2] + half], axis=1)
-    keep: list[int] = []
-    alive = np.ones(len(index), dtype=bool)
-    while alive.any() and len(keep) < MOST:
-        best = int(alive.argmax())
-        keep.append(best)
-        alive &= (label != label[best]) | (_iou(corners[best], corners) <= overlap)
-        alive[best] = False
-    return np.column_stack([corners[keep], score[keep], label[keep]]).astype(np.float32)
-
-
-def _iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of one box (4,) with others (n, 4), xyxy."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)
+    kept = np.zeros(0, dtype=np.intp)
+    for one in np.unique(label):
+        own = np.flatnonzero(label == one)
+        kept = np.append(kept, own[nms(corners[own], score[own], overlap)])
+    kept.sort()  # boxes of equal scores stay in the order of the network
+    kept = kept[np.argsort(-score[kept], kind="stable")][:MOST]
+    return np.column_stack([corners[kept], score[kept], label[kept]]).astype(np.float32)
 
 
 def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[np.float32]:

@@ -103,7 +103,7 @@ def test_crops_are_those_of_the_runtime(photos):
     with edgepose.load(BUNDLE, "onnxruntime") as estimator:
         for path in photos.iterdir():
             image = read_image(path)
-            cut, _ = estimator.crop(image, detector(image).boxes)
+            cut = estimator.cropper(image, detector(image).boxes).pixels
             expected |= {f"{path.name}:{i}": crop for i, crop in enumerate(cut)}
     detector.close()
     assert set(crops.names) == set(expected)
