@@ -7,7 +7,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .core.errors import CheckError, UsageError
+from .core.errors import CheckError, EdgeposeError, UsageError
 from .core.pose import People, Pose
 from .runtime.pose import PoseEstimator, load
 
@@ -16,4 +16,4 @@ try:
 except PackageNotFoundError:  # imported from a checkout that was not installed
     __version__ = "0.0.0"
 
-__all__ = ["CheckError", "People", "Pose", "PoseEstimator", "UsageError", "__version__", "load"]
+__all__ = ["CheckError", "EdgeposeError", "People", "Pose", "PoseEstimator", "UsageError", "__version__", "load"]

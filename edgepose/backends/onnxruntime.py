@@ -29,7 +29,7 @@ class OnnxRuntimeSession:
         try:
             import onnxruntime
         except ImportError as error:
-            raise missing_extra("onnxruntime", "export") from error
+            raise missing_extra("onnxruntime") from error
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         options = onnxruntime.SessionOptions()

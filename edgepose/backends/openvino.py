@@ -31,7 +31,7 @@ class OpenVinoSession:
             import openvino
             from google.protobuf.message import DecodeError
         except ImportError as error:
-            raise missing_extra(error.name or "openvino", "openvino") from error
+            raise missing_extra(error.name or "openvino") from error
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         try:

@@ -16,14 +16,14 @@ from ..core.errors import UsageError, missing_extra
 from ..nvidia.tensorrt import TARGETS
 from .session import Session, first_line
 
-#: Every backend, with the module it needs and the extra that installs it. ``auto`` takes the first of this order that
+#: Every backend, with the module it needs. ``auto`` takes the first of this order that
 #: can run here: engines built for this GPU first, the reference last. The order is fixed; nothing is measured.
 _NEEDS = {
-    "tensorrt": ("tensorrt", "tensorrt"),
-    "tensorrt-rtx": ("tensorrt_rtx", "rtx"),
-    "onnxruntime": ("onnxruntime", "export"),
-    "openvino": ("openvino", "openvino"),
-    "torch": ("torch", "train"),
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "torch": "torch",
 }
 BACKENDS = tuple(_NEEDS)
 #: The backends that run an engine file instead of a graph.
@@ -42,9 +42,9 @@ def unavailable(backend: str) -> str | None:
     Raises:
         UsageError: no backend has that name.
     """
-    module, extra = _needs(backend)
+    module = _needs(backend)
     if find_spec(module) is None:
-        return str(missing_extra(module, extra))
+        return str(missing_extra(module))
     if backend in ENGINE_BACKENDS:
         from ..nvidia import device
 
@@ -150,10 +150,10 @@ def cannot_run(bundle: Bundle, backend: str, precision: str = "auto") -> str | N
 
 def module_of_backend(backend: str) -> str:
     """Name of the module that a backend needs."""
-    return _needs(backend)[0]
+    return _needs(backend)
 
 
-def _needs(backend: str) -> tuple[str, str]:
+def _needs(backend: str) -> str:
     if backend not in _NEEDS:
         raise UsageError(f"unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     return _NEEDS[backend]

@@ -119,7 +119,7 @@ def bench(
                 raise
             skipped[f"{backend} {precision}"] = str(error)
     if find_spec("matplotlib") is None:  # a device without it still gets its numbers
-        skipped["plot"] = str(missing_extra("matplotlib", "export"))
+        skipped["plot"] = str(missing_extra("matplotlib"))
     return BenchReport(bundle, tuple(rows), skipped, budget)
 
 
@@ -179,7 +179,7 @@ def plot(report: BenchReport, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "export") from error
+        raise missing_extra("matplotlib") from error
     figure = Figure(figsize=(10, 4), layout="constrained")  # without pyplot there is no window and no global state
     per_crop, speed = figure.subplots(1, 2)
     for pair in dict.fromkeys((row.backend, row.precision) for row in report.rows):

@@ -165,7 +165,7 @@ def _write_probe(graph: Path, names: Sequence[str] | None, path: Path) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     try:
         model = onnx.load(graph)
     except OSError as error:

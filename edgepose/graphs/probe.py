@@ -39,7 +39,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
         import onnx
         from onnx import TensorProto, helper, inliner, shape_inference
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     model = shape_inference.infer_shapes(inliner.inline_local_functions(onnx.load(graph)))
     nodes = [Node(label(node), tuple(node.input), tuple(node.output)) for node in model.graph.node]
     known = {value.name for value in model.graph.output}

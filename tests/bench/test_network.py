@@ -137,7 +137,7 @@ def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest
     monkeypatch.setattr(bench_module, "find_spec", lambda _: None)
     report = bench(bundle, ["onnxruntime"], (1,), QUICK)
     report.write(bundle.reports / "bench.json")
-    assert len(report.rows) == 1 and "pip install 'edgepose[export]'" in report.skipped["plot"]
+    assert len(report.rows) == 1 and "pip install 'edgepose[onnx]'" in report.skipped["plot"]
     assert json.loads((bundle.reports / "bench.json").read_text())["skipped"] == report.skipped
     assert [path.name for path in bundle.reports.iterdir()] == ["bench.json"]
 

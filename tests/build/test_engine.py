@@ -18,12 +18,12 @@ from edgepose.build import engine as engine_module
 from edgepose.build import parse as parse_module
 from edgepose.build.engine import build_engine
 from edgepose.build.options import BuildOptions
-from edgepose.bundle import engine_record as engines_module
 from edgepose.bundle.bundle import open_bundle
 from edgepose.bundle.engine_record import EngineLayer, EngineRecord, read_record, record_path
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia import tensorrt as tensorrt_module
 from edgepose.nvidia.device import DeviceInfo, gpu_missing
 from edgepose.nvidia.tensorrt import load_target, recording_logger
 from edgepose.plugins.onnx_function import hand_to_plugin, is_dynamic_conv
@@ -219,12 +219,12 @@ def test_a_module_that_is_broken_is_not_called_missing(tmp_path: Path, monkeypat
         ("silent", "raise OSError", "OSError"),
     ):
         (tmp_path / f"{name}.py").write_text(line)
-        monkeypatch.setitem(engines_module._MODULES, name, (name, "extra"))
+        monkeypatch.setitem(tensorrt_module._MODULES, name, name)
         with pytest.raises(UsageError) as caught:
             load_target(name)
         assert str(caught.value) == f"import {name} fails: {reason}: see edgepose doctor"
-    monkeypatch.setitem(engines_module._MODULES, "absent", ("no_such_module_of_edgepose", "extra"))
-    with pytest.raises(UsageError, match=r"not installed: pip install 'edgepose\[extra\]'"):
+    monkeypatch.setitem(tensorrt_module._MODULES, "absent", "no_such_module_of_edgepose")
+    with pytest.raises(UsageError, match="not installed: pip install no_such_module_of_edgepose"):
         load_target("absent")
 
 
