@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from ..accuracy.agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
 from ..backends.plan import open_graph, open_session
 from ..backends.session import Session
-from ..build.engine import build_engine
-from ..build.options import BuildOptions
+from ..build import BuildOptions, build_engine
 from ..bundle.bundle import Bundle, open_bundle, write_manifest
 from ..core.errors import CheckError
 from ..core.geometry import Size

@@ -13,17 +13,15 @@ from typing import Any
 
 from ..backends.plan import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
 from ..backends.session import first_line
-from ..bench.network import bench
-from ..build.engine import build_engine, cannot_build
-from ..build.options import DEFAULTS, BuildOptions
+from ..bench import bench
+from ..build import DEFAULTS, BuildOptions, build_engine, cannot_build
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.limits import read_goldens
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError
 from ..core.files import write_text
 from ..evaluate import check_outputs
-from ..verify import verify
-from ..verify.drop import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
+from ..verify import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop, verify
 from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step

@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..bench.network import BenchReport, plot
+from ..bench import BenchReport, plot
 from ..bundle.engine_record import EngineRecord
 from ..core.images import read_image
 from ..core.pictures import picture_tag
-from ..verify.page import STYLE, check_html, figures_html, html_table, limits_html
-from ..verify.report import VerifyReport
+from ..verify import STYLE, VerifyReport, check_html, figures_html, html_table, limits_html
 from .record import HEAD, PASSED, STEPS, Case, Proof, Step
 
 _MORE_STYLE = "pre { overflow-x: auto; font-size: .85rem; } td { vertical-align: top; }"

@@ -8,15 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bench.network import BenchReport
-from ..build.options import BuildOptions
+from ..bench import BenchReport
+from ..build import BuildOptions
 from ..bundle.bundle import Bundle
 from ..bundle.engine_record import EngineRecord
 from ..core.errors import CheckError
 from ..core.files import write_text
 from ..core.tables import text_table
-from ..verify.drop import AccuracyCheck, AccuracyReport
-from ..verify.report import VerifyReport
+from ..verify import AccuracyCheck, AccuracyReport, VerifyReport
 from .anonymous import anonymiser
 
 #: Version of the record's layout.

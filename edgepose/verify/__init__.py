@@ -10,11 +10,25 @@ from ..bundle.goldens import Goldens
 from ..bundle.limits import crop_errors, read_goldens
 from ..core.errors import UsageError
 from .checks import Check, check_backend
-from .drop import MAX_DROP, check_accuracy
+from .drop import MAX_DROP, AccuracyCheck, AccuracyReport, check_accuracy, check_max_drop
 from .locate import first_difference
+from .page import STYLE, check_html, figures_html, html_table, limits_html
 from .report import VerifyReport
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = [
+    "MAX_DROP",
+    "STYLE",
+    "AccuracyCheck",
+    "AccuracyReport",
+    "VerifyReport",
+    "check_accuracy",
+    "check_html",
+    "check_max_drop",
+    "figures_html",
+    "html_table",
+    "limits_html",
+    "verify",
+]
 
 
 def verify(

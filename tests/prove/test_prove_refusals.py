@@ -77,7 +77,7 @@ def test_engines_need_a_gpu(bundle: Bundle, refuse: Refuse, monkeypatch: pytest.
 def test_a_target_that_is_not_installed_has_its_line(
     bundle: Bundle, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgepose.bundle.engine_record.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.nvidia.tensorrt.find_spec", lambda _: None)
     monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: None)
     for target, line in {
         "tensorrt": "pip install tensorrt; on Jetson it is part of JetPack",
