@@ -56,7 +56,7 @@ def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) ->
         import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
         import onnxsim
     except ImportError as error:
-        raise missing_extra(error.name or "onnx") from error
+        raise missing_extra(error.name or "onnx", "export") from error
     exported = _with_function_body(_export(network, input_size))
     with _quiet():
         simplified, _ = onnxsim.simplify(exported)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepose.graphs.module_names import MODULE

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepose.bundle.bundle import Bundle, write_manifest

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
 from onnx import numpy_helper, parser
 
 from edgepose.bundle.bundle import Bundle, write_manifest

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
+import pytest
+
+onnx = pytest.importorskip("onnx")
 
 from edgepose.backends.plan import open_graph
 from edgepose.bundle.bundle import Bundle, replace_files

@@ -38,7 +38,7 @@ def export_detector(network: PersonLite, size: Size, path: Path) -> None:
         import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
         import onnxsim
     except ImportError as error:
-        raise missing_extra(error.name or "onnx") from error
+        raise missing_extra(error.name or "onnx", "export") from error
     graph = DetectorGraph(network).eval()
     # Two samples, because the exporter would take a batch of one as a constant.
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8))
