@@ -209,6 +209,7 @@ def refuse(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
         from edgepose.cli import main
 
         capfd.readouterr()
+        got: str | int | None
         try:
             got = main([str(argument) for argument in arguments])
         except SystemExit as error:  # argparse

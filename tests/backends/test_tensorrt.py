@@ -343,7 +343,7 @@ def test_an_engine_of_a_graph_that_was_replaced_is_not_taken(tmp_path: Path) -> 
 def test_only_a_version_compatible_engine_may_carry_a_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
-    trt = backend_module.load_target("tensorrt")
+    trt = nvidia_tensorrt.load_target("tensorrt")
     runtimes = []
     monkeypatch.setattr(trt, "Runtime", lambda log, make=trt.Runtime: runtimes.append(make(log)) or runtimes[-1])
     TensorRtSession(find_engine(make_bundle(tmp_path, replace(RECORD, flags=flags)), "tensorrt"), "tensorrt").close()

@@ -7,6 +7,7 @@ import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -325,6 +326,8 @@ class InspectedEngine:
 
     def create_engine_inspector(self) -> object:
         class Inspector:
+            execution_context: Any
+
             def __setattr__(self, name: str, value: object) -> None:
                 super().__setattr__(name, weakref.ref(value))
 

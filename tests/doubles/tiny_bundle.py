@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 
+import onnx
 from onnx import numpy_helper, parser
 
 from edgepose.bundle.bundle import Bundle, write_manifest

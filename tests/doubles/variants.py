@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
+
+import onnx
 
 from edgepose.backends.plan import open_graph
 from edgepose.bundle.bundle import Bundle, replace_files

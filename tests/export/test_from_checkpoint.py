@@ -66,7 +66,7 @@ def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
     for i, crop in enumerate(goldens.images):
         with torch.inference_mode():
             keypoints, heatmaps = PoseGraph(network).eval()(torch.from_numpy(crop[None]))
-        limit = 1e-6 * np.ptp(goldens.outputs["heatmaps"])
+        limit = 1e-6 * float(np.ptp(goldens.outputs["heatmaps"]))
         np.testing.assert_allclose(goldens.outputs["heatmaps"][i], heatmaps[0].numpy(), atol=limit)
         np.testing.assert_allclose(goldens.outputs["keypoints"][i], keypoints[0].numpy(), atol=1e-5)
     # They tell networks apart: joints and crops differ.
