@@ -164,6 +164,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnxsim")

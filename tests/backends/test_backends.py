@@ -128,7 +128,7 @@ def test_a_broken_tensorrt_leaves_the_others_alone(
         raise error
 
     monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda _: None)
-    monkeypatch.setattr("edgepose.backends.tensorrt.load_target", broken)
+    monkeypatch.setattr("edgepose.nvidia.tensorrt.load_target", broken)
     runnable, skipped = choose_backends(bundle, None)
     assert runnable == ("onnxruntime", "openvino")
     assert str(error).splitlines()[0] in skipped["tensorrt"] and "\n" not in skipped["tensorrt"]

@@ -55,6 +55,7 @@ def capture_on_host(calls: list[Callable[[], Any]]) -> tuple[HostGraph, Any]:
 # --- refusing --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -165,6 +166,7 @@ def ditn_on_host(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPa
     return ditn
 
 
+@pytest.mark.slow
 def test_both_networks_are_compared_and_timed(ditn_on_host: ModuleType) -> None:
     row = ditn_on_host.measure_batch(2)
     assert (row["batch"], row["ratio"]) == (2, 2.0)
@@ -207,6 +209,7 @@ def ask(question: str) -> dict[str, Any]:
     return {"load_ms": 7.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "answer"),
     [

@@ -342,6 +342,7 @@ def test_a_checkpoint_computes_in_fp32(refuse: Refuse, checkpoint: Path) -> None
     assert "is a checkpoint, which runs in fp32 only: export it to run in int8" in said
 
 
+@pytest.mark.slow
 def test_precisions_go_through_every_command(
     shipped_variants: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

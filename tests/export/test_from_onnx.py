@@ -141,6 +141,7 @@ def test_decoding_and_the_last_convolutions_stay_fp32(variants: Bundle) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_like_any_other(variants: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = shutil.copytree(variants.path, tmp_path / "lite.edgepose")
@@ -185,6 +186,7 @@ def test_a_precision_that_the_detector_lacks_is_refused(lite: Path) -> None:
         open_detector(lite, precision="int8")
 
 
+@pytest.mark.slow
 def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pycocotools")
     path, folder = shutil.copytree(lite, tmp_path / "lite.edgepose"), tmp_path / "pictures"
@@ -344,6 +346,7 @@ def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeyp
     assert not (tmp_path / "x.edgepose").exists()
 
 
+@pytest.mark.slow
 def test_real_yolox_is_imported(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = import_detector(shared / "data/models/yolox_nano/yolox_nano.onnx", tmp_path / "nano.edgepose")
