@@ -69,3 +69,15 @@ def install_line(module: str, extra: str | None = None) -> str:
 def missing_extra(module: str, extra: str | None = None) -> UsageError:
     """Return the error for a module that is not installed, with the line that installs it (:func:`install_line`)."""
     return UsageError(f"the Python module {module!r} is needed here and not installed: {install_line(module, extra)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an engine's error that says something, or the kind of the error if none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an engine's error that says something: the cause, where messages are like stacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

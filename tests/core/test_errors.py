@@ -110,11 +110,11 @@ def test_tensorrt_comes_from_jetpack_or_pip() -> None:
 
 @pytest.mark.parametrize("backend", plan.BACKENDS)
 def test_doctor_and_the_backends_name_the_same_line(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: None)
     monkeypatch.setattr("edgepose.doctor.find_spec", lambda _: None)
     line = next(finding.install for finding in examine() if finding.item == f"backend {backend}")
     assert str(plan.unavailable(backend)).endswith(line)
-    assert line == install_line(plan.module_of_backend(backend))
+    assert line == install_line(plan.BACKENDS[backend].module)
 
 
 def test_both_errors_have_one_base() -> None:

@@ -17,7 +17,8 @@ scipy_io = pytest.importorskip("scipy.io")
 
 from edgepose import evaluate as evaluate_module
 from edgepose.accuracy.scoring import Person, Scores
-from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.backends.session import Arrays
+from edgepose.bundle.contract import TensorSpec
 from edgepose.bundle.bundle import write_manifest
 from edgepose.bundle.manifest import Manifest
 from edgepose.core.errors import UsageError

@@ -18,6 +18,7 @@ from onnx import numpy_helper, parser
 
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS
 from edgepose.cli import main
 from edgepose.core.boxes import find_persons
@@ -81,7 +82,7 @@ def test_the_bundle_says_what_it_is(lite: Path) -> None:
     assert (manifest.name, manifest.model, manifest.decode, manifest.skeleton) == ("lite", "peaks", "boxes", "")
     assert (manifest.input_size, manifest.options) == ((384, 384), {"boxes": 100})
     assert sorted(manifest.files) == ["detector.onnx", GOLDENS]
-    assert bundle.goldens().images.shape == (8, 384, 384, 3)
+    assert read_goldens(bundle).images.shape == (8, 384, 384, 3)
     assert sorted(path.name for path in lite.iterdir()) == ["detector.onnx", GOLDENS, "manifest.json"]
 
 
@@ -237,7 +238,7 @@ def test_what_exporters_wrote_in_early_versions_is_read(tmp_path: Path) -> None:
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["shape"], value_ints=[1, 8, -1]))
     onnx.save(model, tmp_path / "old.onnx")
     made = [import_detector(tmp_path / f"{name}.onnx", tmp_path / f"{name}.edgepose") for name in ("yolox", "old")]
-    wanted, got = (bundle.goldens().outputs for bundle in made)
+    wanted, got = (read_goldens(bundle).outputs for bundle in made)
     np.testing.assert_allclose(got["boxes"], wanted["boxes"], atol=1e-4)
 
 
@@ -350,10 +351,10 @@ def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeyp
 def test_real_yolox_is_imported(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = import_detector(shared / "data/models/yolox_nano/yolox_nano.onnx", tmp_path / "nano.edgepose")
-    golden = bundle.goldens().outputs
+    golden = read_goldens(bundle).outputs
     persons = [len(find_persons(*pair, 0.5)[0]) for pair in zip(golden["boxes"], golden["scores"], strict=True)]
     assert persons[0] == persons[2] == 1 and persons[5] == 2 and persons[6] >= 10  # one photo, two, and many
     report = verify(bundle, CPU)
     assert report.passed, str(report)
-    picture = letterbox(bundle.goldens().images[4], (200, 200))
+    picture = letterbox(read_goldens(bundle).images[4], (200, 200))
     assert len(open_detector(bundle.path)(picture).boxes) == 2
