@@ -64,6 +64,7 @@ def test_a_budget_that_measures_nothing_is_refused(values: dict[str, int]) -> No
         Budget(**values)
 
 
+@pytest.mark.slow
 def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda name: name in ("onnxruntime", "openvino") or None)
     report = bench(bundle, batches=(2, 1, 2), budget=QUICK)

@@ -183,6 +183,7 @@ def test_damaged_bundles_are_refused_by_every_command(
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     refuse: Refuse, copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +203,7 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
         main(["--debug", "verify", str(copy), "--backend", "onnxruntime"])
 
 
+@pytest.mark.slow
 def test_figures_are_printed_before_a_place_that_cannot_be_written(
     copy: Path, picture: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

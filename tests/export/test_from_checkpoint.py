@@ -142,6 +142,7 @@ def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_
 PARTS = (CHECKPOINT, GOLDENS, POSE.graph)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_graph")
 @pytest.mark.parametrize("moves", [0, 1, 2])
 def test_an_export_that_is_killed_never_mixes_old_and_new(

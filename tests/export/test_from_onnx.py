@@ -122,6 +122,7 @@ def test_a_yolox_of_one_picture_becomes_a_graph_of_any_batch(tmp_path: Path) -> 
     np.testing.assert_allclose(got["boxes"][4, 120, [0, 3]], [left, bottom], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int8+fp16"])
 def test_every_precision_passes_verify_on_both_cpu_engines(variants: Bundle, precision: str) -> None:
     pytest.importorskip("openvino")

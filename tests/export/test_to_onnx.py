@@ -115,6 +115,7 @@ def real_answers(real_network: nn.Module, real_crops: np.ndarray) -> tuple[np.nd
     return keypoints, heatmaps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", CPU)
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_64_real_crops_give_pytorchs_keypoints(
