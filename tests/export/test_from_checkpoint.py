@@ -16,7 +16,6 @@ pytest.importorskip("skimage")
 from safetensors.torch import load_file
 from torch import nn
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
 from edgepose.bundle.goldens import read_goldens

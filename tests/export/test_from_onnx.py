@@ -16,9 +16,9 @@ pytest.importorskip("skimage")
 import cv2
 from onnx import numpy_helper, parser
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS
 from edgepose.cli import main
 from edgepose.core.boxes import find_persons
