@@ -63,7 +63,7 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
 
 
 def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
-    goldens = open_bundle(exported).goldens()
+    goldens = read_goldens(open_bundle(exported))
     np.testing.assert_array_equal(goldens.images, golden_crops((64, 64)))
     network = SPEC.build()
     load_weights(network, exported / CHECKPOINT)
