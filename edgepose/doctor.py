@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .backends.plan import BACKENDS, unavailable
-from .core.errors import JETPACK_OR_PIP, UsageError
+from .core.errors import UsageError, install_line
 from .core.machine import jetson_release
 from .core.tables import text_table
 from .nvidia import device
@@ -21,15 +21,8 @@ from .plugins.registration import form_for
 
 OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_INSTALL = {
-    "onnxruntime": "pip install edgepose",
-    "openvino": "pip install 'edgepose[openvino]'",
-    "tensorrt": JETPACK_OR_PIP,
-    "tensorrt-rtx": "pip install 'edgepose[rtx]'",
-    "torch": "pip install 'edgepose[train]'",
-}
-_EXPORT_TOOLS = ("onnx", "onnxscript", "onnxsim")
+#: What prepares bundles and judges them, beside the backends.
+_TOOLS = ("onnx", "onnxscript", "onnxsim")
 
 
 @dataclass(frozen=True)
@@ -60,10 +53,10 @@ def examine() -> list[Finding]:
     return [
         Finding("Python", OK, f"{platform.python_version()} ({sys.executable})"),
         Finding("platform", OK, _platform()),
-        _module("numpy", "numpy", "pip install edgepose"),
+        _module("numpy", "numpy", install_line("numpy")),
         _opencv(),
         *(_backend(name) for name in BACKENDS),
-        *(_module(name, name, "pip install 'edgepose[export]'") for name in _EXPORT_TOOLS),
+        *(_module(name, name, install_line(name)) for name in _TOOLS),
         _gpu(),
         _plugin(),
     ]
@@ -88,7 +81,7 @@ def _module(item: str, module: str, install: str) -> Finding:
 
 
 def _opencv() -> Finding:
-    finding = _module("OpenCV", "cv2", "pip install edgepose")
+    finding = _module("OpenCV", "cv2", install_line("cv2"))
     if finding.status != OK:
         return finding
     build = import_module("cv2").getBuildInformation()
@@ -110,7 +103,8 @@ def _video_support(build: str) -> str:
 
 def _backend(name: str) -> Finding:
     item = f"backend {name}"
-    installed = _module(item, _MODULES.get(name, name), _INSTALL[name])
+    module = BACKENDS[name].module
+    installed = _module(item, module, install_line(module))
     if installed.status != OK:
         return installed
     reason = unavailable(name)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgepose import demo as demo_module
-from edgepose.backends import plan as backends
+from edgepose.backends import backend as backend_module
 from edgepose.bundle.bundle import open_bundle
 from edgepose.core.boxes import box_iou
 from edgepose.core.errors import UsageError
@@ -97,12 +97,13 @@ def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shipped.parent.mkdir()
     shipped.symlink_to(exported)
     monkeypatch.setattr(demo_module, "SHIPPED", shipped)
-    for module in (demo_module, backends):
+    for module in (demo_module, backend_module):
         monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name in INSTALLED else None)
     monkeypatch.setattr(demo_module, "CLIP_FRAMES", 4)
     return shipped
 
 
+@pytest.mark.slow
 def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sorted(without_extras.rglob("*"))}
     said = run_demo(tmp_path / "out")
@@ -119,6 +120,7 @@ def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Pa
     assert not (without_extras / "reports").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_extras")
 def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_path: Path) -> None:
     picture = tmp_path / "me.png"
@@ -129,6 +131,7 @@ def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_pa
     assert not (tmp_path / "out" / "clip.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_extras")
 def test_an_engine_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> NoReturn:
@@ -167,6 +170,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnxsim")

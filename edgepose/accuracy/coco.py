@@ -129,7 +129,7 @@ def _person(annotation: dict[str, Any], count: int, joints: list[int]) -> dict[s
 def need_pycocotools() -> None:
     """Raise UsageError with the line that installs pycocotools where it is missing."""
     if find_spec("pycocotools") is None:
-        raise missing_extra("pycocotools", "train")
+        raise missing_extra("pycocotools")
 
 
 def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:

@@ -33,7 +33,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_extra("onnxruntime", "export") from error
+        raise missing_extra("onnxruntime") from error
     return onnxruntime
 
 

@@ -26,7 +26,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise missing_extra("openvino", "openvino") from error
+        raise missing_extra("openvino") from error
     finally:
         if hidden:
             del sys.modules["openvino_telemetry"]
@@ -52,7 +52,7 @@ class OpenVinoSession:
             import onnx.inliner
             from google.protobuf.message import DecodeError
         except ImportError as error:
-            raise missing_extra(error.name or "openvino", "openvino") from error
+            raise missing_extra(error.name or "openvino") from error
         openvino = import_openvino()
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")

@@ -26,7 +26,7 @@ class TorchSession:
         try:
             import torch
         except ImportError as error:
-            raise missing_extra("torch", "train") from error
+            raise missing_extra("torch") from error
         from ..models.checkpoint import ModelSpec, load_weights
         from ..models.pose_graph import PoseGraph
 

@@ -143,7 +143,7 @@ def bench(
                 raise
             skipped[str(runner)] = str(error)
     if find_spec("matplotlib") is None:  # a device without it still gets its numbers
-        skipped["plot"] = str(missing_extra("matplotlib", "export"))
+        skipped["plot"] = str(missing_extra("matplotlib"))
     return BenchReport(bundle, tuple(rows), skipped, budget)
 
 
@@ -208,7 +208,7 @@ def plot(report: BenchReport, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "export") from error
+        raise missing_extra("matplotlib") from error
     figure = Figure(figsize=(10, 4), layout="constrained")  # without pyplot there is no window and no global state
     image = report.bundle.task.image
     each, speed = figure.subplots(1, 2)

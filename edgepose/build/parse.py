@@ -68,7 +68,7 @@ def _read_graph(graph: Path) -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "tensorrt") from error
+        raise missing_extra("onnx") from error
     return onnx.load(graph)
 
 

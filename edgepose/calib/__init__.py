@@ -95,7 +95,7 @@ def calibrate(
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     model = onnx.load(bundle.graph)
     tensors = tensors_to_collect(model)
     count = len(crops.images) - round(len(crops.images) * JUDGED)

@@ -69,5 +69,5 @@ def _figure(height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "export") from error
+        raise missing_extra("matplotlib") from error
     return Figure(figsize=(9, height), layout="constrained")  # without pyplot there is no window and no global state

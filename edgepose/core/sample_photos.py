@@ -30,7 +30,7 @@ def load_photo(name: str) -> NDArray[np.uint8]:
     try:
         from skimage import data
     except ImportError as error:
-        raise missing_extra("skimage", "export") from error
+        raise missing_extra("skimage") from error
     image = np.asarray(getattr(data, name)())
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image, dtype=np.uint8)
 

@@ -110,7 +110,7 @@ def read_mat(path: Path, name: str) -> np.ndarray:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise missing_extra("scipy", "train") from error
+        raise missing_extra("scipy") from error
     try:
         array = loadmat(path, variable_names=[name])[name]
     except KeyError as error:

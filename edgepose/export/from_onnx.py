@@ -83,7 +83,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         import onnx
         import onnxsim  # noqa: F401  later on it would be missed with less to say
     except ImportError as error:
-        raise missing_extra(error.name or "onnx", "export") from error
+        raise missing_extra(error.name or "onnx") from error
     check_replaceable(output, PERSONS)
     file = detector_graph(detector)
     if file.is_dir():

@@ -62,7 +62,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
         import onnx
         from onnx import TensorProto, helper, inliner, shape_inference
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     model = shape_inference.infer_shapes(inliner.inline_local_functions(onnx.load(graph)))
     nodes = [Node(label(node), tuple(node.input), tuple(node.output)) for node in model.graph.node]
     known = {value.name for value in model.graph.output}
@@ -95,7 +95,7 @@ def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     try:
         model = onnx.load(graph)
     except OSError as error:

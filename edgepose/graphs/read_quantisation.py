@@ -38,7 +38,7 @@ def read_quantisation(folder: Path, spec: ModelSpec, weights: Path | None = None
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     bundle = open_bundle(folder)
     _require_model(bundle, spec)
     if CALIBRATION not in bundle.manifest.files:

@@ -8,10 +8,8 @@ from typing import Any
 
 from ..core.errors import UsageError, missing_extra
 
-#: The module behind each target, and the extra that installs it.
-_MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
-
-
+#: The module behind each target.
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TARGETS = tuple(_MODULES)
 
 
@@ -23,9 +21,9 @@ def load_target(target: str) -> Any:
     """
     if target not in _MODULES:
         raise UsageError(f"unknown engine target {target!r}: expected one of {', '.join(TARGETS)}")
-    module, extra = _MODULES[target]
+    module = _MODULES[target]
     if find_spec(module) is None:
-        raise missing_extra(module, extra)
+        raise missing_extra(module)
     try:
         return import_module(module)
     except Exception as error:  # of a library it lacks, or a driver that does not fit: anything

@@ -91,5 +91,5 @@ def test_nothing_is_printed_and_nothing_is_changed(capsys):
 
 def test_without_pycocotools_the_line_that_installs_it_is_told(monkeypatch):
     monkeypatch.setattr(coco_eval, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"pip install 'edgepose\[train\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'edgepose\[onnx\]'"):
         box_precision([boxes(PERSON)], [found()])

@@ -71,9 +71,9 @@ def coco(tmp_path_factory):
     (root / "val2017").mkdir()
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     (root / "annotations/person_keypoints_val2017.json").write_text(json.dumps(content))
-    for image in images:
+    for listed in images:
         picture = rng.integers(0, 256, (150, 200, 3), dtype=np.uint8)
-        cv2.imwrite(str(root / "val2017" / image["file_name"]), picture)
+        cv2.imwrite(str(root / "val2017" / str(listed["file_name"])), picture)
     return root
 
 

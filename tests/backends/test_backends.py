@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,5 +156,6 @@ def test_a_gpu_that_cannot_be_asked_is_a_reason(bundle: Bundle, monkeypatch: pyt
 
 def test_idle_threads_of_onnxruntime_leave_the_cores_to_others(pair: Path) -> None:
     pytest.importorskip("onnxruntime")
-    options = open_graph(pair)._session.get_session_options()
+    session: Any = open_graph(pair)
+    options = session._session.get_session_options()
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"

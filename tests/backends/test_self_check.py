@@ -224,6 +224,7 @@ def test_run_proves_the_bundle_before_any_file(bundle: Bundle, replays: Replays,
     assert out.read_text() != old or out.stat().st_size == len(old)
 
 
+@pytest.mark.slow
 def test_precisions_of_the_shipped_network_prove_themselves(
     shipped_variants: Path, replays: Replays, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_budget_that_measures_nothing_is_refused(values: dict[str, int]) -> No
         Budget(**values)
 
 
+@pytest.mark.slow
 def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda name: name in ("onnxruntime", "openvino") or None)
     report = bench(bundle, batches=(2, 1, 2), budget=QUICK)
@@ -138,7 +139,7 @@ def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest
     monkeypatch.setattr(bench_module, "find_spec", lambda _: None)
     report = bench(bundle, ["onnxruntime"], (1,), QUICK)
     report.save(bundle.reports / "bench.json")
-    assert len(report.rows) == 1 and "pip install 'edgepose[export]'" in report.skipped["plot"]
+    assert len(report.rows) == 1 and "pip install 'edgepose[onnx]'" in report.skipped["plot"]
     assert json.loads((bundle.reports / "bench.json").read_text())["skipped"] == report.skipped
     assert [path.name for path in bundle.reports.iterdir()] == ["bench.json"]
 

@@ -85,6 +85,8 @@ def test_a_source_that_ends_starts_again(bundle: Bundle, tmp_path: Path, monkeyp
             def run(self, jobs: list[Job]) -> None:
                 seen.extend((job.frame.index, job.frame.follows, round(job.frame.image.mean())) for job in jobs)
 
+            def close(self) -> None: ...
+
         plain(source, [Watch(), *stages], sinks, limit)
 
     monkeypatch.setattr(module, "run_inline", watched)

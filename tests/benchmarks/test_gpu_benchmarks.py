@@ -56,6 +56,7 @@ def capture_on_host(calls: list[Callable[[], Any]]) -> tuple[HostGraph, Any]:
 # --- refusing --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -140,10 +141,12 @@ def test_every_wrong_result_is_printed_and_counted(
 def test_few_cases_reach_every_kernel_that_is_launched(load: Callable[[str], ModuleType]) -> None:
     from edgepose.plugins import launch
 
+    plans: tuple[Callable[..., launch.Launch[int]], ...] = (launch.forward, launch.kernel_gradient)
+
     def kernels(grid: dict[str, Any]) -> set[str]:
         return {
             plan(3, *size, kernel, str(dtype).removeprefix("torch.")).kernel
-            for plan in (launch.forward, launch.kernel_gradient)
+            for plan in plans
             for size in grid["map"]
             for kernel in grid["kernel"]
             for dtype in grid["dtype"]
@@ -221,6 +224,7 @@ def ditn_on_host(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPa
     return ditn
 
 
+@pytest.mark.slow
 def test_both_networks_are_compared_and_timed(ditn_on_host: ModuleType) -> None:
     row = ditn_on_host.measure_batch(2)
     assert (row["batch"], row["ratio"]) == (2, 2.0)
@@ -263,6 +267,7 @@ def ask(question: str) -> dict[str, Any]:
     return {"load_ms": 7.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "answer"),
     [

@@ -77,6 +77,7 @@ def test_a_build_reports_its_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Building engine" in {phase for _, phase in shown}
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []

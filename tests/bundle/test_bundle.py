@@ -54,7 +54,7 @@ def test_what_is_written_is_read(bundle: Bundle) -> None:
     assert (opened.graph, opened.reports) == (bundle.path / "pose.onnx", bundle.path / "reports")
     read, written = read_goldens(opened), make_goldens()
     assert list(read.outputs) == ["keypoints", "heatmaps"]
-    pairs = zip((read.images, *read.outputs.values()), (written.images, *written.outputs.values()), strict=True)
+    pairs: Any = zip((read.images, *read.outputs.values()), (written.images, *written.outputs.values()), strict=True)
     for got, want in pairs:
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_iou_by_value() -> None:
     ],
 )
 def test_networks_that_are_not_yolox_are_refused(inputs: list, outputs: list) -> None:
-    session = FakeYolox()
+    session: Any = FakeYolox()
     session.inputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in inputs)
     session.outputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in outputs)
     with pytest.raises(UsageError, match=r"got inputs images .* outputs .*; expected YOLOX: input float32"):

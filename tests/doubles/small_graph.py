@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 

@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 import onnx
 from onnx import numpy_helper, parser
 

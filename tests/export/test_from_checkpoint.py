@@ -71,7 +71,7 @@ def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
     for i, crop in enumerate(goldens.images):
         with torch.inference_mode():
             keypoints, heatmaps = PoseGraph(network).eval()(torch.from_numpy(crop[None]))
-        limit = 1e-6 * np.ptp(goldens.outputs["heatmaps"])
+        limit = 1e-6 * float(np.ptp(goldens.outputs["heatmaps"]))
         np.testing.assert_allclose(goldens.outputs["heatmaps"][i], heatmaps[0].numpy(), atol=limit)
         np.testing.assert_allclose(goldens.outputs["keypoints"][i], keypoints[0].numpy(), atol=1e-5)
     # They tell networks apart: joints and crops differ.
@@ -139,6 +139,7 @@ def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_
     assert not [p.name for p in path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_graph")
 def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(tmp_path: Path) -> None:
     """Here on real files, at some of the calls; all of them are tried on small ones, see ``tests/bundle``."""

@@ -122,6 +122,7 @@ def test_a_yolox_of_one_picture_becomes_a_graph_of_any_batch(tmp_path: Path) -> 
     np.testing.assert_allclose(got["boxes"][4, 120, [0, 3]], [left, bottom], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int8+fp16"])
 def test_every_precision_passes_verify_on_both_cpu_engines(variants: Bundle, precision: str) -> None:
     pytest.importorskip("openvino")
@@ -142,6 +143,7 @@ def test_decoding_and_the_last_convolutions_stay_fp32(variants: Bundle) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_like_any_other(variants: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = shutil.copytree(variants.path, tmp_path / "lite.edgepose")
@@ -186,6 +188,7 @@ def test_a_precision_that_the_detector_lacks_is_refused(lite: Path) -> None:
         open_detector(lite, precision="int8")
 
 
+@pytest.mark.slow
 def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pycocotools")
     path, folder = shutil.copytree(lite, tmp_path / "lite.edgepose"), tmp_path / "pictures"
@@ -345,6 +348,7 @@ def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeyp
     assert not (tmp_path / "x.edgepose").exists()
 
 
+@pytest.mark.slow
 def test_real_yolox_is_imported(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = import_detector(shared / "data/models/yolox_nano/yolox_nano.onnx", tmp_path / "nano.edgepose")

@@ -22,6 +22,7 @@ needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is n
 needs_headers = pytest.mark.skipif(not HEADERS, reason="EDGEPOSE_TENSORRT_HEADERS names no folders of TensorRT headers")
 
 
+@pytest.mark.slow
 @needs_nvcc
 def test_the_kernels_compile_for_every_architecture_without_spills_or_local_memory(tmp_path):
     known = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
@@ -37,6 +38,7 @@ def test_the_kernels_compile_for_every_architecture_without_spills_or_local_memo
     assert set(frames) == {("0", "0", "0")}
 
 
+@pytest.mark.slow
 @needs_nvcc
 def test_the_launcher_checks_its_arguments(tmp_path):
     program = tmp_path / "arguments"
@@ -158,6 +160,7 @@ def test_architectures_are_some_that_nvcc_knows(architectures, complaint, tmp_pa
         build_library(tmp_path / FILE_NAME, tmp_path, architectures)
 
 
+@pytest.mark.slow
 @needs_nvcc
 def test_sources_that_do_not_compile_are_one_sentence_and_leave_no_file(tmp_path):
     if shutil.which("cmake") is None:

@@ -172,6 +172,7 @@ def test_a_larger_budget_of_accuracy_is_kept_to(shipped_variants: Path, tmp_path
     assert proof.problems == {} and read(proof)["accuracy"]["max_drop"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_no_accuracy_is_compared_with_an_fp32_that_is_wrong(
     shipped_variants: Path, tmp_path: Path, labels: list[Any], monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from tests.doubles.tiny_bundle import CPU, change_goldens
 from tests.prove.proofs import ONE, read, states
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_graphs_are_verified_and_measured(bundle: Bundle) -> None:
     said: list[str] = []
@@ -64,6 +65,7 @@ def test_graphs_are_verified_and_measured(bundle: Bundle) -> None:
     assert bundle.manifest.files["pose.onnx"] in page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_every_precision_of_the_shipped_bundle(
     shipped_variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -332,7 +332,7 @@ def test_thresholds_choose_the_persons_and_the_joints_that_are_drawn(bundle: Pat
 
 def test_all_but_the_bundle_and_the_source_are_named(bundle: Path) -> None:
     with pytest.raises(TypeError, match="positional"):
-        run(bundle, "a.png", "person_lite")
+        run(bundle, "a.png", "person_lite")  # type: ignore[misc]
 
 
 def test_places_are_tried_before_the_networks_are_opened(

@@ -55,6 +55,7 @@ def engine(bundle: Bundle, precision: str) -> Runner:
     return Runner(bundle, TARGETS[0], precision, bundle.path / "engines" / f"{precision}.engine")
 
 
+@pytest.mark.slow
 def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, tmp_path: Path) -> None:
     bundle = open_bundle(shipped_variants)
     report = verify(bundle, ["openvino", "onnxruntime"])
@@ -82,6 +83,7 @@ def test_named_precisions_are_checked_alone(shipped_variants: Path) -> None:
         verify(open_bundle(shipped_variants), ["onnxruntime"], ["bf16"])
 
 
+@pytest.mark.slow
 def test_a_clipped_activation_is_named(broken: Bundle) -> None:
     bundle = scale_weight(broken, "int8", "relu_18_scale", 1 / 8)
     report = verify(bundle, ["openvino"], ["fp32", "int8"])
@@ -95,6 +97,7 @@ def test_a_clipped_activation_is_named(broken: Bundle) -> None:
         report.require_passed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "backend", "factor"),
     [("fp16", "onnxruntime", 1.5), ("bf16", "openvino", 2.0), ("int8", "openvino", 3)],
