@@ -189,7 +189,7 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def require_opset(model: onnx.ModelProto) -> None:
-    """Raise UsageError if a graph's opset is older than that of edgepose's exports: its ops may be defined otherwise."""
+    """Raise UsageError if a graph's opset is older than the exported one: its ops may be defined differently."""
     version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
     if version < OPSET:
         raise UsageError(f"the graph is of opset {version}, expected {OPSET} or later: export the bundle again")
