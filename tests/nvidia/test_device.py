@@ -27,7 +27,10 @@ def test_a_machine_with_a_gpu_misses_nothing() -> None:
             HostCudart(driver=12060, bindings=13040, devices=0),
             "the NVIDIA driver supports CUDA 12.6, the installed cuda-python needs 13.4: pip install 'cuda-python<13'",
         ),
-        (HostCudart(devices=0), "the NVIDIA driver finds no GPU (cudaErrorNoDevice): see nvidia-smi"),
+        (
+            HostCudart(devices=0),
+            "the NVIDIA driver finds no GPU (cudaErrorNoDevice): see nvidia-smi and CUDA_VISIBLE_DEVICES",
+        ),
     ],
 )
 def test_why_a_gpu_is_missing(cudart: HostCudart, sentence: str) -> None:
@@ -60,7 +63,7 @@ def test_arrays_go_to_the_device_and_back_when_synchronised() -> None:
 
 def test_a_strided_array_is_refused() -> None:
     stream = Stream(HostCudart())
-    with pytest.raises(ValueError, match=r"only a contiguous array can be copied, got strides \(2,\) of \(4,\)"):
+    with pytest.raises(ValueError, match=r"only a contiguous array can be copied, got shape \(4,\), strides \(2,\)"):
         stream.upload(stream.allocate(8), np.zeros(8, np.uint8)[::2])
 
 
