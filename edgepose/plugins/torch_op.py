@@ -56,9 +56,7 @@ def _check(x: Tensor, kernels: Tensor) -> None:
             f"odd kh and kw, got {tuple(kernels.shape)}"
         )
     if max(sides) > LARGEST_KERNEL:
-        raise ValueError(
-            f"dynamic_depthwise_conv2d: sides go up to {LARGEST_KERNEL}, got kernels {tuple(kernels.shape)}"
-        )
+        raise ValueError(f"dynamic_depthwise_conv2d: kh and kw go up to {LARGEST_KERNEL}, got {tuple(kernels.shape)}")
     if x.dtype != kernels.dtype:
         raise ValueError(f"dynamic_depthwise_conv2d: x is {x.dtype}, kernels are {kernels.dtype}: expected one dtype")
 
