@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accuracy.agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
+from ..accuracy.agreement import Agreement, agreement, oks_ap, person_agreement, person_ap
 from ..backends.plan import choose, open_graph
 from ..backends.session import Session
 from ..build import BuildOptions, build_engine
@@ -119,7 +119,7 @@ class PoseScorer(Scorer):
 
     def accuracy(self, found: NDArray[np.float32]) -> float:
         reference = self.fp32 if self.labels is None else self.labels
-        return precision_beside(reference, found, self.skeleton, self.input_size, self.padding)
+        return oks_ap(reference, found, self.skeleton, self.input_size, self.padding)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class PersonScorer(Scorer):
         return person_agreement(self.fp32, found)
 
     def accuracy(self, found: NDArray[np.float32]) -> float:
-        return person_precision(self.fp32, found)
+        return person_ap(self.fp32, found)
 
 
 def _pose_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:

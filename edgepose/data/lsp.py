@@ -48,7 +48,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
 
 
 def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return joints (N, 14, 2), visibility (N, 14); LSP stores (3, 14, N) with 0 = visible, its extension (14, 3, N)."""
+    """Return joints (N, 14, 2), visibility (N, 14); LSP stores (3, 14, N), 0 if visible, its extension (14, 3, N)."""
     if not path.is_file():
         raise UsageError(f"{path} is missing: give the folder that holds joints.mat and images/")
     raw = read_mat(path, "joints")
