@@ -20,7 +20,8 @@ from edgepose.bundle.goldens import read_goldens
 from edgepose import cli
 from edgepose.backends import plan as backends
 from edgepose.bundle.bundle import open_bundle
-from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST
+from edgepose.bundle.manifest import GOLDENS, MANIFEST
+from edgepose.bundle.tasks import POSE
 from edgepose.cli import main
 from edgepose.core.codecs import silence_codecs
 from edgepose.core.errors import CheckError, UsageError
@@ -163,7 +164,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_damaged_bundles_are_refused_by_every_command(
     refuse: Refuse, copy: Path, picture: Path, command: str, damage: str, message: str
 ) -> None:
-    graph, manifest = copy / GRAPH, copy / MANIFEST
+    graph, manifest = copy / POSE.graph, copy / MANIFEST
     data = bytearray(graph.read_bytes())
     if damage == "changed":
         data[len(data) // 2] ^= 1
@@ -232,7 +233,7 @@ def test_verify_writes_its_report_where_it_is_told(
 def misfit(bundle: Path, kind: str) -> None:
     """Put a graph with one wrong part into a bundle, hashes and all."""
     onnx = pytest.importorskip("onnx")
-    opened, model = open_bundle(bundle), onnx.load(bundle / GRAPH)
+    opened, model = open_bundle(bundle), onnx.load(bundle / POSE.graph)
     graph = model.graph
     if kind == "input name":
         for node in graph.node:
@@ -244,8 +245,8 @@ def misfit(bundle: Path, kind: str) -> None:
         graph.node.append(onnx.helper.make_node("Cast", ["heatmaps"], ["heatmaps64"], to=onnx.TensorProto.DOUBLE))
         graph.node.append(onnx.helper.make_node("Identity", ["heatmaps64"], ["wide"]))
         graph.output[1].name, graph.output[1].type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
-    onnx.save(model, bundle / GRAPH)
-    opened.with_files(bundle / GRAPH)
+    onnx.save(model, bundle / POSE.graph)
+    opened.with_files(bundle / POSE.graph)
 
 
 @pytest.mark.parametrize(
@@ -417,11 +418,11 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
 
 
 def test_detectors_that_are_none_are_refused(refuse: Refuse, exported: Path, picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.onnx").write_bytes((exported / GRAPH).read_bytes()[:20_000])
+    (tmp_path / "cut.onnx").write_bytes((exported / POSE.graph).read_bytes()[:20_000])
     for name, message in {
         tmp_path / "none.onnx": "none.onnx does not exist",
         tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph ONNX Runtime can load",
-        exported / GRAPH: "expected YOLOX: input float32 (1, 3, h, w)",
+        exported / POSE.graph: "expected YOLOX: input float32 (1, 3, h, w)",
     }.items():
         assert message in refuse("run", exported, "--source", picture, "--detector", name)
 

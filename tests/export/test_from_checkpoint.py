@@ -19,7 +19,8 @@ from torch import nn
 from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
-from edgepose.bundle.manifest import CHECKPOINT, GOLDENS, GRAPH
+from edgepose.bundle.manifest import CHECKPOINT, GOLDENS
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.export import from_checkpoint as bundle_module
@@ -52,8 +53,8 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
     assert (manifest.crop_padding, manifest.decode, manifest.schema) == (1.25, "quarter", 1)
     assert manifest.made_with["torch"] == torch.__version__
     assert manifest.made_with["numpy"] == np.__version__
-    assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, GRAPH)}
-    assert sorted(path.name for path in exported.iterdir()) == sorted([CHECKPOINT, GOLDENS, GRAPH, "manifest.json"])
+    assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, POSE.graph)}
+    assert sorted(path.name for path in exported.iterdir()) == sorted([CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"])
     assert read_spec(exported / CHECKPOINT) == SPEC
     stored = load_file(exported / CHECKPOINT)
     assert all(torch.equal(value, stored[key]) for key, value in load_file(checkpoint).items())
@@ -136,7 +137,7 @@ def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_
 
 
 #: In the order in which an export moves them.
-PARTS = (CHECKPOINT, GOLDENS, GRAPH)
+PARTS = (CHECKPOINT, GOLDENS, POSE.graph)
 
 
 @pytest.mark.usefixtures("quick_graph")
