@@ -16,7 +16,7 @@ from .metrics import keypoint_similarity
 
 #: FP32 keypoints with a lower score are ignored: their position is arbitrary, so moving is no loss.
 CONFIDENT = 0.3
-#: Crop pixels: a keypoint that moved by less than SAME counts as identical, by more than MOVED as lost.
+#: Crop pixels: a keypoint that moved by less than SAME counts as identical, by more than MOVED as moved.
 SAME, MOVED = 0.05, 4.0
 #: ``SAME`` for the corners of boxes, which unlike decoded keypoints are not on a grid.
 SAME_BOX = 1.0
@@ -61,8 +61,9 @@ def oks_ap(
     input_size: Size,
     padding: float = CROP_PADDING,
 ) -> float:
-    """Return COCO's AP by OKS in percent, with one person per crop: the share of crops that reach each OKS threshold.
+    """Return COCO's AP by OKS in percent, with one person per crop.
 
+    It is the mean over COCO's OKS thresholds of the share of crops that reach the threshold.
     Args:
         reference: (N, J, 3) x, y in crop pixels and score: FP32's keypoints, or labels with score 1 (0 if unlabelled).
             Only confident ones count.

@@ -173,7 +173,7 @@ def oks_nms(
 def soft_oks_nms(
     poses: ArrayLike, scores: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, limit: float = 0.9
 ) -> list[int]:
-    """Rank the poses of one picture: each one taken multiplies the others' scores by exp(-OKS^2 / limit).
+    """Rank the poses of one picture: each pose taken multiplies the remaining ones' scores by exp(-OKS^2 / limit).
 
     Returns:
         indices of the first 20 poses (HRNet's limit), in the order in which they were taken.

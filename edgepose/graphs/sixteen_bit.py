@@ -27,7 +27,7 @@ FP16_MAX = 65504.0
 HEADROOM = 4.0
 #: Ops that stay FP32: they sum or exponentiate over many values.
 FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
-#: Input numbers that ONNX requires as float32 for any tensor type: Resize's regions and scales.
+#: Indices of inputs that ONNX requires as float32 for any tensor type: Resize's regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 #: First opset with BF16 convolutions, and first with 16-bit scales of Q/DQ pairs.
 _BF16_OPSET, _QDQ_OPSET = 22, 19
@@ -173,7 +173,7 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the nodes from the first convolutions to the network's ends, without those that read only constants."""
+    """Return the nodes from the first convolutions to the network's ends, without those that depend on constants only."""
     after: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in after for name in node.input):

@@ -195,7 +195,7 @@ def test_too_few_pictures(tmp_path):
     said = refusal(folder)
     assert said == (
         f"found 15 pictures in {folder} (1 picture cannot be read: 003.png), expected at least 16 pictures: "
-        "add pictures such as the camera will see"
+        "add pictures like those of your camera"
     )
     for file in folder.iterdir():
         file.write_bytes(b"")

@@ -54,7 +54,9 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
     assert manifest.made_with["torch"] == torch.__version__
     assert manifest.made_with["numpy"] == np.__version__
     assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, POSE.graph)}
-    assert sorted(path.name for path in exported.iterdir()) == sorted([CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"])
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"]
+    )
     assert read_spec(exported / CHECKPOINT) == SPEC
     stored = load_file(exported / CHECKPOINT)
     assert all(torch.equal(value, stored[key]) for key, value in load_file(checkpoint).items())

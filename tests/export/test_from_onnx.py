@@ -204,7 +204,7 @@ def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: p
 
 def test_a_detector_is_calibrated_on_whole_pictures(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(lite), "--data", "lsp:nowhere"]) == 2
-    assert "holds a detector, whose pictures are not cut: give --images DIR" in capsys.readouterr().err
+    assert "holds a detector, which calibrates on whole pictures: give --images DIR" in capsys.readouterr().err
 
 
 def test_what_wants_a_pose_network_refuses_it(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
