@@ -56,7 +56,7 @@ class CropSet:
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """See :func:`crop_hashes`."""
+        """Hashes of the images, see :func:`crop_hashes`."""
         return crop_hashes(self.images)
 
     def __str__(self) -> str:

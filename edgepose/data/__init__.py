@@ -1,4 +1,4 @@
-"""Data: reads the data sets COCO, CrowdPose, LSP and MPII into :class:`PoseData`."""
+"""Read the data sets COCO, CrowdPose, LSP and MPII into :class:`PoseData`."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the nodes from the first convolutions to the network's ends, without those that depend on constants only."""
+    """Return the nodes from the first convolutions to the network's ends, except those computed from constants only."""
     after: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in after for name in node.input):

@@ -16,9 +16,9 @@ pytest.importorskip("skimage")
 from safetensors.torch import load_file
 from torch import nn
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CHECKPOINT, GOLDENS
 from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import CheckError, UsageError
@@ -63,7 +63,7 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
 
 
 def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
-    goldens = open_bundle(exported).goldens()
+    goldens = read_goldens(open_bundle(exported))
     np.testing.assert_array_equal(goldens.images, golden_crops((64, 64)))
     network = SPEC.build()
     load_weights(network, exported / CHECKPOINT)
