@@ -60,10 +60,10 @@ class CropSet:
         return crop_hashes(self.images)
 
     def __str__(self) -> str:
-        """Return one line, such as ``512 crops; nobody in 3 pictures; 1 picture cannot be read: cut.jpg``."""
+        """Return one line, such as ``512 crops; no person in 3 pictures; 1 picture cannot be read: cut.jpg``."""
         parts = [f"{len(self.images)} crops"]
         if self.empty:
-            parts.append(f"nobody in {_counted(self.empty, 'picture')}")
+            parts.append(f"no person in {_counted(self.empty, 'picture')}")
         if self.skipped:
             parts.append(_unreadable(self.skipped))
         return "; ".join(parts)

@@ -68,14 +68,14 @@ class CalibrationReport(Report):
             "precision",
             "MB",
             "INT8 convolutions",
-            "AP beside FP32",
+            "AP against FP32",
             "identical",
             "moved > 4 px",
-            "AP beside labels",
+            "AP against labels",
         )
         rows = [variant.cells for variant in self.variants]
         lines = [
-            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), {self.judged} judge",
+            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), accuracy is measured on {self.judged}",
             text_table(head, rows),
             *map(str, self.unsafe),
         ]

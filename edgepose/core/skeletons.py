@@ -38,7 +38,10 @@ class Skeleton:
     @property
     def flip_order(self) -> tuple[int, ...]:
         """Joint order after mirroring: ``mirrored[:, j] = original[:, flip_order[j]]``."""
-        return _swapped(len(self.joints), self.flip_pairs)
+        order = list(range(len(self.joints)))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return tuple(order)
 
     @property
     def bone_flip_order(self) -> tuple[int, ...]:
@@ -46,13 +49,6 @@ class Skeleton:
         order = self.flip_order
         position = {frozenset(bone): i for i, bone in enumerate(self.bones)}
         return tuple(position[frozenset((order[a], order[b]))] for a, b in self.bones)
-
-
-def _swapped(count: int, pairs: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    order = list(range(count))
-    for a, b in pairs:
-        order[a], order[b] = b, a
-    return tuple(order)
 
 
 COCO17 = Skeleton(

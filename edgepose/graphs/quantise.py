@@ -120,7 +120,7 @@ class _Placing:
             elif node.op_type == "Concat" and node.output[0] in self.placement.readers:
                 self._place_concat(node)
         for node in self.nodes:
-            if node.op_type == "Add" and not self._feeds_sum(node):
+            if node.op_type == "Add" and node.output[0] not in self.summed:  # the last of a chain of sums
                 terms = {name for name in self._terms(node) if name in self.placement.readers}
                 if len(terms) > 1:
                     self.placement.shared.append(terms)
@@ -147,9 +147,6 @@ class _Placing:
     def _int8(self, tensor: str) -> bool:
         """Return whether a tensor is the output of a convolution in INT8."""
         return tensor in self.makers and self.makers[tensor].name in self.placement.convolutions
-
-    def _feeds_sum(self, node: onnx.NodeProto) -> bool:
-        return node.output[0] in self.summed
 
     def _terms(self, node: onnx.NodeProto) -> Iterator[str]:
         """Yield the operands of a chain of sums, and for a resized operand also the input of its Resize."""

@@ -50,7 +50,10 @@ def device_info() -> DeviceInfo:
     Raises:
         CudaError: there is no usable GPU.
     """
-    return _device_info(import_cudart())
+    cudart = import_cudart()
+    (properties,) = check(cudart, cudart.cudaGetDeviceProperties(DEVICE))
+    name = properties.name.decode().rstrip("\0")
+    return DeviceInfo(name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem)
 
 
 def import_cudart() -> Any:
@@ -75,12 +78,6 @@ def _why_unusable(cudart: Any) -> str | None:
     if error != cudart.cudaError_t.cudaSuccess or count == 0:
         return f"the NVIDIA driver finds no GPU ({_error_name(cudart, error)}): see nvidia-smi and CUDA_VISIBLE_DEVICES"
     return None
-
-
-def _device_info(cudart: Any) -> DeviceInfo:
-    (properties,) = check(cudart, cudart.cudaGetDeviceProperties(DEVICE))
-    name = properties.name.decode().rstrip("\0")
-    return DeviceInfo(name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem)
 
 
 def check(cudart: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:

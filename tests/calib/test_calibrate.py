@@ -120,7 +120,7 @@ def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path,
     options = ["--detector", "none", "--max-drop", "5", "--backend", "onnxruntime", "--time-limit", "0.02"]
     assert main(["calibrate", str(bundle.path), "--images", str(folder), *options]) == 0
     printed = capsys.readouterr().out
-    assert "24 crops: 16 set the ranges (mse), 8 judge" in printed and "pareto.png" in printed
+    assert "24 crops: 16 set the ranges (mse), accuracy is measured on 8" in printed and "pareto.png" in printed
     assert (bundle.reports / "pareto.png").stat().st_size > 10_000
 
 
