@@ -29,7 +29,7 @@ from ..core.sample_photos import PEOPLE, load_photo
 from ..detectors.detector import NetworkDetector
 from ..detectors.kinds import detector_graph, open_detector
 from ..detectors.yolox import yolox_cells
-from ..graphs.sixteen_bit import OPSET
+from ..plugins.onnx_function import OPSET
 
 if TYPE_CHECKING:
     import onnx

@@ -234,7 +234,7 @@ def test_a_graph_without_modules_is_refused(ditn: Bundle) -> None:
     model = int8_graph(ditn)
     for node in model.graph.node:
         del node.metadata_props[:]
-    with pytest.raises(UsageError, match="does not say which modules its nodes are of: export and calibrate"):
+    with pytest.raises(UsageError, match="the graph's nodes have no module paths: export and calibrate"):
         quantisation_of(model)
 
 
