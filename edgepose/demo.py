@@ -55,7 +55,7 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     say("verify: replaying the golden crops on every engine that can run here")
     report = verify(bundle)
     say(str(report))
-    report.write(bundle.reports)
+    report.save(bundle.reports / "verify.json")
     report.require_passed()
     if source is None:
         clip = output / "clip.mp4"

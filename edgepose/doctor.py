@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .backends.plan import BACKENDS, ENGINE_BACKENDS, unavailable
+from .backends.plan import BACKENDS, unavailable
 from .core.errors import JETPACK_OR_PIP, UsageError
 from .core.machine import jetson_release
 from .core.tables import text_table
 from .nvidia import device
+from .nvidia.tensorrt import TARGETS
 from .plugins.library import find_library
 from .plugins.registration import form_for
 
@@ -67,7 +66,6 @@ def examine() -> list[Finding]:
         *(_module(name, name, "pip install 'edgepose[export]'") for name in _EXPORT_TOOLS),
         _gpu(),
         _plugin(),
-        _ffmpeg(),
     ]
 
 
@@ -107,8 +105,7 @@ def _video_support(build: str) -> str:
         name: "yes" if re.search(rf"^\s*{name}:\s+YES", build, re.IGNORECASE | re.MULTILINE) else "no"
         for name in ("FFmpeg", "GStreamer")
     }
-    hint = "" if facts["GStreamer"] == "yes" else " (gst: sources need the system's OpenCV or PyGObject)"
-    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}{hint}"
+    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}"
 
 
 def _backend(name: str) -> Finding:
@@ -121,7 +118,7 @@ def _backend(name: str) -> Finding:
         return Finding(item, OK, installed.detail)
     builds = "; builds engines without a GPU" if name == "tensorrt-rtx" else ""
     # What to install stands in the row of the GPU, once.
-    detail = f"{installed.detail}; no GPU can be used" if name in ENGINE_BACKENDS else f"{installed.detail}; {reason}"
+    detail = f"{installed.detail}; no GPU can be used" if name in TARGETS else f"{installed.detail}; {reason}"
     return Finding(item, UNUSABLE, detail + builds)
 
 
@@ -153,16 +150,6 @@ def _plugin() -> Finding:
         )
     except UsageError as error:
         return Finding(item, UNUSABLE, f"{built}; {error}")
-
-
-def _ffmpeg() -> Finding:
-    path = shutil.which("ffmpeg")
-    if path is None:
-        return Finding("ffmpeg", MISSING, "the ffmpeg command is not on the PATH", "sudo apt-get install ffmpeg")
-    result = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
-    if result.returncode:
-        return Finding("ffmpeg", BROKEN, f"{path} -version exits with {result.returncode}")
-    return Finding("ffmpeg", OK, " ".join(result.stdout.split()[:3]))
 
 
 def _table(findings: list[Finding]) -> str:

@@ -15,6 +15,7 @@ from ..core.errors import CheckError, UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, crop_regions, transform_points
 from ..core.heatmaps import decode, decode_dark, merge_flipped
 from ..core.images import read_image
+from ..core.progress import bar
 from ..core.skeletons import Skeleton, get_skeleton
 from ..data.samples import PoseData, PoseSample
 from .coco import Result, coco_figures, coco_results, crowd_figures, need_pycocotools, read_labels, result
@@ -115,26 +116,19 @@ def predict(
         CheckError: the network gave numbers that are not finite.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
-    for start in _shown(range(0, len(samples), batch)):
-        crops, back = _crops(samples[start : start + batch], input_size, padding)
-        maps = predictor(crops)
-        if flip:
-            maps = merge_flipped(maps, predictor(np.ascontiguousarray(crops[:, :, ::-1])), skeleton.flip_order)
-        if not np.isfinite(maps).all():
-            raise CheckError("the network gave NaN or infinity: it cannot be scored; check its weights or its engine")
-        keypoints = DECODERS[decode](maps)
-        points = transform_points(keypoints[..., :2], back)
-        results.append(np.concatenate([points, keypoints[..., 2:]], axis=2))
+    with bar("evaluating") as progress:
+        for start in range(0, len(samples), batch):
+            crops, back = _crops(samples[start : start + batch], input_size, padding)
+            maps = predictor(crops)
+            if flip:
+                maps = merge_flipped(maps, predictor(np.ascontiguousarray(crops[:, :, ::-1])), skeleton.flip_order)
+            if not np.isfinite(maps).all():
+                raise CheckError("the network gave NaN or infinity: check its weights or its engine")
+            keypoints = DECODERS[decode](maps)
+            points = transform_points(keypoints[..., :2], back)
+            results.append(np.concatenate([points, keypoints[..., 2:]], axis=2))
+            progress(min(start + batch, len(samples)), len(samples))
     return np.concatenate(results)
-
-
-def _shown(starts: Sequence[int]) -> Iterable[int]:
-    """With a progress bar on a terminal if tqdm is there; bundles are evaluated without the ``train`` extra, too."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return starts
-    return tqdm(starts, desc="evaluating", unit="batch", leave=False, disable=None)
 
 
 def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import TensorSpec
 from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, VERSION_COMPATIBLE, EngineRecord, read_record, rebuild_command
 from ..bundle.manifest import PRECISIONS
 from ..core.errors import UsageError
@@ -17,7 +18,8 @@ from ..nvidia.device import CudaError
 from ..nvidia.stream import Stream, open_stream
 from ..nvidia.tensorrt import recording_logger
 from ..plugins.registration import register
-from .session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
+from .backend import Backend
+from .session import Arrays, check_feeds, engine_errors, require_open
 
 
 class TensorRtSession:
@@ -206,3 +208,31 @@ def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
 def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
     sides = tuple(None if side == -1 else side for side in engine.get_tensor_shape(name))
     return TensorSpec(name, sides, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+
+
+class EngineBackend(Backend):
+    """TensorRT or TensorRT-RTX, which run engine files."""
+
+    def unavailable(self) -> str | None:
+        return super().unavailable() or device.gpu_missing()
+
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:
+        return tuple(name for name in PRECISIONS if self._fits(bundle, name))
+
+    def _fits(self, bundle: Bundle, precision: str) -> bool:
+        try:
+            find_engine(bundle, self.name, precision)
+        except UsageError:
+            return False
+        return True
+
+    def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
+        engine = find_engine(bundle, self.name, asked)
+        return read_record(engine).precision, engine
+
+    def open(self, bundle: Bundle, file: Path) -> TensorRtSession:  # noqa: ARG002
+        return TensorRtSession(file, self.name)
+
+
+TENSORRT = EngineBackend("tensorrt", "tensorrt")
+TENSORRT_RTX = EngineBackend("tensorrt-rtx", "tensorrt_rtx")

@@ -23,14 +23,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..core.errors import UsageError
 from ..core.files import sha256, write_text
-from ..core.heatmaps import STRIDE
 from ..core.skeletons import Skeleton, get_skeleton
-from .goldens import Goldens
+from .contract import Contract
 from .manifest import CALIBRATION, CHECKPOINT, ENGINES, GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, _read_manifest
+from .tasks import POSE, Task
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,33 @@ class Bundle:
         return self.path / self.manifest.graph_name("fp32")
 
     @property
+    def task(self) -> Task:
+        """What the network is for."""
+        return self.manifest.task
+
+    @property
+    def contract(self) -> Contract:
+        """What the network takes and gives."""
+        return self.manifest.contract
+
+    def require(self, task: Task) -> None:
+        """Refuse a network that is for something else.
+
+        Raises:
+            UsageError: the bundle holds a network of another task.
+        """
+        if self.task is not task:
+            raise UsageError(f"bundle {self.path} holds a {self.task.network}: expected a {task.network}")
+
+    @property
     def skeleton(self) -> Skeleton:
-        """Whose keypoints the network finds.
+        """The skeleton of the pose network.
 
         Raises:
             UsageError: it is a detector.
         """
-        if self.manifest.detects:
-            raise UsageError(f"bundle {self.path} holds a person detector: expected a pose network")
+        self.require(POSE)
         return get_skeleton(self.manifest.skeleton)
-
-    @property
-    def output_shapes(self) -> dict[str, tuple[int, ...]]:
-        """By name, the shape of each output of the graph for one crop; see :class:`Goldens`."""
-        if self.manifest.detects:
-            count = self.manifest.options["boxes"]
-            return {"boxes": (count, 4), "scores": (count,)}
-        joints, (height, width) = len(self.skeleton.joints), self.manifest.input_size
-        return {"keypoints": (joints, 3), "heatmaps": (joints, height // STRIDE, width // STRIDE)}
 
     @property
     def reports(self) -> Path:
@@ -91,12 +98,6 @@ class Bundle:
                 f"edgepose calibrate {self.path} --images DIR{search}"
             )
         return self.path / self.manifest.graph_name(precision)
-
-    def goldens(self) -> Goldens:
-        """Read ``golden.npz``."""
-        with np.load(self.path / GOLDENS) as arrays:
-            outputs = {name: arrays[name] for name in arrays.files if name != "images"}
-            return Goldens(arrays["images"], outputs, self.manifest.decode)
 
     def engines(self) -> list[Path]:
         """Engine files named in the manifest, sorted by name."""
@@ -132,12 +133,12 @@ def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
     return bundle.with_files(*(bundle.path / name for name in staged))
 
 
-def check_replaceable(output: Path, *, detects: bool) -> None:
+def check_replaceable(output: Path, task: Task) -> None:
     """Refuse to make a bundle where something else is.
 
     Args:
         output: folder of the bundle.
-        detects: whether it is to hold a detector.
+        task: of the network that it is to hold.
 
     Raises:
         UsageError: the path exists, and is neither a bundle of this kind nor an empty folder.
@@ -148,8 +149,8 @@ def check_replaceable(output: Path, *, detects: bool) -> None:
         old = _read_manifest(output)
     except UsageError as error:
         raise UsageError(f"{output} exists and is not a bundle: give another -o") from error
-    if old.detects != detects:
-        raise UsageError(f"{output} is a bundle of a {'detector' if old.detects else 'pose network'}: give another -o")
+    if old.task is not task:
+        raise UsageError(f"{output} is a bundle of a {old.task.network}: give another -o")
 
 
 def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:

@@ -8,38 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
+from .contract import Contract
+from .tasks import TASKS, Task
 
 #: Version of the manifest's layout; a reader refuses a newer one.
 SCHEMA = 1
-
 
 #: What a graph computes in: ``int8`` quantises convolutions and leaves the rest FP32, ``int8+fp16`` leaves it FP16, and
 #: ``mixed`` is what a search chose for each module.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
 
-
-#: How the graph reads its results: keypoints from heat-maps, by argmax with the quarter offset; or boxes of persons.
-QUARTER, BOXES = "quarter", "boxes"
-
-
+#: Names of files and folders in a bundle; those of the graphs are the task's.
 MANIFEST = "manifest.json"
-
-
-GRAPH = "pose.onnx"
-
-
 CHECKPOINT = "checkpoint.safetensors"
-
-
 GOLDENS = "golden.npz"
-
-
 CALIBRATION = "calibration.json"
-
-
 ENGINES = "engines"
-
-
 REPORTS = "reports"
 
 
@@ -55,7 +39,7 @@ class Manifest:
         options: further arguments of ``build_model``; of a detector ``boxes``, how many it gives for a picture.
         trained: False for a bundle exported without weights.
         crop_padding: factor from the person's box to the crop.
-        decode: :data:`QUARTER` or :data:`BOXES`, in the graph; any other is refused.
+        decode: how the graph reads its results, one of :data:`edgepose.bundle.tasks.TASKS`.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
         schema: version of this layout.
@@ -68,25 +52,24 @@ class Manifest:
     options: dict[str, bool | int] = field(default_factory=dict)
     trained: bool = True
     crop_padding: float = 1.25
-    decode: str = QUARTER
+    decode: str = "quarter"
     made_with: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
-    def detects(self) -> bool:
-        """Whether the network finds persons in a picture, and not the pose of one in a crop."""
-        return self.decode == BOXES
+    def task(self) -> Task:
+        """What the network is for."""
+        return TASKS[self.decode]
 
     @property
-    def remake(self) -> str:
-        """What to do about a bundle that is damaged."""
-        return "import the detector again" if self.detects else "export the bundle again"
+    def contract(self) -> Contract:
+        """What the network takes and gives."""
+        return self.task.contract(self)
 
     def graph_name(self, precision: str) -> str:
-        """File name of the graph of a precision, such as ``pose.fp16.onnx``."""
-        graph = "detector.onnx" if self.detects else GRAPH
-        return graph if precision == "fp32" else graph.replace(".onnx", f".{precision}.onnx")
+        """Return the file name of the graph of a precision, such as ``pose.fp16.onnx``."""
+        return self.task.graph_name(precision)
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -119,26 +102,21 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _counts_boxes(options: object) -> bool:
-    count = options.get("boxes") if isinstance(options, dict) else None
-    return type(count) is int and count > 0
-
-
 def _check_values(manifest: Manifest) -> None:
     """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
     texts = (manifest.name, manifest.model, manifest.skeleton)
     wanted = {
         "name, model and skeleton must be texts": all(isinstance(text, str) for text in texts),
-        f"decode must be {QUARTER!r} or {BOXES!r}, got {manifest.decode!r}": manifest.decode in (QUARTER, BOXES),
+        f"decode must be one of {', '.join(TASKS)}, got {manifest.decode!r}": manifest.decode in TASKS,
         "input_size must be two positive whole numbers": len(manifest.input_size) == 2
         and all(isinstance(side, int) and side > 0 for side in manifest.input_size),
         "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)
         and manifest.crop_padding > 0,
         "options must be an object": isinstance(manifest.options, dict),
-        "options of a detector must name a number of boxes": not manifest.detects or _counts_boxes(manifest.options),
         "files must be an object of texts": isinstance(manifest.files, dict)
         and all(isinstance(digest, str) for digest in manifest.files.values()),
     }
-    wrong = [sentence for sentence, holds in wanted.items() if not holds]
+    wrong = next((sentence for sentence, holds in wanted.items() if not holds), None)
+    wrong = wrong or manifest.task.options_flaw(manifest.options)
     if wrong:
-        raise ValueError(wrong[0])
+        raise ValueError(wrong)

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..backends.plan import ENGINE_BACKENDS, unavailable
+from ..backends.plan import unavailable
 from ..bundle.bundle import Bundle, open_bundle, replace_files
 from ..bundle.manifest import CALIBRATION
 from ..core.errors import UsageError, missing_extra
-from ..core.files import atomic_path, staging_folder, write_text
+from ..core.files import atomic_path, staging_folder
 from ..core.progress import bar
 from ..graphs.calibration import Calibration, read_calibration
 from ..graphs.quantise import tensors_to_collect
 from ..graphs.sixteen_bit import Unsafe, unsafe_nodes, with_rounding
 from ..graphs.variants import VARIANTS, Choice, choice_for, make_graph
+from ..nvidia.tensorrt import TARGETS
 from .crops import CropSet
 from .ranges import Extent, collect, scan
 from .report import CalibrationReport, Variant
-from .scorer import Judge, make_judge, open_engine, open_on_cpu
+from .scorer import Scorer, make_scorer, open_engine, open_on_cpu
 from .search import Memory, Search, SearchResult
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ def calibrate(
     model = onnx.load(bundle.graph)
     tensors = tensors_to_collect(model)
     count = len(crops.images) - round(len(crops.images) * JUDGED)
-    judge = make_judge(bundle, crops, count)
-    judge.accuracy(judge.fp32)  # says what is missing before minutes are spent
+    scorer = make_scorer(bundle, crops, count)
+    scorer.accuracy(scorer.fp32)  # says what is missing before minutes are spent
     with bar("scanning") as progress:
         extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
     unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
@@ -108,7 +109,7 @@ def calibrate(
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
-    work = _Work(bundle, model, found, tuple(unsafe), judge)
+    work = _Work(bundle, model, found, tuple(unsafe), scorer)
     with staging_folder(bundle.path) as folder:
         variants = work.variants(folder)
         result = work.search(folder, search) if search else None
@@ -125,7 +126,7 @@ def calibrate(
         variants=variants,
         search=result,
     )
-    write_text(bundle.reports / "calibration.json", json.dumps(report.to_json(), indent=2) + "\n")
+    report.save(bundle.reports / "calibration.json")
     return report
 
 
@@ -137,7 +138,7 @@ class _Work:
     model: onnx.ModelProto
     calibration: Calibration
     unsafe: tuple[Unsafe, ...]
-    judge: Judge
+    scorer: Scorer
 
     def variants(self, folder: Path) -> tuple[Variant, ...]:
         """Write the graph of every precision into a folder, and judge it; FP32 comes first."""
@@ -154,16 +155,16 @@ class _Work:
         subject = {
             "graph": self.calibration.graph_sha256,
             "ranges": _hash(json.dumps(self.calibration.ranges, sort_keys=True).encode()),
-            "crops": _hash(self.judge.crops.tobytes()),
-            "labels": str(self.judge.labelled),
+            "crops": _hash(self.scorer.crops.tobytes()),
+            "labels": str(self.scorer.labelled),
             "backend": options.backend,
         }
         memory = Memory(self.bundle.reports / FIGURES, subject)
-        engines = options.backend in ENGINE_BACKENDS
+        engines = options.backend in TARGETS
         opened = partial(open_engine, self.bundle) if engines else open_on_cpu
-        judge = replace(self.judge, open_model=partial(opened, options.backend))
+        scorer = replace(self.scorer, open_model=partial(opened, options.backend))
         base = Choice(rest="fp16", fp32=frozenset(found.node for found in self.unsafe)) if engines else Choice()
-        search = Search(self.model, base, self.calibration.ranges, judge, memory)
+        search = Search(self.model, base, self.calibration.ranges, scorer, memory)
         with bar("searching") as progress:
             result = search.run(options.max_drop, options.minutes * 60, progress)
         self._save(folder, "mixed", search.graph(result.chosen.levels))
@@ -177,9 +178,9 @@ class _Work:
         return self._judged(precision, path, judged, len(choice.int8))
 
     def _judged(self, precision: str, path: Path, model: onnx.ModelProto, int8: int) -> Variant:
-        judge, found = self.judge, self.judge.find(model)
-        accuracy = judge.accuracy(found) if judge.labelled else None
-        return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, judge.agreement(found), accuracy)
+        scorer, found = self.scorer, self.scorer.find(model)
+        accuracy = scorer.accuracy(found) if scorer.labelled else None
+        return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, scorer.agreement(found), accuracy)
 
     def _save(self, folder: Path, precision: str, model: onnx.ModelProto) -> Path:
         import onnx

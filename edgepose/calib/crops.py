@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.bundle import Bundle
+from ..bundle.tasks import PERSONS, POSE
 from ..core.codecs import silence_codecs, stderr_silenced
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
@@ -69,6 +71,43 @@ class CropSet:
 def crop_hashes(crops: NDArray[np.uint8]) -> tuple[str, ...]:
     """The first 32 hexadecimal digits of the sha256 of every crop's bytes, for crops (N, h, w, 3)."""
     return tuple(hashlib.sha256(crop.tobytes()).hexdigest()[:_HASH_DIGITS] for crop in crops)
+
+
+def collect_crops(
+    bundle: Bundle, images: Path | None, data: str | None, *, detector: str, limit: int = DEFAULT_LIMIT
+) -> CropSet:
+    """Cut what a bundle's network is calibrated on: crops of persons, or whole pictures for a detector.
+
+    Args:
+        bundle: an opened bundle.
+        images: folder of pictures; None to take ``data``.
+        data: KIND:ROOT of labelled persons; None to take ``images``.
+        detector: finds the persons in ``images``, see :func:`crops_from_images`.
+        limit: crops at most.
+
+    Raises:
+        UsageError: not exactly one of ``images`` and ``data`` is given, or as the functions that are called.
+    """
+    if (images is None) == (data is None):
+        raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
+    return _COLLECT[bundle.task](bundle, images, data, detector, limit)
+
+
+def _collect_persons(bundle: Bundle, images: Path | None, data: str | None, detector: str, limit: int) -> CropSet:
+    manifest = bundle.manifest
+    size, padding = manifest.input_size, manifest.crop_padding
+    if images is None:
+        return crops_from_data(str(data), size, limit=limit, padding=padding, skeleton=manifest.skeleton)
+    return crops_from_images(images, detector, size, limit=limit, padding=padding)
+
+
+def _collect_pictures(bundle: Bundle, images: Path | None, data: str | None, detector: str, limit: int) -> CropSet:  # noqa: ARG001
+    if images is None:
+        raise UsageError(f"{bundle.path} holds a detector, whose pictures are not cut: give --images DIR")
+    return pictures_from_images(images, bundle.manifest.input_size, limit=limit)
+
+
+_COLLECT = {POSE: _collect_persons, PERSONS: _collect_pictures}
 
 
 def crops_from_images(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,17 @@ from numpy.typing import NDArray
 
 from ..backends.plan import open_graph
 from ..backends.session import Arrays, Session
-from ..core.errors import UsageError, missing_extra
+from ..core.errors import UsageError
 from ..core.files import sha256
 from ..core.machine import versions
+from ..core.progress import Progress
 from ..graphs.calibration import Calibration
+from ..graphs.probe import write_outputs
 from .crops import crop_hashes
 from .histogram import Histogram, check_method, threshold
 
 #: Bytes of tensors that a run may give back; larger batches are made smaller. ONNX Runtime holds them twice.
 _OUTPUT_BUDGET = 1 << 29
-
-#: Called after every batch with the crops done and the crops in all.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _probe(graph: Path, names: Sequence[str] | None) -> Iterator[Session]:
     """A session on a copy of the graph whose outputs are the named tensors alone."""
     with TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"
-        _write_probe(graph, names, probe)
+        write_outputs(graph, names, probe)
         try:
             session = open_graph(probe)
         except UsageError as error:
@@ -159,29 +158,3 @@ def _probe(graph: Path, names: Sequence[str] | None) -> Iterator[Session]:
         yield session
     finally:
         session.close()
-
-
-def _write_probe(graph: Path, names: Sequence[str] | None, path: Path) -> None:
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("onnx", "export") from error
-    try:
-        model = onnx.load(graph)
-    except OSError as error:
-        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
-    except Exception as error:  # protobuf's DecodeError, and whatever else the bytes make it raise
-        raise UsageError(f"{graph} is not an ONNX graph: export or import the model again") from error
-    computed = [name for node in model.graph.node for name in node.output if name]
-    if names is not None:
-        unknown = sorted(set(names) - set(computed))
-        if unknown:
-            raise UsageError(
-                f"{graph} computes no tensor {unknown[0]!r} outside of its functions: "
-                "expected names of outputs of its nodes"
-            )
-        computed = list(names)
-    del model.graph.output[:]
-    # Without a type: ONNX Runtime infers it, also behind nodes that are functions of the file.
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
-    onnx.save(model, path)

@@ -8,6 +8,7 @@ from typing import Any
 from ..accuracy.agreement import Agreement
 from ..backends.environment import environment
 from ..bundle.bundle import Bundle
+from ..core.report import Report
 from ..core.tables import text_table
 from ..graphs.sixteen_bit import Unsafe
 from .search import SearchResult
@@ -40,7 +41,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class CalibrationReport:
+class CalibrationReport(Report):
     """What :func:`calibrate` did; ``str(report)`` is the table.
 
     Attributes:

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accuracy.agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
-from ..backends.plan import open_graph, open_session
+from ..backends.plan import choose, open_graph
 from ..backends.session import Session
-from ..build.engine import build_engine
-from ..build.options import BuildOptions
+from ..build import BuildOptions, build_engine
 from ..bundle.bundle import Bundle, open_bundle, write_manifest
+from ..bundle.contract import BOXES, IMAGES, KEYPOINTS, SCORES
+from ..bundle.tasks import PERSONS, POSE
 from ..core.errors import CheckError
 from ..core.geometry import Size
 from ..core.skeletons import Skeleton
@@ -40,7 +41,7 @@ _BUDGET = Budget(warm_up=5, calls=200, seconds=2.0)
 
 
 @dataclass(frozen=True)
-class Judge(ABC):
+class Scorer(ABC):
     """Measures graphs; there is one for each kind of network.
 
     Attributes:
@@ -86,11 +87,11 @@ class Judge(ABC):
     def latency(self, model: onnx.ModelProto) -> float:
         """Median milliseconds of one crop."""
         with self.open_model(model) as session:
-            return median(time_calls(partial(session.run, {"images": self.crops[:1]}), _BUDGET))
+            return median(time_calls(partial(session.run, {IMAGES: self.crops[:1]}), _BUDGET))
 
 
 @dataclass(frozen=True)
-class PoseJudge(Judge):
+class PoseScorer(Scorer):
     """Finds (N, J, 3): x, y in crop pixels and score of keypoints.
 
     Attributes:
@@ -107,7 +108,7 @@ class PoseJudge(Judge):
 
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return _run(session, crops, "keypoints")[0]
+        return _run(session, crops, KEYPOINTS)[0]
 
     @property
     def labelled(self) -> bool:
@@ -122,12 +123,12 @@ class PoseJudge(Judge):
 
 
 @dataclass(frozen=True)
-class PersonJudge(Judge):
+class PersonScorer(Scorer):
     """Finds (N, K, 5): corners of boxes, xyxy in pixels of the picture, and scores."""
 
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        boxes, scores = _run(session, crops, "boxes", "scores")
+        boxes, scores = _run(session, crops, BOXES, SCORES)
         return np.concatenate([boxes, scores[..., None]], axis=-1)
 
     @property
@@ -141,23 +142,35 @@ class PersonJudge(Judge):
         return person_precision(self.fp32, found)
 
 
-def make_judge(bundle: Bundle, crops: CropSet, count: int) -> Judge:
-    """The judge of a bundle's network, on ONNX Runtime.
+def _pose_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:
+    images, manifest = crops.images[count:], bundle.manifest
+    labels = None if crops.labels is None else crops.labels[count:]
+    fp32 = _read_fp32(bundle, PoseScorer, images)
+    return PoseScorer(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
+
+
+def _person_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:
+    images = crops.images[count:]
+    return PersonScorer(images, _read_fp32(bundle, PersonScorer, images), opened)
+
+
+def _read_fp32(bundle: Bundle, kind: type[Scorer], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with closing(open_graph(bundle.graph)) as session:
+        return kind.read(session, images)
+
+
+_SCORERS = {POSE: _pose_scorer, PERSONS: _person_scorer}
+
+
+def make_scorer(bundle: Bundle, crops: CropSet, count: int) -> Scorer:
+    """Make the scorer of a bundle's network, on ONNX Runtime.
 
     Args:
         bundle: with the FP32 graph.
         crops: as the network sees them, with labels if there are any.
         count: how many of the first set the ranges; the rest judge.
     """
-    images, manifest = crops.images[count:], bundle.manifest
-    kind = PersonJudge if manifest.detects else PoseJudge
-    with closing(open_graph(bundle.graph)) as session:
-        fp32 = kind.read(session, images)
-    opened = partial(open_on_cpu, "onnxruntime")
-    if manifest.detects:
-        return PersonJudge(images, fp32, opened)
-    labels = None if crops.labels is None else crops.labels[count:]
-    return PoseJudge(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
+    return _SCORERS[bundle.task](bundle, crops, count, partial(open_on_cpu, "onnxruntime"))
 
 
 @contextmanager
@@ -188,7 +201,7 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
         onnx.save(model, graph)
         candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
         build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
-        with closing(open_session(open_bundle(candidate.path), target, "mixed")) as session:
+        with closing(choose(open_bundle(candidate.path), target, "mixed").open()) as session:
             yield session
 
 
@@ -196,6 +209,6 @@ def _run(session: Session, crops: NDArray[np.uint8], *names: str) -> list[NDArra
     """The outputs of these names; the others, such as heat-maps, are not kept."""
     parts = []
     for start in range(0, len(crops), _BATCH):
-        outputs = session.run({"images": crops[start : start + _BATCH]})
+        outputs = session.run({IMAGES: crops[start : start + _BATCH]})
         parts.append([outputs[name] for name in names])
     return [np.concatenate(column) for column in zip(*parts, strict=True)]

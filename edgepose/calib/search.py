@@ -23,7 +23,7 @@ from ..graphs.module_names import module_of
 from ..graphs.parts import partition
 from ..graphs.quantise import quantisable
 from ..graphs.variants import Choice, make_graph
-from .scorer import Judge
+from .scorer import Scorer
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +38,7 @@ class Point:
 
     Attributes:
         levels: by part, ``int8``, ``fp16`` or ``fp32``; empty for the FP32 graph.
-        accuracy: in percent, :meth:`edgepose.calib.scorer.Judge.accuracy`.
+        accuracy: in percent, :meth:`edgepose.calib.scorer.Scorer.accuracy`.
         milliseconds: median latency of one crop.
     """
 
@@ -139,15 +139,15 @@ class Search:
         model: the FP32 graph, with its modules.
         base: what the rest computes in: FP16 (some nodes FP32) gives every part a third precision to choose.
         ranges: of the activations.
-        judge: measures.
+        scorer: measures candidates.
         memory: keeps.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, base: Choice, ranges: Mapping[str, float], judge: Judge, memory: Memory
+        self, model: onnx.ModelProto, base: Choice, ranges: Mapping[str, float], scorer: Scorer, memory: Memory
     ) -> None:
         self._model, self._base, self._ranges = model, base, ranges
-        self._judge, self._memory = judge, memory
+        self._scorer, self._memory = scorer, memory
         self._parts = partition(quantisable(model, stem=True))
         #: The lowest precision first.
         self._levels = ("int8", "fp32") if base.rest == "fp32" else ("int8", base.rest, "fp32")
@@ -213,12 +213,12 @@ class Search:
         return choices
 
     def _measure(self, levels: Levels) -> Point:
-        latency = self._memory.recall("ms", levels, lambda: self._judge.latency(self.graph(levels)))
+        latency = self._memory.recall("ms", levels, lambda: self._scorer.latency(self.graph(levels)))
         return Point(levels, self._accuracy(levels), latency)
 
     def _accuracy(self, levels: Levels) -> float:
         def judged() -> float:
-            return self._judge.accuracy(self._judge.find(self.graph(levels)))
+            return self._scorer.accuracy(self._scorer.find(self.graph(levels)))
 
         return self._memory.recall("ap", levels, judged)
 

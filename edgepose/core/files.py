@@ -77,6 +77,25 @@ def staging_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
 
 
+def check_writable(*paths: Path | None) -> None:
+    """Refuse at once what could not be written in the end. Nothing is left on the disk.
+
+    Args:
+        paths: files; None is left out.
+
+    Raises:
+        UsageError: a path is a folder, or its folder cannot be written to.
+    """
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
 def cache_folder() -> Path:
     """Where edgepose keeps what can be made again: ``$XDG_CACHE_HOME/edgepose``, or ``~/.cache/edgepose``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepose"

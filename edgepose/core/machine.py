@@ -25,6 +25,15 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def version_numbers(version: str, count: int) -> tuple[int, ...]:
+    """Return the first numbers of a version, to be compared.
+
+    >>> version_numbers("10.3.0.26", 2), version_numbers("1.30rc1", 2)
+    ((10, 3), (1, 30))
+    """
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:count])
+
+
 def peak_memory_mb() -> float | None:
     """Largest resident memory of this process so far, in MB (10^6 bytes); None where there is no ``/proc``.
 

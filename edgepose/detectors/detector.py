@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.session import Arrays, Session, TensorSpec
+from ..backends.session import Arrays, Session
+from ..bundle.contract import TensorSpec
 from ..core.boxes import nms
 from ..core.errors import CheckError, UsageError
 from ..core.geometry import Size

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backends.plan import choose, open_graph, open_session
+from ..backends.plan import choose, open_graph
 from ..backends.self_check import self_check as check_here
 from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.tasks import PERSONS
 from ..core.errors import UsageError
 from .detector import NetworkDetector
 from .peaks import PeakDetector
@@ -61,16 +62,15 @@ def open_detector(
 def _open_bundle(
     bundle: Bundle, backend: str, precision: str, threshold: float | None, self_check: bool
 ) -> NetworkDetector:
-    if not bundle.manifest.detects:
-        raise UsageError(f"bundle {bundle.path} holds a pose network: expected a detector (edgepose import makes one)")
-    backend, precision = choose(bundle, backend, precision)
-    session = open_session(bundle, backend, precision)
+    bundle.require(PERSONS)
+    runner = choose(bundle, backend, precision)
+    session = runner.open()
     try:
         if self_check:
-            check_here(bundle, session, precision)
+            check_here(runner, session)
         own = YOLOX_THRESHOLD if bundle.manifest.model == "yolox" else PEAK_THRESHOLD
         detector = PeakDetector(session, own if threshold is None else threshold)
-        detector.engine = f"{backend} {precision}"
+        detector.engine = str(runner)
         return detector
     except Exception:
         session.close()

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
+from ..bundle.contract import HEATMAPS, KEYPOINTS
 from ..bundle.goldens import Goldens
-from ..bundle.manifest import CHECKPOINT, GOLDENS, GRAPH, Manifest
+from ..bundle.manifest import CHECKPOINT, GOLDENS, Manifest
+from ..bundle.tasks import POSE
 from ..core.errors import UsageError
 from ..core.files import staging_folder
 from ..core.geometry import crop_regions, region_affine, warp_crop
@@ -52,10 +54,10 @@ def export(
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
-    check_replaceable(output, detects=False)
+    check_replaceable(output, POSE)
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
-        export_graph(network, spec.input_size, folder / GRAPH)
+        export_graph(network, spec.input_size, folder / POSE.graph)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
         return replace_bundle(output, _manifest(output.resolve().name, spec, trained=weights is not None), folder)
 
@@ -111,4 +113,4 @@ def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
     with torch.inference_mode():
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]
     keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
-    return Goldens(crops, {"keypoints": keypoints, "heatmaps": heatmaps})
+    return Goldens(crops, {KEYPOINTS: keypoints, HEATMAPS: heatmaps})

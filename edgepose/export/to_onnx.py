@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..bundle.contract import HEATMAPS, IMAGES, KEYPOINTS
 from ..core.errors import CheckError, UsageError, missing_extra
 from ..core.files import atomic_path
 from ..core.heatmaps import decode
@@ -25,7 +26,8 @@ from ..plugins.spec import DOMAIN, OP_TYPE, VERSION
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUTS = "images", ("keypoints", "heatmaps")
+#: Outputs of :class:`edgepose.models.pose_graph.PoseGraph`, in its order.
+_OUTPUTS = (KEYPOINTS, HEATMAPS)
 
 #: How far the simplified graph may be from the exported one, as a fraction of the heat-maps' range. Folding batch norms
 #: into convolutions reorders float32 sums; anything larger is a wrong rewrite.
@@ -77,8 +79,8 @@ def _export(network: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
             graph,
             (example,),
             dynamo=True,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            input_names=[IMAGES],
+            output_names=list(_OUTPUTS),
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
             opset_version=OPSET,
             verbose=False,
@@ -118,7 +120,7 @@ def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: tup
 
     def run(model: onnx.ModelProto) -> list[np.ndarray]:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return session.run(list(OUTPUTS), {INPUT: images})
+        return session.run(list(_OUTPUTS), {IMAGES: images})
 
     (_, want), (keypoints, got) = run(before), run(after)
     error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))

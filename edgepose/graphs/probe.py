@@ -1,29 +1,52 @@
-"""Read the inner tensors of a graph: a copy of it has them all as outputs.
+"""Read the inner tensors of a graph: a copy of it has them as outputs.
 
 That keeps engines from fusing across nodes, so a fault that only exists in a fused graph cannot be seen through it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from ..core.errors import missing_extra
+from ..core.errors import UsageError, missing_extra
 from .module_names import label
 
-#: The graph contract's input, and the output where the network ends and the decoding begins.
-IMAGES, HEATMAPS = "images", "heatmaps"
 #: Ends the name of a 16-bit tensor that is read out as FP32: NumPy has no BF16.
 READ = "/as_fp32"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph: how to call it, and the names of its tensors."""
+    """A node of the graph: what to call it in a sentence, and the names of its tensors, as ONNX calls them."""
 
     label: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+
+
+class HasTensors(Protocol):
+    """A node, of ONNX or of this module."""
+
+    @property
+    def input(self) -> Sequence[str]: ...
+
+    @property
+    def output(self) -> Sequence[str]: ...
+
+
+_NodeT = TypeVar("_NodeT", bound=HasTensors)
+
+
+def leading_to(nodes: Sequence[_NodeT], tensors: Iterable[str]) -> list[_NodeT]:
+    """Return the nodes that tensors are computed from, in order."""
+    wanted, found = set(tensors), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            found.append(node)
+    return found[::-1]
 
 
 def write_probe(graph: Path, path: Path) -> list[Node]:
@@ -56,3 +79,36 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
             model.graph.output.append(read)
     onnx.save(model, path)
     return nodes
+
+
+def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
+    """Write a copy of a graph whose outputs are inner tensors alone, its functions left as they are.
+
+    Args:
+        graph: ONNX file.
+        names: of tensors that nodes of the main graph compute; None for all of them.
+        path: the file to write.
+
+    Raises:
+        UsageError: the ``onnx`` package is not installed, the file is not a graph, or it computes no tensor of a name.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "export") from error
+    try:
+        model = onnx.load(graph)
+    except OSError as error:
+        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError, and whatever else the bytes make it raise
+        raise UsageError(f"{graph} is not an ONNX graph: export or import the model again") from error
+    computed = [name for node in model.graph.node for name in node.output if name]
+    unknown = sorted(set(names or ()) - set(computed))
+    if unknown:
+        raise UsageError(
+            f"{graph} computes no tensor {unknown[0]!r} outside of its functions: expected outputs of its nodes"
+        )
+    del model.graph.output[:]
+    # Without a type: ONNX Runtime infers it, also behind nodes that are functions of the file.
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (computed if names is None else names))
+    onnx.save(model, path)

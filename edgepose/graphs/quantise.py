@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 
 from ..core.errors import UsageError
 from .module_names import label
+from .probe import leading_to
 from .sixteen_bit import network_nodes, require_opset
 
 if TYPE_CHECKING:
     import onnx
+
+#: INT8 levels on each side of zero.
+LEVELS = 127
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.Node
     nodes = network_nodes(model)
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     dense = [node for node in convolutions if _groups(node) == 1]
-    behind = {node.name for node in _leading_to(nodes, {node.input[0] for node in dense})}
+    behind = {node.name for node in leading_to(nodes, {node.input[0] for node in dense})}
     made = {name for node in nodes for name in node.output}
     found = [node for node in dense if node.name in behind and (stem or node.input[0] in made)]
     if not found:
@@ -266,19 +270,5 @@ def _shared_scales(placement: Placement, ranges: Mapping[str, float]) -> dict[st
     return dict(zip(widest, scales, strict=True))
 
 
-def _leading_to(nodes: list[onnx.NodeProto], tensors: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that tensors are computed from."""
-    wanted, found = set(tensors), []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            found.append(node)
-    return found
-
-
 def _groups(node: onnx.NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-
-
-#: INT8 levels on each side of zero.
-LEVELS = 127

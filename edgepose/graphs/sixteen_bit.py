@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..bundle.contract import HEATMAPS
 from ..core.errors import UsageError
 from .module_names import module_of
 
@@ -29,7 +30,6 @@ FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax",
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 #: First opset that is read, the one that is exported; first with a Conv in BF16, and with scales of Q/DQ in 16 bit.
 OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
-HEATMAPS = "heatmaps"
 
 
 @dataclass(frozen=True)

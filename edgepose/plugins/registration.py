@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ..core.errors import UsageError
+from ..core.machine import version_numbers
 from ..nvidia.compile import compile_kernel
 from ..nvidia.device import sm_number
 from . import launch
@@ -73,7 +74,7 @@ def form_for(version: str, library: PluginLibrary | None) -> str:
     >>> form_for("10.3.0", None), form_for("10.13.2", None)
     ('Python class', 'ahead of time')
     """
-    number = _number(version)
+    number = version_numbers(version, 2)
     if number < CLASS_BASED:
         raise UsageError(f"TensorRT {version} is too old for the plugin: expected 10.0 or later")
     if library is not None:
@@ -100,7 +101,7 @@ def plugin_wins(version: str, *, registered: bool, marked: bool) -> bool:
     >>> [plugin_wins(version, registered=True, marked=False) for version in ("10.3.0", "10.7.0", "10.15.0", "11.1.0")]
     [False, True, False, False]
     """
-    number = _number(version)
+    number = version_numbers(version, 2)
     return registered and number >= (10, 7) and (number < (10, 15) or marked)
 
 
@@ -117,8 +118,3 @@ def _register(trt: Any, sm: str) -> Registered:
     elif not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
         raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form; {BUILD}")
     return Registered(form, hashlib.sha256(launch.SOURCE.read_bytes()).hexdigest())
-
-
-def _number(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)

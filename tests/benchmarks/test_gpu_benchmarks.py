@@ -21,6 +21,7 @@ import pytest
 
 from edgepose.backends.session import Arrays
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.timing import Budget, Latency
 from tests.doubles.tiny_bundle import make_bundle
@@ -290,7 +291,7 @@ def test_an_engine_is_tried_without_asking_its_record(
 def test_an_engine_that_runs_is_compared_and_timed(
     load: Callable[[str], ModuleType], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rtx, goldens, sizes = load("rtx_on_this_gpu"), bundle.goldens(), []
+    rtx, goldens, sizes = load("rtx_on_this_gpu"), read_goldens(bundle), []
 
     class Executor:
         """Answers with the goldens, heat-maps off by ``off``."""

@@ -15,10 +15,11 @@ pytest.importorskip("onnxruntime")
 
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CALIBRATION
 from edgepose.calib import SearchOptions, calibrate
 from edgepose.calib.crops import CropSet
-from edgepose.calib.scorer import PoseJudge
+from edgepose.calib.scorer import PoseScorer
 from edgepose.cli import main
 from edgepose.core.errors import UsageError
 from edgepose.demo import SHIPPED
@@ -30,7 +31,7 @@ from edgepose.graphs.variants import VARIANTS
 @pytest.fixture(scope="module")
 def crops():
     """24 crops: the goldens, darker and mirrored ones."""
-    images = open_bundle(SHIPPED).goldens().images
+    images = read_goldens(open_bundle(SHIPPED)).images
     several = np.concatenate([images, images // 2, images[:, :, ::-1]])
     return CropSet(several, tuple(map(str, range(len(several)))))
 
@@ -163,7 +164,7 @@ def test_a_full_disk_is_one_sentence(bundle, crops, monkeypatch):
     monkeypatch.setattr("edgepose.calib.scan", lambda *_, **__: {})
     monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
     monkeypatch.setattr("edgepose.calib.make_graph", lambda model, *_: model)
-    monkeypatch.setattr(PoseJudge, "find", lambda judge, _: judge.fp32)
+    monkeypatch.setattr(PoseScorer, "find", lambda scorer, _: scorer.fp32)
     with pytest.raises(UsageError, match=r"cannot write .*pose.fp16.onnx: No space left on device"):
         calibrate(bundle, crops, "minmax")
     assert open_bundle(bundle.path).precisions == ("fp32",)

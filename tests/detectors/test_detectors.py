@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import edgepose
-from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.backends.session import Arrays
+from edgepose.bundle.contract import TensorSpec
 from edgepose.core.boxes import box_iou, nms
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.images import fitted_size, letterbox, read_image

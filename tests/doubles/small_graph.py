@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepose.bundle.bundle import Bundle, write_manifest
-from edgepose.bundle.manifest import GRAPH, Manifest
+from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.tasks import POSE
 
 HEIGHT, WIDTH, JOINTS = 16, 12, 14
 
@@ -70,7 +71,7 @@ def small_model(*, half: bool = False) -> onnx.ModelProto:
 def small_bundle(folder: Path, model: onnx.ModelProto | bytes) -> Bundle:
     """A bundle of skeleton ``lsp14`` and 16x12 crops that holds only a graph."""
     folder.mkdir()
-    graph = folder / GRAPH
+    graph = folder / POSE.graph
     graph.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     manifest = Manifest("small", "none", "lsp14", (HEIGHT, WIDTH))
     return write_manifest(folder, manifest).with_files(graph)

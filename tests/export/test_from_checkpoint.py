@@ -18,7 +18,9 @@ from torch import nn
 
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
-from edgepose.bundle.manifest import CHECKPOINT, GOLDENS, GRAPH
+from edgepose.bundle.goldens import read_goldens
+from edgepose.bundle.manifest import CHECKPOINT, GOLDENS
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.export import from_checkpoint as bundle_module
@@ -51,15 +53,17 @@ def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) 
     assert (manifest.crop_padding, manifest.decode, manifest.schema) == (1.25, "quarter", 1)
     assert manifest.made_with["torch"] == torch.__version__
     assert manifest.made_with["numpy"] == np.__version__
-    assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, GRAPH)}
-    assert sorted(path.name for path in exported.iterdir()) == sorted([CHECKPOINT, GOLDENS, GRAPH, "manifest.json"])
+    assert manifest.files == {name: sha256(exported / name) for name in (CHECKPOINT, GOLDENS, POSE.graph)}
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [CHECKPOINT, GOLDENS, POSE.graph, "manifest.json"]
+    )
     assert read_spec(exported / CHECKPOINT) == SPEC
     stored = load_file(exported / CHECKPOINT)
     assert all(torch.equal(value, stored[key]) for key, value in load_file(checkpoint).items())
 
 
 def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
-    goldens = open_bundle(exported).goldens()
+    goldens = read_goldens(open_bundle(exported))
     np.testing.assert_array_equal(goldens.images, golden_crops((64, 64)))
     network = SPEC.build()
     load_weights(network, exported / CHECKPOINT)
@@ -76,7 +80,7 @@ def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_the_bundle_gives_its_goldens(exported: Path, backend: str) -> None:
     bundle = open_bundle(exported)
-    goldens, session = bundle.goldens(), open_session(bundle, backend)
+    goldens, session = read_goldens(bundle), open_session(bundle, backend)
     results = session.run({"images": goldens.images})
     assert np.abs(results["heatmaps"] - goldens.outputs["heatmaps"]).max() <= 1e-4 * np.ptp(goldens.outputs["heatmaps"])
     distance = np.linalg.norm(results["keypoints"][..., :2] - goldens.outputs["keypoints"][..., :2], axis=-1)
@@ -130,12 +134,12 @@ def test_exporting_again_replaces_the_parts_and_removes_what_belongs_to_the_old_
     assert second.engines() == []  # it was built from another graph
     assert second.manifest.input_size == (64, 96)
     assert not (path / "engines").exists() and not (path / "reports").exists()
-    assert second.goldens().images.shape == (8, 64, 96, 3)
+    assert read_goldens(second).images.shape == (8, 64, 96, 3)
     assert not [p.name for p in path.iterdir() if p.name.startswith(".")]
 
 
 #: In the order in which an export moves them.
-PARTS = (CHECKPOINT, GOLDENS, GRAPH)
+PARTS = (CHECKPOINT, GOLDENS, POSE.graph)
 
 
 @pytest.mark.usefixtures("quick_graph")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgepose.bundle.bundle import write_manifest
-from edgepose.bundle.manifest import GRAPH, Manifest
+from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
@@ -45,8 +46,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "constant.edgepose"
     path.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, path / GRAPH)
-    write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192))).with_files(path / GRAPH)
+    onnx.save(model, path / POSE.graph)
+    write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192))).with_files(path / POSE.graph)
     return path
 
 

@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from edgepose.bundle.bundle import Bundle, open_bundle, replace_files
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CALIBRATION, CHECKPOINT
 from edgepose.calib.ranges import collect
 from edgepose.core.errors import UsageError
@@ -49,7 +50,7 @@ def calibrate(bundle: Bundle, folder: Path) -> Bundle:
     model = onnx.load(bundle.graph)
     placement = place(model, [node.name for node in quantisable(model)])
     folder.mkdir()
-    collect(bundle.graph, placement.tensors, bundle.goldens().images, "minmax").write(folder / CALIBRATION)
+    collect(bundle.graph, placement.tensors, read_goldens(bundle).images, "minmax").write(folder / CALIBRATION)
     return replace_files(bundle, {CALIBRATION: folder / CALIBRATION})
 
 
@@ -112,7 +113,7 @@ class Forced(torch.fx.Interpreter):
 
 def require_the_graph(bundle: Bundle) -> None:
     """Every integer is ONNX Runtime's, given the same integers before it, and so are the heat-maps."""
-    model, images = int8_graph(bundle), bundle.goldens().images
+    model, images = int8_graph(bundle), read_goldens(bundle).images
     names = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     heatmaps, *integers = onnx_run(model, images, *names)
     network = FakeQuantised(network_of(bundle), quantisation_of(model))
