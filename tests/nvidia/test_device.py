@@ -44,10 +44,10 @@ def test_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_device_info(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "import_cudart", lambda: HostCudart(memory=1 << 33))
-    assert device_info() == DeviceInfo("Test GPU", "sm87", 1 << 33)
+    assert cuda.device_info() == DeviceInfo("Test GPU", "sm87", 1 << 33)
     monkeypatch.setattr(cuda, "import_cudart", lambda: HostCudart(devices=0))
     with pytest.raises(CudaError, match="cudaErrorNoDevice: no such device"):
-        device_info()
+        cuda.device_info()
 
 
 def test_arrays_go_to_the_device_and_back_when_synchronised() -> None:
