@@ -103,15 +103,10 @@ def run(
         CheckError: the network does not give PyTorch's keypoints of the golden crops here, and no frame was processed;
             or it gave numbers that are not finite, and the files hold the frames until there.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is {limit}, expected at least 1 frame")
-    if deadline_ms is not None and not threads:
-        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
-    check_threshold(threshold, "the threshold of joints")
-    outputs = [Path(path) for path in (save_video, save_json, save_coco) if path is not None]
+    _check_options(limit, threshold, threads, deadline_ms)
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
-        _refuse_inputs(outputs, frames.inputs)
+        _refuse_inputs((save_video, save_json, save_coco), frames.inputs)
         opened = open_bundle(bundle)
         sinks = open_sinks(
             video=save_video,
@@ -152,6 +147,14 @@ def run(
         )
 
 
+def _check_options(limit: int | None, threshold: float, threads: bool, deadline_ms: float | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}, expected at least 1 frame")
+    if deadline_ms is not None and not threads:
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
+    check_threshold(threshold, "the threshold of joints")
+
+
 def _pass_through(
     source: Source,
     stages: Sequence[Stage],
@@ -167,9 +170,9 @@ def _pass_through(
     run_threaded([source], stages, sinks, policy=policy, deadline_ms=deadline_ms, limit=limit)
 
 
-def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+def _refuse_inputs(outputs: Iterable[Path | str | None], inputs: Iterable[Path]) -> None:
     """Refuse to overwrite an input: neither the file that is read, nor pictures in the folder they are read from."""
     taken = {place for path in inputs for place in (path.resolve(), path.resolve().parent)}
     for path in outputs:
-        if path.resolve() in taken:
+        if path is not None and Path(path).resolve() in taken:
             raise UsageError(f"cannot write {path}: the source is read from there: name another place")
