@@ -42,10 +42,12 @@ def test_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(gpu_missing()).endswith("not installed: pip install cuda-python")
 
 
-def test_device_info() -> None:
-    assert cuda._device_info(HostCudart(memory=1 << 33)) == DeviceInfo("Test GPU", "sm87", 1 << 33)
+def test_device_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "import_cudart", lambda: HostCudart(memory=1 << 33))
+    assert cuda.device_info() == DeviceInfo("Test GPU", "sm87", 1 << 33)
+    monkeypatch.setattr(cuda, "import_cudart", lambda: HostCudart(devices=0))
     with pytest.raises(CudaError, match="cudaErrorNoDevice: no such device"):
-        cuda._device_info(HostCudart(devices=0))
+        cuda.device_info()
 
 
 def test_arrays_go_to_the_device_and_back_when_synchronised() -> None:
