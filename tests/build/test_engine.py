@@ -158,22 +158,22 @@ def _static_batch(model: onnx.ModelProto) -> None:
         (
             _renamed_output,
             (
-                r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps float32 "
-                r"\(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
+                r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps "
+                r"float32 \(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
             ),
         ),
         (
             _float_input,
             (
-                r"network takes images float32 \(N, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the bundle "
-                r"again \(log: "
+                r"network takes images float32 \(N, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"bundle again \(log: "
             ),
         ),
         (
             _static_batch,
             (
-                r"network takes images uint8 \(1, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the bundle "
-                r"again \(log: "
+                r"network takes images uint8 \(1, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"bundle again \(log: "
             ),
         ),
     ],

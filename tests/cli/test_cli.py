@@ -18,6 +18,7 @@ import pytest
 
 from edgepose import cli
 from edgepose.backends import backend as backend_module
+from edgepose.backends.plan import BACKENDS
 from edgepose.bundle.bundle import open_bundle
 from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS, MANIFEST
@@ -73,7 +74,7 @@ def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"default: the first of {', '.join(backends.BACKENDS)} that can run here" in said
+    assert f"default: the first of {', '.join(BACKENDS)} that can run here" in said
 
 
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
