@@ -234,7 +234,7 @@ def test_macs_are_those_of_every_layer_and_the_mode_stays() -> None:
         ({"name": "resnet"}, f"unknown model 'resnet': expected one of {', '.join(MODELS)}"),
         ({"name": "ditn_lite", "skeleton": "x"}, "unknown skeleton"),
         ({"name": "ditn_lite", "input_size": (256, 100)}, "multiples of 32"),
-        ({"name": "ditn_resnet50", "input_size": (32, 64)}, "ditn_resnet50 makes its kernels .* takes 64 pixels"),
+        ({"name": "ditn_resnet50", "input_size": (32, 64)}, "ditn_resnet50 makes its kernels .* needs 64 pixels"),
         ({"name": "ditn_lite", "mtl": False}, "ditm=True needs mtl=True"),
         ({"name": "ditn_lite", "ditm": False}, "cab=True and sab=True need ditm=True"),
         ({"name": "ditn_lite", "x": True}, "ditn_lite has no option 'x': expected one of mtl, ditm, cab, sab"),
