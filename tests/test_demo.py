@@ -78,7 +78,7 @@ def run_demo(output: Path, source: str | None = None) -> str:
 
 
 def check_output(output: Path, frames: int) -> None:
-    rows = [json.loads(line) for line in (output / "poses.jsonl").read_text().splitlines()]
+    _, *rows = [json.loads(line) for line in (output / "poses.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(frames))
     assert {len(person["keypoints"]) for row in rows for person in row["people"]} <= {14}
     overlay = frames_of(output / "overlay.mp4")
@@ -169,7 +169,7 @@ def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("onnxsim")
     said = run_demo(tmp_path)
     check_output(tmp_path, frames=CLIP_FRAMES)
-    rows = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
+    _, *rows = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
     assert sum(len(row["people"]) for row in rows) >= 1.6 * len(rows)  # of two
     bundle = open_bundle(tmp_path / "ditn_lite.edgepose")
     assert bundle.manifest.trained and bundle.manifest.skeleton == "lsp14"

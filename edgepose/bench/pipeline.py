@@ -21,10 +21,12 @@ from ..core.tables import text_table
 from ..core.timing import Latency, summarise
 from ..detectors.kinds import open_detector
 from ..runtime.draw import draw_poses
+from ..runtime.job import Frame as JobFrame
+from ..runtime.job import Job
 from ..runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
 from ..runtime.pose import load
-from ..runtime.run import DEFAULT_FPS
 from ..runtime.sinks import Sink, VideoSink
+from ..runtime.sinks.video import DEFAULT_FPS
 from ..runtime.sources import Frame, open_source
 
 #: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
@@ -170,5 +172,5 @@ def _time_frame(pictures: Iterator[Frame], pipeline: Pipeline, sink: Sink) -> tu
     with times.stage("draw"):
         drawn = replace(frame, image=draw_poses(frame.image, poses, pipeline.estimator.skeleton))
     with times.stage("encode"):
-        sink.write(drawn, poses)
+        sink.write(Job(JobFrame("", drawn.index, drawn.time, drawn.name, drawn.image), people=poses))
     return {name: stage.mean for name, stage in times.summary().items()}, len(poses)

@@ -314,9 +314,10 @@ def add_run(commands: Commands) -> None:
         action="store_true",
         help="do not replay golden crops where this was not done on this machine yet",
     )
-    p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
-    p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
-    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
+    # As text: a slash at the end means a folder, and a Path would lose it.
+    p.add_argument("--save-video", metavar="F", help="overlay: a video, a picture (of one picture), or a folder")
+    p.add_argument("--save-json", type=Path, metavar="F", help="JSON lines: the joints, then each frame; - for stdout")
+    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results; - for stdout")
     p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
     p.set_defaults(call=run.run_source)
 

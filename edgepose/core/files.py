@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with _refused_setup(path):
         stream = _is_stream(path)
-    with _refused_when_full(str(path)):
+    with _refused_when_full(path):
         if stream:
             with tempfile.TemporaryDirectory(prefix="edgepose-") as folder:
                 temporary = Path(folder) / f"output{path.suffix}"
@@ -57,11 +57,12 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
     Raises:
         UsageError: as :func:`atomic_path`, or nobody reads from the pipe any more.
+        BrokenPipeError: nobody reads from standard output any more.
     """
     with _refused_setup(path):
         stream = _open_stream(path) if _is_stream(path) else None
     if stream is not None:
-        with _refused_when_full(str(path)), io.TextIOWrapper(stream, encoding="utf-8", line_buffering=True) as file:
+        with _refused_when_full(path), io.TextIOWrapper(stream, encoding="utf-8", line_buffering=True) as file:
             yield file
     else:
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -83,8 +84,8 @@ def check_writable(path: Path) -> None:
     with _refused_setup(path):
         if not _is_stream(path):
             _try_folder(_target(path).absolute().parent)
-        elif _descriptor(path) is not None:
-            os.close(os.dup(_descriptor(path) or 0))
+        elif (number := _descriptor(path)) is not None:
+            os.fstat(number)  # refuses one that is closed
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -118,7 +119,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
     try:
-        with _refused_when_full(f"to folder {path}"):
+        with _refused_when_full(path, "to folder "):
             yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -236,17 +237,20 @@ def _refused_setup(path: Path, what: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _refused_when_full(what: str) -> Iterator[None]:
-    """Turn the errors that say that no more can be written into a UsageError, also those of libraries."""
+def _refused_when_full(path: Path, what: str = "") -> Iterator[None]:
+    """Turn the errors that say that no more can be written into a UsageError, also those of libraries.
+
+    A reader of standard output that wants no more, such as ``| head``, is no error: BrokenPipeError goes through.
+    """
     try:
         yield
     except (UsageError, CheckError):
         raise
     except Exception as error:
         reason = _no_more(error)
-        if reason is None:
+        if reason is None or (isinstance(error, BrokenPipeError) and place(path) == place(STDOUT)):
             raise
-        raise UsageError(f"cannot write {what}: {reason}") from error
+        raise UsageError(f"cannot write {what}{path}: {reason}") from error
 
 
 def _no_more(error: BaseException | None) -> str | None:

@@ -115,8 +115,8 @@ def _shown_part(
     part = image[top:bottom, left:right]
     if _too_large(part):
         raise UsageError(
-            f"cannot cut {part.shape[1]}x{part.shape[0]} pixels out of a picture of {limit[0]}x{limit[1]}: OpenCV takes "
-            f"at most {_LONGEST_SIDE} pixels a side and {_MOST_BYTES} bytes: make the picture smaller"
+            f"cannot cut {part.shape[1]}x{part.shape[0]} pixels out of a picture of {limit[0]}x{limit[1]}: OpenCV "
+            f"takes at most {_LONGEST_SIDE} pixels per side and {_MOST_BYTES} bytes: make the picture smaller"
         )
     moved = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (left, top)])
     return np.ascontiguousarray(part), moved

@@ -148,7 +148,7 @@ def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path, there: b
     with atomic_path(link) as temporary:
         assert temporary.parent == target.parent  # the same disk: renaming is atomic
         temporary.write_text("new")
-    assert os.readlink(link) == "there/target.txt"
+    assert link.readlink() == Path("there/target.txt")
     assert target.read_text() == "new"
     with pytest.raises(ValueError), atomic_path(link):
         raise ValueError
@@ -315,9 +315,8 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_old_file_stays(tmp_path: P
 
 
 def test_a_refusal_inside_another_is_not_told_twice(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as error, staging_folder(tmp_path / "new") as staging:
-        with atomic_path(staging / "x"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(UsageError) as error, staging_folder(tmp_path / "new") as staging, atomic_path(staging / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert str(error.value) == f"cannot write {staging / 'x'}: No space left on device"
     assert list(tmp_path.iterdir()) == []
 
@@ -345,3 +344,13 @@ def test_a_staging_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [p.name for p in fresh.iterdir()] == ["part"]
     with pytest.raises(UsageError, match=r"cannot write to folder .*part: "), staging_folder(fresh / "part"):
         pass
+
+
+def test_a_reader_of_standard_output_may_leave() -> None:
+    """As ``| head`` does; the command ends quietly then, see ``main``."""
+    code = "from pathlib import Path\nfrom edgepose.core.files import write_text\n"
+    code += "try:\n    write_text(Path('-'), 'x' * 1_000_000)\nexcept BrokenPipeError:\n    raise SystemExit(3)\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 3

@@ -90,7 +90,7 @@ class VideoSink:
             self._stack = stack.pop_all()
 
     def _places_until(self, time: float) -> int:
-        """Return how many of the video's frames lie between the held picture and a time; what rounding leaves is owed."""
+        """Return the number of frames from the held picture to a time; what rounding leaves is owed to the next."""
         self._owed += min(time - self._time, LONGEST_HOLD) * self._fps
         places = round(self._owed)
         self._owed -= places

@@ -84,7 +84,9 @@ def test_videos_are_known_by_their_suffix(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["out.gif", "out.webm", "out.svg"])
 def test_other_kinds_of_pictures_and_videos_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=rf"{name}: expected a video \(\.mp4, .*\), a picture \(\.jpg, .*\) or a folder"):
+    with pytest.raises(
+        UsageError, match=rf"{name}: expected a video \(\.mp4, .*\), a picture \(\.jpg, .*\) or a folder"
+    ):
         open_picture_sink(tmp_path / name, VIDEO)
 
 
