@@ -16,7 +16,7 @@ from .bundle.manifest import CHECKPOINT, ENGINES
 from .core.errors import UsageError
 from .core.files import atomic_path
 from .core.geometry import Size, crop_regions, region_affine, warp_crop
-from .core.sample_photos import PEOPLE, load_photo
+from .core.sample_photos import load_scene
 from .detectors.kinds import SHIPPED_NAME
 from .runtime.run import run
 from .runtime.sources import open_source
@@ -41,15 +41,15 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     Args:
         output: folder for the bundle, the overlay video and the JSON lines.
         source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
-            public-domain photos of a person each, which come with scikit-image.
+            public-domain photos of a person each, which is sharper where scikit-image is installed.
         say: called with each line of progress.
 
     Raises:
-        UsageError: the folder cannot be written, the source cannot be read, or there is none and scikit-image is not
-            installed.
+        UsageError: the folder cannot be written, or the source cannot be read.
         CheckError: an engine does not give PyTorch's keypoints.
     """
-    _check_source(source)
+    if source is not None:
+        open_source(source).close()  # refused before anything is made
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
@@ -72,16 +72,6 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
         ("poses, one JSON object a frame", poses),
     ):
         say(f"{what}: {path}")
-
-
-def _check_source(source: str | None) -> None:
-    """Refuse what could not be run in the end, before anything is made."""
-    if source is not None:
-        open_source(source).close()
-    elif find_spec("skimage") is None:
-        raise UsageError(
-            "the demo's clip is made from photos of scikit-image: pip install scikit-image, or give --source"
-        )
 
 
 def _export(path: Path, say: Say) -> Bundle:
@@ -120,7 +110,7 @@ def write_clip(path: Path) -> None:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, CLIP_SIZE[::-1])
         if not writer.isOpened():
             raise UsageError("this OpenCV cannot write MPEG-4 video: install opencv-python-headless")
-        scene = np.concatenate([load_photo(name) for name in PEOPLE], axis=1)
+        scene = load_scene()
         for matrix in camera_path(scene.shape[:2]):
             writer.write(cv2.cvtColor(warp_crop(scene, matrix, CLIP_SIZE), cv2.COLOR_RGB2BGR))
         writer.release()
