@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle.bundle import Bundle, open_bundle
 from .bundle.manifest import CHECKPOINT, ENGINES
 from .core.errors import UsageError
-from .core.files import atomic_path
 from .core.geometry import Size, crop_regions, region_affine, warp_crop
 from .core.sample_photos import load_scene
 from .detectors.kinds import SHIPPED_NAME
+from .runtime.job import Frame, Job
 from .runtime.run import run
+from .runtime.sinks import VideoSink
 from .runtime.sources import open_source
 from .verify import verify
 
@@ -105,15 +106,16 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
 
 
 def write_clip(path: Path) -> None:
-    """Write a short video in which a camera moves over two people."""
-    with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, CLIP_SIZE[::-1])
-        if not writer.isOpened():
-            raise UsageError("this OpenCV cannot write MPEG-4 video: install opencv-python-headless")
-        scene = load_scene()
-        for matrix in camera_path(scene.shape[:2]):
-            writer.write(cv2.cvtColor(warp_crop(scene, matrix, CLIP_SIZE), cv2.COLOR_RGB2BGR))
-        writer.release()
+    """Write a short video in which a camera moves over two people.
+
+    Raises:
+        UsageError: it cannot be written, such as on a full disk.
+    """
+    scene = load_scene()
+    with closing(VideoSink(path, CLIP_FPS)) as sink:
+        for index, matrix in enumerate(camera_path(scene.shape[:2])):
+            image = warp_crop(scene, matrix, CLIP_SIZE)
+            sink.write(Job(Frame("clip", index, index / CLIP_FPS, f"clip_{index:06d}", image)))
 
 
 def camera_path(scene: Size) -> Iterator[NDArray[np.float64]]:

@@ -30,8 +30,10 @@ def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSi
 
     Raises:
         UsageError: a place that cannot be written to, a kind of video or picture that is not written, a picture file
-            for a source of several frames, or standard output.
+            for a source of several frames, an empty name, or standard output.
     """
+    if not str(path):
+        raise UsageError("the name of the output for pictures is empty: name a video, a picture or a folder")
     slash, path = str(path).endswith("/"), Path(path)
     suffix = path.suffix.lower()
     if path == STDOUT:

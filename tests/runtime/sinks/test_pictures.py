@@ -95,6 +95,11 @@ def test_standard_output_is_no_place_for_a_video() -> None:
         open_picture_sink("-", VIDEO)
 
 
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(UsageError, match="output for pictures is empty: name a video, a picture or a folder"):
+        open_picture_sink("", VIDEO)
+
+
 def test_pictures_that_cannot_be_encoded_are_one_sentence(tmp_path: Path) -> None:
     sink = ImageFolderSink(tmp_path)
     with pytest.raises(UsageError, match=r"OpenCV cannot encode an image of shape \(70000, 1, 3\) as \.jpg"):
