@@ -36,15 +36,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder.
     """
-    with _refused_setup(path):
+    with _refused(path):
         stream = _is_stream(path)
-    with _refused_when_full(path):
+    with _refused(path, every=False):
         if stream:
             with tempfile.TemporaryDirectory(prefix="edgepose-") as folder:
                 temporary = Path(folder) / f"output{path.suffix}"
                 temporary.touch()
                 yield temporary
-                with temporary.open("rb") as file, _open_stream(path) as output:
+                with _refused(path), temporary.open("rb") as file, _open_stream(path) as output:
                     shutil.copyfileobj(file, output)
         else:
             with _replacement(path) as temporary:
@@ -59,10 +59,10 @@ def open_text(path: Path) -> Iterator[TextIO]:
         UsageError: as :func:`atomic_path`, or nobody reads from the pipe any more.
         BrokenPipeError: nobody reads from standard output any more.
     """
-    with _refused_setup(path):
+    with _refused(path):
         stream = _open_stream(path) if _is_stream(path) else None
     if stream is not None:
-        with _refused_when_full(path), io.TextIOWrapper(stream, encoding="utf-8", line_buffering=True) as file:
+        with _refused(path, every=False), io.TextIOWrapper(stream, encoding="utf-8", line_buffering=True) as file:
             yield file
     else:
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -81,7 +81,7 @@ def check_writable(path: Path) -> None:
     Raises:
         UsageError: the folder cannot be written to, the disk is full, or ``path`` is a folder or a socket.
     """
-    with _refused_setup(path):
+    with _refused(path):
         if not _is_stream(path):
             _try_folder(_target(path).absolute().parent)
         elif (number := _descriptor(path)) is not None:
@@ -96,7 +96,7 @@ def check_writable_folder(folder: Path) -> None:
     Raises:
         UsageError: the folder cannot be made or written to, or the disk is full.
     """
-    with _refused_setup(folder, "to folder "):
+    with _refused(folder, "to folder "):
         _try_folder(folder.absolute())
 
 
@@ -114,12 +114,12 @@ def staging_folder(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: the folder cannot be made or written to, or the disk is full.
     """
-    fresh = not path.exists()
-    with _refused_setup(path, "to folder "):
+    with _refused(path, "to folder "):
+        fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
     try:
-        with _refused_when_full(path, "to folder "):
+        with _refused(path, "to folder ", every=False):
             yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -145,7 +145,7 @@ def sha256(path: Path) -> str:
 def _replacement(path: Path) -> Iterator[Path]:
     """Make an empty file beside the target of ``path`` that takes its place in the end."""
     target = _target(path)
-    with _refused_setup(path):
+    with _refused(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         # The suffix is kept: encoders choose their format by it.
         temporary = target.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
@@ -155,10 +155,11 @@ def _replacement(path: Path) -> Iterator[Path]:
         os.close(handle)
     try:
         yield temporary
-        temporary.chmod(mode)  # a library may have put a file of its own there
-        _flush(temporary)
-        temporary.replace(target)
-        _flush(target.parent)
+        with _refused(path):
+            temporary.chmod(mode)  # a library may have put a file of its own there
+            _flush(temporary)
+            temporary.replace(target)
+            _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -228,26 +229,18 @@ def _try_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _refused_setup(path: Path, what: str = "") -> Iterator[None]:
-    """Turn every error of the system into a UsageError."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"cannot write {what}{path}: {error.strerror}") from error
+def _refused(path: Path, what: str = "", *, every: bool = True) -> Iterator[None]:
+    """Turn the system's errors into a UsageError: every one, or only those that say that no more can be written.
 
-
-@contextmanager
-def _refused_when_full(path: Path, what: str = "") -> Iterator[None]:
-    """Turn the errors that say that no more can be written into a UsageError, also those of libraries.
-
-    A reader of standard output that wants no more, such as ``| head``, is no error: BrokenPipeError goes through.
+    The latter are also found in the errors of libraries. A reader of standard output that wants no more, such as
+    ``| head``, is no error: BrokenPipeError goes through.
     """
     try:
         yield
     except (UsageError, CheckError):
         raise
     except Exception as error:
-        reason = _no_more(error)
+        reason = error.strerror if every and isinstance(error, OSError) else _no_more(error)
         if reason is None or (isinstance(error, BrokenPipeError) and place(path) == place(STDOUT)):
             raise
         raise UsageError(f"cannot write {what}{path}: {reason}") from error

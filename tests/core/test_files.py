@@ -314,6 +314,12 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_old_file_stays(tmp_path: P
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "old")]
 
 
+def test_a_place_that_is_taken_meanwhile_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot write .*x: Is a directory"), atomic_path(tmp_path / "x"):
+        (tmp_path / "x").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_refusal_inside_another_is_not_told_twice(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error, staging_folder(tmp_path / "new") as staging, atomic_path(staging / "x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
