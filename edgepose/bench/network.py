@@ -24,7 +24,7 @@ from ..backends.environment import environment
 from ..backends.plan import choose_pairs, open_session
 from ..bundle.bundle import Bundle
 from ..core.errors import UsageError, missing_extra
-from ..core.files import atomic_path, write_text
+from ..core.files import atomic_path, is_stream, write_text
 from ..core.machine import peak_memory_mb
 from ..core.tables import text_table
 from ..core.timing import Budget, Latency, summarise, time_calls
@@ -80,9 +80,9 @@ class BenchReport:
         }
 
     def write(self, path: Path) -> None:
-        """Write as JSON, with a plot (``.png``) beside it where matplotlib is installed."""
+        """Write as JSON, with a plot (``.png``) beside it where it is a file and matplotlib is installed."""
         write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
-        if "plot" not in self.skipped:
+        if "plot" not in self.skipped and not is_stream(path):
             plot(self, path.with_suffix(".png"))
 
 
