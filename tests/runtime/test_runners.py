@@ -382,6 +382,22 @@ def test_the_error_of_a_sink_is_raised(error: BaseException) -> None:
 
 
 def test_the_first_of_several_errors_is_raised_once() -> None:
+    gate = Gate()
+
+    class Failing(Pictures):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from super().__iter__()
+            gate.reached.wait(10)
+            gate.opened.set()
+            raise UsageError("first")
+
+    class Last(Kept):
+        def write(self, job: Job) -> None:
+            time.sleep(0.1)
+            raise CheckError(f"second, of frame {job.frame.index}")
+
+    with pytest.raises(UsageError, match="first"):
+        run_threaded([Failing([np.zeros((4, 4, 3), np.uint8)])], [gate], [Last()])
     sources = [blank(2, "a", UsageError("first")), blank(2, "b", UsageError("first"))]
     with pytest.raises(UsageError, match="first"):
         run_threaded(sources, [Step("a", fails_at=3)], [Kept()])
@@ -438,12 +454,27 @@ def test_ctrl_c_on_a_file_is_raised_after_what_is_on_its_way_was_written() -> No
     assert 5 <= len(kept.jobs) < 100_000
 
 
+class StillCamera(Camera):
+    """Gives one picture, and no other one until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.end = 0, threading.Event()
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.count += 1
+        if self.count > 1:
+            self.end.wait(10)
+        return self.count == 1, np.zeros((4, 4, 3), np.uint8)
+
+
 def test_a_stage_that_fails_frees_a_source_that_waits_for_its_camera() -> None:
-    with (
-        LiveSource(Camera(), "camera 0") as source,
-        pytest.raises(CheckError, match="NaN"),
-    ):
-        run_threaded([source], [Step("a", fails_at=2)], [Kept()])
+    camera = StillCamera()
+    with LiveSource(camera, "camera 0") as source:
+        with pytest.raises(CheckError, match="NaN"):
+            run_threaded([source], [Step("a", fails_at=0)], [Kept()])
+        assert not camera.end.is_set() and not camera.released
+        camera.end.set()
 
 
 @pytest.mark.parametrize(
