@@ -41,7 +41,7 @@ from edgepose.backends.tensorrt import Executor
 from edgepose.build.engine import build_engine
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import ANY_SM, read_record
-from edgepose.bundle.limits import examine
+from edgepose.bundle.goldens import read_goldens, verdict
 from edgepose.bundle.manifest import ENGINES
 from edgepose.core.errors import UsageError
 from edgepose.core.tables import text_table
@@ -70,11 +70,11 @@ def find_prebuilt(bundle: Bundle, precision: str) -> Path:
 
 def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
     """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it."""
-    goldens = open_bundle(folder).goldens()
+    goldens = read_goldens(open_bundle(folder))
     start = time.perf_counter()
     with closing(Executor(tensorrt.load_target(TARGET), open_stream(), engine.read_bytes())) as executor:
         load_ms = round((time.perf_counter() - start) * 1e3, 1)
-        figures, wrong = examine(goldens, executor.run({"images": goldens.images}), precision)
+        figures, wrong = verdict(goldens, executor.run({"images": goldens.images}), precision)
         ms = {}
         for batch in BATCHES:
             call = partial(executor.run, {"images": np.resize(goldens.images, (batch, *goldens.images.shape[1:]))})

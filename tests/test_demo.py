@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgepose import demo as demo_module
-from edgepose.backends import plan as backends
+from edgepose.backends import backend as backend_module
 from edgepose.bundle.bundle import open_bundle
 from edgepose.core.boxes import box_iou
 from edgepose.core.errors import UsageError
@@ -97,7 +97,7 @@ def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shipped.parent.mkdir()
     shipped.symlink_to(exported)
     monkeypatch.setattr(demo_module, "SHIPPED", shipped)
-    for module in (demo_module, backends):
+    for module in (demo_module, backend_module):
         monkeypatch.setattr(module, "find_spec", lambda name: find_spec(name) if name in INSTALLED else None)
     monkeypatch.setattr(demo_module, "CLIP_FRAMES", 4)
     return shipped

@@ -348,3 +348,52 @@ def test_only_a_version_compatible_engine_may_carry_a_runtime(
     monkeypatch.setattr(trt, "Runtime", lambda log, make=trt.Runtime: runtimes.append(make(log)) or runtimes[-1])
     TensorRtSession(find_engine(make_bundle(tmp_path, replace(RECORD, flags=flags)), "tensorrt"), "tensorrt").close()
     assert hasattr(runtimes[0], "engine_host_code_allowed") == bool(flags)
+
+
+# --- each choice is made once ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions that an engine was looked for in."""
+    asked: list[str] = []
+
+    def counting(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
+        asked.append(precision)
+        return find_engine(bundle, backend, precision)
+
+    monkeypatch.setattr(backend_module, "find_engine", counting)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
+    return asked
+
+
+@pytest.mark.usefixtures("cudart")
+def test_a_runner_opens_the_engine_that_the_plan_has_found(tmp_path: Path, asked: list[str]) -> None:
+    records = [replace(RECORD, precision=precision) for precision in ("fp32", "fp16", "int8")]
+    bundle = make_bundle(tmp_path, *records)
+    found = plan(bundle, ["tensorrt"], ["int8", "fp32", "fp16"])
+    assert [str(runner) for runner in found.runners] == ["tensorrt int8", "tensorrt fp32", "tensorrt fp16"]
+    files = ["tensorrt-10.3.0-sm87-int8.engine", "tensorrt-10.3.0-sm87-fp32.engine", "tensorrt-10.3.0-sm87-fp16.engine"]
+    assert [runner.file.name for runner in found.runners] == files
+    assert sorted(asked) == ["auto", "fp16", "int8"], "auto is fp32 here"
+    for runner in found.runners:
+        runner.open().close()
+    assert len(asked) == 3, "nothing is looked for again"
+
+
+@pytest.mark.usefixtures("cudart")
+def test_a_plan_of_everything_looks_for_each_engine_once(tmp_path: Path, asked: list[str]) -> None:
+    records = [replace(RECORD, precision=precision) for precision in ("fp32", "fp16", "int8")]
+    found = plan(make_bundle(tmp_path, *records), ["tensorrt"])
+    assert [str(runner) for runner in found.runners] == ["tensorrt fp32", "tensorrt fp16", "tensorrt int8"]
+    assert len(asked) == len(set(asked)), asked
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_plan_hashes_nothing(tmp_path: Path, cudart: HostCudart, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cudart
+    bundle = make_bundle(tmp_path, RECORD, replace(RECORD, precision="int8"))
+    (bundle.path / "pose.onnx").write_bytes(b"graph")
+    bundle = bundle.with_files(bundle.path / "pose.onnx")
+    monkeypatch.setattr("hashlib.sha256", lambda *_: pytest.fail("hashed"))
+    assert {runner.backend for runner in plan(bundle).runners} >= {"tensorrt", "onnxruntime"}

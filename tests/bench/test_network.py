@@ -145,7 +145,11 @@ def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest
 
 def test_the_plot_has_a_line_per_backend(bundle: Bundle, tmp_path: Path) -> None:
     latency = Latency(10.0, 11.0, 12.0, 5)
-    rows = tuple(Row(Runner(bundle, backend, "fp32", bundle.graph), n, latency, n * 100.0, 1.0, None) for backend in ("one", "two") for n in (1, 4))
+    rows = tuple(
+        Row(Runner(bundle, backend, "fp32", bundle.graph), n, latency, n * 100.0, 1.0, None)
+        for backend in ("one", "two")
+        for n in (1, 4)
+    )
     report = BenchReport(bundle, rows, {}, QUICK)
     plot(report, tmp_path / "plot.png")
     few = cv2.imread(str(tmp_path / "plot.png"))

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.session import Arrays
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.timing import Budget, Latency
 from tests.doubles.tiny_bundle import make_bundle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,12 +110,15 @@ def test_the_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stderr", stream)
         with progress_bar() as show:
             show(0.41, "Timing tactics")
-        assert ("Timing tactics:  41%" in stream.getvalue()) is is_shown
+        assert ("building:  41%" in stream.getvalue()) is is_shown
+        assert (", Timing tactics]" in stream.getvalue()) is is_shown
         assert (stream.getvalue() == "") is not is_shown
 
 
 def test_without_tqdm_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Terminal())
-    monkeypatch.setattr(progress_module, "find_spec", lambda _: None)
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     with progress_bar() as show:
         show(0.5, "Timing tactics")
+    assert stream.getvalue() == ""

@@ -271,7 +271,7 @@ def test_data_that_cannot_be_calibrated_on(tmp_path):
 
 def test_nothing_heavy_is_loaded():
     code = (
-        "import sys, edgepose.calib.crops, edgepose.calib.ranges; from edgepose.train import data; "
+        "import sys, edgepose.calib.crops, edgepose.calib.ranges, edgepose.data; "
         "print({'onnx', 'onnxruntime', 'scipy', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

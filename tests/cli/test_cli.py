@@ -16,15 +16,17 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose import cli
-from edgepose.backends import plan as backends
+from edgepose.backends import backend as backend_module
+from edgepose.backends.plan import BACKENDS
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS, MANIFEST
 from edgepose.bundle.tasks import POSE
 from edgepose.cli import main
 from edgepose.core.codecs import silence_codecs
 from edgepose.core.errors import CheckError, UsageError
+from tests.doubles.small_lsp import make_lsp
 
 COMMANDS = (
     *("train", "eval", "export", "import", "calibrate", "build", "verify", "bench", "prove"),
@@ -72,7 +74,7 @@ def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"default: the first of {', '.join(backends.BACKENDS)} that can run here" in said
+    assert f"default: the first of {', '.join(BACKENDS)} that can run here" in said
 
 
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,16 +199,27 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     assert (
         "2 of 2 checks failed; onnxruntime fp32, batch 1: the heat-map error as a fraction of the range is 0.01" in said
     )
-    assert json.loads((copy / "reports" / "verify.json").read_text())["passed"] is False
+    assert json.loads((copy / "reports" / "verify-onnxruntime.json").read_text())["passed"] is False
     with pytest.raises(CheckError):
         main(["--debug", "verify", str(copy), "--backend", "onnxruntime"])
 
 
+def test_bench_measures_nothing_that_it_could_not_write(
+    refuse: Refuse, copy: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "reports").write_text("mine")
+    for name in ("bench", "bench_pipeline"):
+        monkeypatch.setattr(f"edgepose.bench.{name}", lambda *_, **__: pytest.fail("measured"))
+    for options, report in (([], "bench.json"), (["--source", picture], "bench-pipeline.json")):
+        assert refuse("bench", copy, *options).startswith(f"edgepose: cannot write {copy}/reports/{report}: ")
+
+
 def test_figures_are_printed_before_a_place_that_cannot_be_written(
-    copy: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+    copy: Path, picture: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tests may run as root, for whom no bundle is read only; nobody can make a folder in place of a file."""
     (copy / "reports").write_text("mine")
+    monkeypatch.setattr("edgepose.core.files.check_writable", lambda _: None)  # it became so while bench measured
     for options, figures in (
         (["verify", "--backend", "onnxruntime"], r"onnxruntime +fp32 +1 .* passed"),
         (["bench", "--backend", "onnxruntime", "--batch", "1"], r"onnxruntime +fp32 +1 +\d"),
@@ -224,9 +237,9 @@ def test_verify_writes_its_report_where_it_is_told(
     before = sorted(exported.rglob("*"))
     folder = tmp_path / "a" / "reports"
     assert main(["verify", str(exported), "--backend", "onnxruntime", "--report", str(folder)]) == 0
-    assert f"report: {folder / 'verify.html'}\n" in capfd.readouterr().out
-    assert sorted(path.name for path in folder.iterdir()) == ["verify.html", "verify.json"]
-    assert json.loads((folder / "verify.json").read_text())["passed"] is True
+    assert f"report: {folder / 'verify-onnxruntime.html'}\n" in capfd.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["verify-onnxruntime.html", "verify-onnxruntime.json"]
+    assert json.loads((folder / "verify-onnxruntime.json").read_text())["passed"] is True
     assert sorted(exported.rglob("*")) == before
 
 
@@ -240,11 +253,11 @@ def misfit(bundle: Path, kind: str) -> None:
             node.input[:] = ["pixels" if name == "images" else name for name in node.input]
         graph.input[0].name = "pixels"
     elif kind == "output missing":
-        del graph.output[1]
+        del graph.output[0]
     else:  # output type
-        graph.node.append(onnx.helper.make_node("Cast", ["heatmaps"], ["heatmaps64"], to=onnx.TensorProto.DOUBLE))
-        graph.node.append(onnx.helper.make_node("Identity", ["heatmaps64"], ["wide"]))
-        graph.output[1].name, graph.output[1].type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
+        graph.node.append(onnx.helper.make_node("Cast", ["keypoints"], ["keypoints64"], to=onnx.TensorProto.DOUBLE))
+        graph.node.append(onnx.helper.make_node("Identity", ["keypoints64"], ["wide"]))
+        graph.output[0].name, graph.output[0].type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
     onnx.save(model, bundle / POSE.graph)
     opened.with_files(bundle / POSE.graph)
 
@@ -253,8 +266,8 @@ def misfit(bundle: Path, kind: str) -> None:
     ("kind", "message"),
     [
         ("input name", "network takes pixels uint8 (N, 64, 64, 3), expected images uint8 (N, 64, 64, 3)"),
-        ("output missing", "network gives keypoints float32 (N, 14, 3), expected heatmaps float32 (N, 14, 16, 16)"),
-        ("output type", "wide float64 (N, 14, 16, 16), expected heatmaps float32 (N, 14, 16, 16)"),
+        ("output missing", "network gives heatmaps float32 (N, 14, 16, 16), expected keypoints float32 (N, 14, 3)"),
+        ("output type", "wide float64 (N, 14, 3), heatmaps float32 (N, 14, 16, 16), expected keypoints float32 (N, 14"),
     ],
 )
 def test_a_graph_that_does_not_keep_the_contract_is_refused(
@@ -263,14 +276,41 @@ def test_a_graph_that_does_not_keep_the_contract_is_refused(
     misfit(copy, kind)
     out = tmp_path / "x.jsonl"
     out.write_text("old")
-    for said in (
-        refuse("run", copy, "--source", picture, "--save-json", out),
-        refuse("eval", copy, "--data", "lsp:none"),
+    for said, remedy in (
+        (refuse("run", copy, "--source", picture, "--save-json", out), "export or import the model again"),
+        (refuse("eval", copy, "--data", "lsp:none"), "export the bundle again"),
     ):
         assert message in said
-        assert "export or import the model again" in said
+        assert remedy in said
     assert out.read_text() == "old"
     refuse("verify", copy, "--backend", "onnxruntime", code=1)
+
+
+def test_heatmaps_that_the_goldens_have_and_the_graph_lost_are_missed(
+    refuse: Refuse, copy: Path, picture: Path, tmp_path: Path
+) -> None:
+    """A network may come without them, but not this one."""
+    onnx = pytest.importorskip("onnx")
+    opened, model = open_bundle(copy), onnx.load(copy / POSE.graph)
+    del model.graph.output[1]
+    onnx.save(model, copy / POSE.graph)
+    opened.with_files(copy / POSE.graph)
+    source = ("--source", picture, "--save-json", tmp_path / "x.jsonl")
+    assert "(there is no output heatmaps, only keypoints): run edgepose verify" in refuse("run", copy, *source, code=1)
+    assert not (tmp_path / "x.jsonl").exists()
+    assert main(["run", str(copy), *map(str, source), "--no-self-check"]) == 0
+    refuse("verify", copy, "--backend", "onnxruntime", code=1)
+
+
+def test_eval_needs_heatmaps(refuse: Refuse, copy: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("scipy.io")
+    opened, model = open_bundle(copy), onnx.load(copy / POSE.graph)
+    del model.graph.output[1]
+    onnx.save(model, copy / POSE.graph)
+    opened.with_files(copy / POSE.graph)
+    said = refuse("eval", copy, "--data", f"lsp:{make_lsp(tmp_path / 'lsp')}", "--backend", "onnxruntime")
+    assert "heatmaps" in said
 
 
 # --- backends and extras --------------------------------------------------------------------------------------------
@@ -285,7 +325,7 @@ def test_backends_that_cannot_run_are_refused(
     arguments = command.format(bundle=exported, picture=picture).split()
     known = "unknown backend 'caffe': expected one of tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
     assert known in refuse(*arguments, "--backend", "caffe")
-    monkeypatch.setattr(backends, "find_spec", lambda _: None)
+    monkeypatch.setattr(backend_module, "find_spec", lambda _: None)
     installs = {
         "openvino": "pip install 'edgepose[openvino]'",
         "tensorrt": "pip install tensorrt; on Jetson it is part of JetPack",
@@ -348,7 +388,7 @@ def test_precisions_go_through_every_command(
     shipped_variants: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bundle, source = str(shipped_variants), str(tmp_path / "person.png")
-    cv2.imwrite(source, cv2.cvtColor(open_bundle(shipped_variants).goldens().images[0], cv2.COLOR_RGB2BGR))
+    cv2.imwrite(source, cv2.cvtColor(read_goldens(open_bundle(shipped_variants)).images[0], cv2.COLOR_RGB2BGR))
     poses = [tmp_path / f"{precision}.jsonl" for precision in ("fp32", "int8")]
     for path in poses:
         arguments = ["--source", source, "--precision", path.stem, "--save-json", str(path)]

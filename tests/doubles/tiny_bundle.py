@@ -6,9 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.bundle import Bundle, write_manifest
-from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.goldens import Goldens, read_goldens
 from edgepose.bundle.manifest import Manifest
 
 HEIGHT, WIDTH, JOINTS = 32, 24, 14

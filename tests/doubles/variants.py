@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_graph
 from edgepose.bundle.bundle import Bundle, replace_files
+from edgepose.bundle.goldens import read_goldens
 from edgepose.graphs.quantise import place, quantisable, quantise
 from edgepose.graphs.sixteen_bit import to_16_bit
 

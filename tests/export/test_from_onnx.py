@@ -16,9 +16,9 @@ pytest.importorskip("skimage")
 import cv2
 from onnx import numpy_helper, parser
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS
 from edgepose.cli import main
 from edgepose.core.boxes import find_persons
@@ -87,7 +87,7 @@ def test_the_bundle_says_what_it_is(lite: Path) -> None:
 
 
 def test_the_goldens_are_what_the_file_gives(lite: Path) -> None:
-    goldens = open_bundle(lite).goldens()
+    goldens = read_goldens(open_bundle(lite))
     detector = open_detector("person_lite", threshold=0.4)
     for i in (0, 1, 4, 5):  # in these nobody stands at the border, where the runtime cuts boxes first
         boxes, scores = find_persons(goldens.outputs["boxes"][i], goldens.outputs["scores"][i], 0.4)
@@ -153,7 +153,7 @@ def test_an_engine_is_built_like_any_other(variants: Bundle, tmp_path: Path) -> 
 
 
 def test_the_runtime_takes_the_bundle_for_the_file(lite: Path) -> None:
-    picture = open_bundle(lite).goldens().images[4]
+    picture = read_goldens(open_bundle(lite)).images[4]
     found = []
     for source in ("person_lite", lite):
         detector = open_detector(source)
@@ -172,7 +172,7 @@ def test_a_run_says_what_ran_the_detector(
     lite: Path, tmp_path: Path, detector: str, asked: tuple[str, str], engine: str
 ) -> None:
     pytest.importorskip("openvino")
-    cv2.imwrite(str(tmp_path / "photo.png"), open_bundle(lite).goldens().images[4][..., ::-1])
+    cv2.imwrite(str(tmp_path / "photo.png"), read_goldens(open_bundle(lite)).images[4][..., ::-1])
     backend, precision = asked
     source = lite if detector == "lite" else detector
     options = {"detector": source, "detector_backend": backend, "detector_precision": precision}
@@ -190,7 +190,7 @@ def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: p
     pytest.importorskip("pycocotools")
     path, folder = shutil.copytree(lite, tmp_path / "lite.edgepose"), tmp_path / "pictures"
     folder.mkdir()
-    for i, picture in enumerate(open_bundle(lite).goldens().images):
+    for i, picture in enumerate(read_goldens(open_bundle(lite)).images):
         for j, view in enumerate((picture, picture // 2 + 60, picture[:, 40:])):
             cv2.imwrite(str(folder / f"{i}{j}.png"), view[..., ::-1])
     options = ["--max-drop", "50", "--backend", "onnxruntime", "--time-limit", "0.01"]
@@ -339,7 +339,7 @@ def test_a_pose_bundle_is_not_replaced(tmp_path: Path) -> None:
 def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_yolox(tmp_path / "yolox.onnx")
     monkeypatch.setattr(module, "_PLANES", module._PLANES.replace("{{2, 1, 0}}", "{{0, 1, 2}}"))  # RGB for BGR
-    monkeypatch.setattr("edgepose.bundle.limits.PERSON_SCORE", 0.01)
+    monkeypatch.setattr("edgepose.bundle.tasks.PERSON_SCORE", 0.01)
     with pytest.raises(CheckError, match="does not give the file's own persons: the score error"):
         import_detector(file, tmp_path / "x.edgepose")
     assert not (tmp_path / "x.edgepose").exists()

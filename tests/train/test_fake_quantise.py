@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.bundle import Bundle, open_bundle, replace_files
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CALIBRATION, CHECKPOINT
 from edgepose.calib.ranges import collect
 from edgepose.core.errors import UsageError

@@ -132,7 +132,11 @@ def test_the_page_shows_the_crops_that_moved_most_first(tmp_path: Path) -> None:
     heatmaps = goldens.outputs["heatmaps"].copy()
     heatmaps[9, 0, 0, 0] += 0.5
     outputs = {"keypoints": keypoints, "heatmaps": heatmaps}
-    checks = tuple(Check(Runner(bundle, "openvino", p, bundle.graph), n, outputs=outputs) for p in ("fp32", "int8") for n in (1, 11))
+    checks = tuple(
+        Check(Runner(bundle, "openvino", p, bundle.graph), n, outputs=outputs)
+        for p in ("fp32", "int8")
+        for n in (1, 11)
+    )
     page = verify_page(VerifyReport(bundle, goldens, checks, {}, {}, {"openvino int8": "a <note>"}))
     assert page.index("crop 4: largest error 9.00 px") < page.index("crop 7: largest error 3.00 px")
     assert page.index("crop 7: largest") < page.index("crop 9: largest error 0.00 px") < page.index("crop 0: largest")

@@ -32,7 +32,9 @@ def bundle(tmp_path: Path) -> Bundle:
 def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
     report = verify(bundle, CPU)
     assert report.passed and not report.skipped and not report.differences
-    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
+    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [
+        (b, "fp32", n) for b in CPU for n in (1, 3)
+    ]
     for check in report.checks:
         assert check.figures is not None
         assert check.figures.score_fraction < 1e-6 and check.figures.largest == 0
@@ -312,6 +314,8 @@ def test_only_fp32_limits_the_tail_of_the_keypoints() -> None:
     """Two peaks of one height: half precision may take the other one, FP32 may not."""
     figures = Figures(score=1e-5, score_fraction=1e-5, p50=0.0, p99=46.0, largest=50.0)
     assert excess(figures, POSE_LIMITS["fp16"]) is None
-    assert excess(figures, POSE_LIMITS["fp32"]) == "the 99th percentile of keypoint errors is 46 px, the limit is 0.05 px"
+    assert (
+        excess(figures, POSE_LIMITS["fp32"]) == "the 99th percentile of keypoint errors is 46 px, the limit is 0.05 px"
+    )
     broken = replace(figures, score_fraction=0.06)
     assert "fraction of the range is 0.06, the limit is 0.05" in (excess(broken, POSE_LIMITS["fp16"]) or "")

@@ -115,7 +115,9 @@ def test_the_goldens_are_what_was_painted(bundle: Bundle) -> None:
 def test_every_engine_finds_the_golden_persons(bundle: Bundle) -> None:
     report = verify(bundle, CPU)
     assert report.passed and not report.skipped and not report.differences
-    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
+    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [
+        (b, "fp32", n) for b in CPU for n in (1, 3)
+    ]
     for check in report.checks:
         assert check.figures is not None
         assert check.figures.score < 1e-5 and check.figures.largest < 1e-4
@@ -255,7 +257,10 @@ def test_goldens_that_are_not_the_detector_s_are_refused(bundle: Bundle) -> None
         ({"boxes": boxes[..., :3], "scores": scores}, r"boxes is float32 \(3, 4, 3\), expected .* \(3, 4, 4\)"),
         ({"boxes": boxes, "scores": scores.astype(np.float64)}, r"scores is float64 \(3, 4\)"),
         ({"boxes": boxes + np.float32(np.inf), "scores": scores}, "boxes is float32 .*, expected finite"),
-        ({"boxes": boxes, "scores": scores / 4}, r"golden\.npz: no person scores 0\.4 or more, so nothing can be verified: import the detector again$"),
+        (
+            {"boxes": boxes, "scores": scores / 4},
+            r"golden\.npz: no person scores 0\.4 or more, so nothing can be verified: import the detector again$",
+        ),
     ):
         Goldens(goldens.images, outputs).save(path)
         with pytest.raises(UsageError, match=message):
@@ -308,7 +313,9 @@ def test_the_detector_finds_the_person_where_it_was_painted(bundle: Bundle, back
 def test_a_detector_that_does_not_give_its_goldens_is_not_opened(bundle: Bundle) -> None:
     change_graph(bundle, b2=np.array([-3], np.float32))
     changed = bundle.with_files(bundle.graph)
-    with pytest.raises(CheckError, match=r"does not give the imported file's boxes of the golden pictures .*score error"):
+    with pytest.raises(
+        CheckError, match=r"does not give the imported file's boxes of the golden pictures .*score error"
+    ):
         open_detector(changed.path, "onnxruntime")
     open_detector(changed.path, "onnxruntime", self_check=False).close()
 
