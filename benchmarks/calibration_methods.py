@@ -19,7 +19,7 @@ from common import Outcome, run_benchmark
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.calib.crops import CropSet, crops_from_data, pictures_from_images
 from edgepose.calib.ranges import collect
-from edgepose.calib.scorer import make_judge
+from edgepose.calib.scorer import make_scorer
 from edgepose.core.tables import text_table
 from edgepose.demo import SHIPPED
 from edgepose.export.from_onnx import import_detector
@@ -27,21 +27,21 @@ from edgepose.graphs.calibration import METHODS
 from edgepose.graphs.quantise import place
 from edgepose.graphs.variants import choice_for, make_graph
 
-HEAD = ("network", "method", "AP beside FP32", "identical", "moved > 4 px", "AP beside labels")
+HEAD = ("network", "method", "AP against FP32", "identical", "moved > 4 px", "AP beside labels")
 
 
 def compare(bundle: Bundle, crops: CropSet) -> Iterator[dict[str, Any]]:
     """A row for each method."""
     count = len(crops.images) * 2 // 3
-    judge, model = make_judge(bundle, crops, count), onnx.load(bundle.graph)
+    scorer, model = make_scorer(bundle, crops, count), onnx.load(bundle.graph)
     choice = choice_for("int8", model, ())
     tensors = place(model, choice.int8).tensors
     for method in METHODS:
         ranges = collect(bundle.graph, tensors, crops.images[:count], method).ranges
-        found = judge.find(make_graph(model, choice, ranges))
-        accuracy = judge.accuracy(found) if judge.labelled else None
-        row = {"network": bundle.manifest.name, "method": method, "calibrated": count, "judged": len(judge.crops)}
-        yield {**row, **asdict(judge.agreement(found)), "accuracy": accuracy}
+        found = scorer.find(make_graph(model, choice, ranges))
+        accuracy = scorer.accuracy(found) if scorer.labelled else None
+        row = {"network": bundle.manifest.name, "method": method, "calibrated": count, "judged": len(scorer.crops)}
+        yield {**row, **asdict(scorer.agreement(found)), "accuracy": accuracy}
 
 
 def measure(options: argparse.Namespace) -> Outcome:

@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
-        raise missing_extra("pycocotools", "train") from error
+        raise missing_extra("pycocotools") from error
     annotations = options.coco / "annotations" / f"person_keypoints_{options.split}.json"
     if not annotations.is_file():
         raise UsageError(f"{annotations} is missing: give the folder that holds annotations/ and {options.split}/")

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from edgepose.backends.plan import open_session
 from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle, open_bundle
-from edgepose.bundle.goldens import Goldens
-from edgepose.bundle.limits import Figures, compare, judge, limits_for
+from edgepose.bundle.goldens import Figures, Goldens, compare, excess
 from edgepose.bundle.manifest import CHECKPOINT
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_boxes
 from edgepose.core.images import read_image
@@ -56,13 +56,13 @@ def replay(session: Session, goldens: Goldens, batch: int) -> Figures:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    bundle, limits = open_bundle(options.bundle), limits_for("fp32")
+    bundle, limits = open_bundle(options.bundle), POSE.limits("fp32")
     manifest = bundle.manifest
     goldens = pytorch_results(
         bundle, read_crops(options.data, options.crops, manifest.input_size, manifest.crop_padding)
     )
     rows: list[list[str]] = []
-    figures, excess = [], []
+    figures, problems = [], []
     for engine in ENGINES:
         with closing(open_session(bundle, engine)) as session:
             for batch in BATCHES:
@@ -70,12 +70,12 @@ def measure(options: argparse.Namespace) -> Outcome:
                 figures.append({"engine": engine, "batch": batch, **asdict(found)})
                 pixels = [f"{px:.3f}" for px in (found.p50, found.p99, found.largest)]
                 rows.append([engine, str(batch), *pixels, f"{found.score_fraction:.1e}"])
-                problem = judge(found, limits)
-                excess += [f"{engine}, batch {batch}: {problem}"] if problem else []
+                problem = excess(found, limits)
+                problems += [f"{engine}, batch {batch}: {problem}"] if problem else []
     head = ("engine", "batch", "p50 px", "p99 px", "max px", "heat-map error, of range")
     known = {"bundle": manifest.name, "model": manifest.model, "trained": manifest.trained, "crops": options.crops}
     known |= {"limits": asdict(limits), "files": manifest.files}
-    return Outcome(text_table(head, rows), {**known, "rows": figures}, excess)
+    return Outcome(text_table(head, rows), {**known, "rows": figures}, problems)
 
 
 def main() -> int:

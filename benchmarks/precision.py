@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from edgepose.accuracy.agreement import CONFIDENT, MOVED, agreement
 from edgepose.accuracy.scoring import score
-from edgepose.backends.plan import choose_precision, open_graph, open_session
+from edgepose.backends.plan import Runner, choose, open_graph
 from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.calib import SearchOptions, calibrate
 from edgepose.calib.crops import DEFAULT_LIMIT, crops_from_data
 from edgepose.calib.plots import write_plots
@@ -105,12 +106,12 @@ def moved_keypoints(before: Recorder, after: Recorder, joints: tuple[str, ...]) 
     return moved
 
 
-def latencies(bundle: Bundle, pairs: list[tuple[str, str]]) -> dict[str, float]:
+def latencies(bundle: Bundle, runners: list[Runner]) -> dict[str, float]:
     """Median milliseconds of one crop, by backend and precision, measured in turn."""
-    crop = {"images": bundle.goldens().images[:1]}
-    times: dict[str, list[float]] = {f"{backend} {precision}": [] for backend, precision in pairs}
+    crop = {"images": read_goldens(bundle).images[:1]}
+    times: dict[str, list[float]] = {str(runner): [] for runner in runners}
     with ExitStack() as stack:
-        sessions = {f"{backend} {precision}": open_session(bundle, backend, precision) for backend, precision in pairs}
+        sessions = {str(runner): runner.open() for runner in runners}
         for session in sessions.values():
             stack.callback(session.close)
             session.run(crop)
@@ -175,11 +176,11 @@ def measure(options: argparse.Namespace) -> Outcome:
         bundle = report.bundle
         rows, moved = accuracies(bundle, options.data)
         pairs = [*BACKENDS, *([("openvino", "mixed")] if search else [])]
-        times = latencies(bundle, [pair for pair in pairs if choose_precision(bundle, *pair)])
+        times = latencies(bundle, [choose(bundle, *pair) for pair in pairs])
         for plot in write_plots(report):
             shutil.copy(plot, options.json.with_name(f"{options.json.stem}_{plot.name}"))
     fp32 = times["onnxruntime fp32"]
-    head = ("precision", rows[0]["metric"], "AP beside FP32", "identical", "moved > 4 px")
+    head = ("precision", rows[0]["metric"], "AP against FP32", "identical", "moved > 4 px")
     cells = [(r["precision"], *(f"{r[key]:.2f} %" for key in ("accuracy", "ap", "identical", "moved"))) for r in rows]
     text = text_table(head, cells)
     text += "\n\n" + text_table(

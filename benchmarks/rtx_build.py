@@ -21,6 +21,7 @@ from common import Outcome, run_benchmark
 
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import EngineRecord, read_record
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import ENGINES
 from edgepose.calib import calibrate
 from edgepose.calib.crops import CropSet
@@ -39,7 +40,7 @@ def bundle_of(model: str, skeleton: str | None, folder: Path) -> Bundle:
     """A network with a graph of every precision; without a skeleton it is a detector's file."""
     path = folder / f"{Path(model).stem}.edgepose"
     bundle = export(model, path, skeleton=skeleton, input_size=SIZE) if skeleton else import_detector(model, path)
-    crops = bundle.goldens().images
+    crops = read_goldens(bundle).images
     both = np.concatenate([crops, crops[:, :, ::-1]])
     return calibrate(bundle, CropSet(both, tuple(map(str, range(len(both))))), "minmax").bundle
 

@@ -12,7 +12,7 @@ From frame to frame, with a detector:
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .core.errors import CheckError, UsageError
+from .core.errors import CheckError, EdgeposeError, UsageError
 from .core.pose import People, Pose
 from .detectors.kinds import open_detector
 from .runtime.draw import draw_poses
@@ -26,6 +26,7 @@ except PackageNotFoundError:  # imported from a checkout that was not installed
 
 __all__ = [
     "CheckError",
+    "EdgeposeError",
     "People",
     "Pipeline",
     "Pose",

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .backends.plan import BACKENDS, ENGINE_BACKENDS, unavailable
-from .core.errors import JETPACK_OR_PIP, UsageError
+from .backends.plan import BACKENDS, unavailable
+from .core.errors import UsageError, install_line
 from .core.machine import jetson_release
 from .core.tables import text_table
 from .nvidia import device
+from .nvidia.tensorrt import TARGETS
 from .plugins.library import find_library
 from .plugins.registration import form_for
 
 OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_INSTALL = {
-    "onnxruntime": "pip install edgepose",
-    "openvino": "pip install 'edgepose[openvino]'",
-    "tensorrt": JETPACK_OR_PIP,
-    "tensorrt-rtx": "pip install 'edgepose[rtx]'",
-    "torch": "pip install 'edgepose[train]'",
-}
-_EXPORT_TOOLS = ("onnx", "onnxscript", "onnxsim")
+#: What prepares bundles and judges them, beside the backends.
+_TOOLS = ("onnx", "onnxscript", "onnxsim")
 
 
 @dataclass(frozen=True)
@@ -61,13 +53,12 @@ def examine() -> list[Finding]:
     return [
         Finding("Python", OK, f"{platform.python_version()} ({sys.executable})"),
         Finding("platform", OK, _platform()),
-        _module("numpy", "numpy", "pip install edgepose"),
+        _module("numpy", "numpy", install_line("numpy")),
         _opencv(),
         *(_backend(name) for name in BACKENDS),
-        *(_module(name, name, "pip install 'edgepose[export]'") for name in _EXPORT_TOOLS),
+        *(_module(name, name, install_line(name)) for name in _TOOLS),
         _gpu(),
         _plugin(),
-        _ffmpeg(),
     ]
 
 
@@ -90,7 +81,7 @@ def _module(item: str, module: str, install: str) -> Finding:
 
 
 def _opencv() -> Finding:
-    finding = _module("OpenCV", "cv2", "pip install edgepose")
+    finding = _module("OpenCV", "cv2", install_line("cv2"))
     if finding.status != OK:
         return finding
     build = import_module("cv2").getBuildInformation()
@@ -107,13 +98,13 @@ def _video_support(build: str) -> str:
         name: "yes" if re.search(rf"^\s*{name}:\s+YES", build, re.IGNORECASE | re.MULTILINE) else "no"
         for name in ("FFmpeg", "GStreamer")
     }
-    hint = "" if facts["GStreamer"] == "yes" else " (gst: sources need the system's OpenCV or PyGObject)"
-    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}{hint}"
+    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}"
 
 
 def _backend(name: str) -> Finding:
     item = f"backend {name}"
-    installed = _module(item, _MODULES.get(name, name), _INSTALL[name])
+    module = BACKENDS[name].module
+    installed = _module(item, module, install_line(module))
     if installed.status != OK:
         return installed
     reason = unavailable(name)
@@ -121,7 +112,7 @@ def _backend(name: str) -> Finding:
         return Finding(item, OK, installed.detail)
     builds = "; builds engines without a GPU" if name == "tensorrt-rtx" else ""
     # What to install stands in the row of the GPU, once.
-    detail = f"{installed.detail}; no GPU can be used" if name in ENGINE_BACKENDS else f"{installed.detail}; {reason}"
+    detail = f"{installed.detail}; no GPU can be used" if name in TARGETS else f"{installed.detail}; {reason}"
     return Finding(item, UNUSABLE, detail + builds)
 
 
@@ -153,16 +144,6 @@ def _plugin() -> Finding:
         )
     except UsageError as error:
         return Finding(item, UNUSABLE, f"{built}; {error}")
-
-
-def _ffmpeg() -> Finding:
-    path = shutil.which("ffmpeg")
-    if path is None:
-        return Finding("ffmpeg", MISSING, "the ffmpeg command is not on the PATH", "sudo apt-get install ffmpeg")
-    result = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
-    if result.returncode:
-        return Finding("ffmpeg", BROKEN, f"{path} -version exits with {result.returncode}")
-    return Finding("ffmpeg", OK, " ".join(result.stdout.split()[:3]))
 
 
 def _table(findings: list[Finding]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from tests.doubles.one_thread import use_one_thread
+
+use_one_thread()  # before NumPy, PyTorch and the engines are loaded, which ask for the number of threads once
+
 import json
 import os
 import re
 import shutil
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from edgepose.core.files import cache_folder
+from tests.doubles.made_once import made_once
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,14 +70,16 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-_REFERENCE = Reference(_SHARED / "goldens")
-
-
 @pytest.fixture
-def reference(shared: Path) -> Reference:
+def reference(shared: Path, request: pytest.FixtureRequest) -> Iterator[Reference]:
     """See :class:`Reference`; a test that takes it is marked ``goldens``."""
-    assert _REFERENCE.folder.parent == shared
-    return _REFERENCE
+    reference = Reference(shared / "goldens")
+    yield reference
+    request.node.user_properties.append((_COMPARED, dict(reference.compared)))
+
+
+#: Under this name a report of a test carries what :class:`Reference` compared, from another process too.
+_COMPARED = "compared with reference files"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,14 +89,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """``pytest -m goldens`` prints one line per reference file."""
-    if config.option.markexpr != "goldens" or not _REFERENCE.folder.is_dir():
+    """One line per reason of a skip; ``pytest -m goldens`` prints one line per reference file as well."""
+    _list_skips(terminalreporter)
+    if config.option.markexpr == "goldens":
+        _list_references(terminalreporter)
+
+
+def _list_skips(reporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+    if reasons:
+        reporter.section("skipped")
+    for reason, count in reasons.most_common():
+        reporter.write_line(f"{count:4}  {reason}")
+
+
+def _list_references(reporter: pytest.TerminalReporter) -> None:
+    folder = _SHARED / "goldens"
+    if not folder.is_dir():
         return
-    terminalreporter.section("reference files")
-    for path in sorted(_REFERENCE.folder.glob("*.[njm][psa]*")):
-        shares = _REFERENCE.compared[path.name]
+    compared: dict[str, list[float]] = defaultdict(list)
+    for report in reporter.stats.get("", ()):  # of a test's end, when it passed
+        for name, shares in dict(report.user_properties).get(_COMPARED, {}).items():
+            compared[name] += shares
+    reporter.section("reference files")
+    for path in sorted(folder.glob("*.[njm][psa]*")):
+        shares = compared[path.name]
         result = f"{len(shares):4} comparisons, at most {max(shares):.2g} of the limit" if shares else "not compared"
-        terminalreporter.write_line(f"{path.name:<36}{'' if not shares or max(shares) <= 1 else 'MISMATCH '}{result}")
+        reporter.write_line(f"{path.name:<36}{'' if not shares or max(shares) <= 1 else 'MISMATCH '}{result}")
 
 
 @pytest.fixture(scope="session")
@@ -127,40 +153,49 @@ def _liven(network: nn.Module, crops: np.ndarray) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A small ``ditn_lite`` checkpoint with lively weights: skeleton lsp14, crops of 64x64. Read only."""
     pytest.importorskip("torch")
     pytest.importorskip("skimage")
-    from edgepose.export.from_checkpoint import golden_crops
-    from edgepose.models.checkpoint import ModelSpec, save_checkpoint
 
-    spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
-    path = tmp_path_factory.mktemp("checkpoint") / "lively.safetensors"
-    save_checkpoint(path, _liven(spec.build(), golden_crops(spec.input_size)), spec)
-    return path
+    def make(folder: Path) -> None:
+        from edgepose.export.from_checkpoint import golden_crops
+        from edgepose.models.checkpoint import ModelSpec, save_checkpoint
+
+        spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
+        save_checkpoint(folder / "lively.safetensors", _liven(spec.build(), golden_crops(spec.input_size)), spec)
+
+    return made_once("checkpoint", make, tmp_path_factory, pytestconfig) / "lively.safetensors"
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """The bundle of :func:`checkpoint`. Read only: copy it to change it."""
     for module in ("onnx", "onnxscript", "onnxsim"):
         pytest.importorskip(module)
-    from edgepose.export.from_checkpoint import export
 
-    return export(None, tmp_path_factory.mktemp("exported") / "lively.edgepose", weights=checkpoint).path
+    def make(folder: Path) -> None:
+        from edgepose.export.from_checkpoint import export
+
+        export(None, folder / "lively.edgepose", weights=checkpoint)
+
+    return made_once("exported", make, tmp_path_factory, pytestconfig) / "lively.edgepose"
 
 
 @pytest.fixture(scope="session")
-def shipped_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shipped_variants(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """The shipped bundle with a graph of fp16, bf16, int8 and int8+fp16 each. Read only: copy it to change it."""
     for module in ("onnx", "ml_dtypes"):
         pytest.importorskip(module)
-    from edgepose.bundle.bundle import open_bundle
-    from edgepose.demo import SHIPPED
-    from tests.doubles.variants import with_variants
 
-    path = tmp_path_factory.mktemp("variants") / "shipped.edgepose"
-    return with_variants(open_bundle(shutil.copytree(SHIPPED, path))).path
+    def make(folder: Path) -> None:
+        from edgepose.bundle.bundle import open_bundle
+        from edgepose.demo import SHIPPED
+        from tests.doubles.variants import with_variants
+
+        with_variants(open_bundle(shutil.copytree(SHIPPED, folder / "shipped.edgepose")))
+
+    return made_once("variants", make, tmp_path_factory, pytestconfig) / "shipped.edgepose"
 
 
 @pytest.fixture
@@ -174,6 +209,7 @@ def refuse(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
         from edgepose.cli import main
 
         capfd.readouterr()
+        got: str | int | None
         try:
             got = main([str(argument) for argument in arguments])
         except SystemExit as error:  # argparse

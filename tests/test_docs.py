@@ -17,6 +17,7 @@ def model_sizes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("model_sizes")
 
 
+@pytest.mark.slow
 def test_the_sizes_of_the_networks_are_those_of_the_code(model_sizes: ModuleType) -> None:
     page = (_ROOT / "docs/models.md").read_text(encoding="utf-8")
     assert page == model_sizes.document(), "run: python benchmarks/model_sizes.py --docs docs/models.md"

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import UsageError, missing_extra
-from .session import Arrays, TensorSpec, check_feeds, engine_errors, first_line, require_open
+from ..bundle.contract import TensorSpec
+from ..core.errors import UsageError, first_line, missing_extra
+from ..core.machine import version_numbers
+from .backend import GraphBackend, sixteen_bit
+from .session import Arrays, check_feeds, engine_errors, require_open
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 #: NumPy's name of each type that both know, by ONNX Runtime's.
 _DTYPES = {"float": "float32", "double": "float64"} | {name: name for name in ("float16", "bool", *_INTEGERS)}
+
+#: The first ONNX Runtime whose CPU provider rounds FP16 to the nearest INT8: microsoft/onnxruntime, pull request 32452.
+_ROUNDS_FP16 = (1, 30)
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry off: it would keep an identifier in the user's cache and send events.
+
+    Raises:
+        UsageError: ONNX Runtime is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnxruntime") from error
+    return onnxruntime
 
 
 class OnnxRuntimeSession:
@@ -26,10 +48,7 @@ class OnnxRuntimeSession:
     backend = "onnxruntime"
 
     def __init__(self, graph: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra("onnxruntime", "export") from error
+        onnxruntime = import_onnxruntime()
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         options = onnxruntime.SessionOptions()
@@ -56,8 +75,7 @@ class OnnxRuntimeSession:
 
 
 def _open(graph: Path, options: Any) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -74,3 +92,28 @@ def _spec(node: Any) -> TensorSpec:
         raise UsageError(f"{node.name} of the ONNX graph is {node.type}, expected a tensor of {', '.join(_DTYPES)}")
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     return TensorSpec(node.name, shape, np.dtype(kind))
+
+
+class _OnnxRuntime(GraphBackend):
+    def refuses(self, precision: str) -> str | None:
+        if precision == "bf16":
+            return "ONNX Runtime's CPU provider has no bf16 convolution: run it on openvino, or build an engine"
+        if precision == "int8+fp16":
+            version = str(import_onnxruntime().__version__)
+            if version_numbers(version, 2) < _ROUNDS_FP16:
+                return (
+                    f"ONNX Runtime {version} rounds FP16 towards zero when it quantises: run it on openvino, build an "
+                    f"engine, or install onnxruntime {'.'.join(map(str, _ROUNDS_FP16))} or later"
+                )
+        return None
+
+    def note(self, precision: str) -> str | None:
+        """On x86-64 the CPU provider computes FP16 in FP32, between casts."""
+        kind, on_x86 = sixteen_bit(precision), platform.machine() in ("x86_64", "AMD64")
+        return self.without_arithmetic(kind) if kind and on_x86 else None
+
+    def open_graph(self, graph: Path) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(graph)
+
+
+ONNXRUNTIME = _OnnxRuntime("onnxruntime", "onnxruntime")

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import UsageError, missing_extra
-from .session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
+from ..bundle.contract import TensorSpec
+from ..core.errors import UsageError, last_line, missing_extra
+from .backend import GraphBackend, sixteen_bit
+from .session import Arrays, check_feeds, engine_errors, require_open
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would write an identifier under HOME and send events.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+    """
+    hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails; OpenVINO has a stub
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_extra("openvino") from error
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
+    return openvino
 
 
 class OpenVinoSession:
@@ -28,10 +50,10 @@ class OpenVinoSession:
     def __init__(self, graph: Path) -> None:
         try:
             import onnx.inliner
-            import openvino
             from google.protobuf.message import DecodeError
         except ImportError as error:
-            raise missing_extra(error.name or "openvino", "openvino") from error
+            raise missing_extra(error.name or "openvino") from error
+        openvino = import_openvino()
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         try:
@@ -43,7 +65,7 @@ class OpenVinoSession:
             hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
             self._model: Any = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints)
         except (DecodeError, RuntimeError) as error:
-            raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {_reason(error)}") from error
+            raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {last_line(error)}") from error
         self._request: Any = self._model.create_infer_request()
         # A port has a name for every tensor folded into it; the graph's own names come in the same order.
         weights = {tensor.name for tensor in model.graph.initializer}
@@ -55,7 +77,7 @@ class OpenVinoSession:
     def run(self, feeds: Arrays) -> Arrays:
         require_open(self._request)
         check_feeds(self, feeds)
-        with engine_errors(self.backend, feeds, _reason):
+        with engine_errors(self.backend, feeds, last_line):
             results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
             return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
 
@@ -65,9 +87,7 @@ class OpenVinoSession:
 
 def has_bf16() -> bool:
     """Whether OpenVINO computes BF16 on this CPU with the CPU's own instructions."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _holds_bf16(model: Any) -> bool:
@@ -123,7 +143,16 @@ def _spec(name: str, port: Any) -> TensorSpec:
     return TensorSpec(name, shape, np.dtype(port.get_element_type().to_dtype()))
 
 
-def _reason(error: Exception) -> str:
-    """OpenVINO's messages are stack-like; the last line that says something is the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+class _OpenVino(GraphBackend):
+    def note(self, precision: str) -> str | None:
+        """OpenVINO computes FP16 in FP32, as it is told to, and so BF16 where the CPU has none."""
+        kind = sixteen_bit(precision)
+        if kind is None or (kind == "BF16" and has_bf16()):
+            return None
+        return self.without_arithmetic(kind)
+
+    def open_graph(self, graph: Path) -> OpenVinoSession:
+        return OpenVinoSession(graph)
+
+
+OPENVINO = _OpenVino("openvino", "openvino")

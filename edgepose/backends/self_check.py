@@ -11,28 +11,27 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-from ..bundle.bundle import Bundle
-from ..bundle.goldens import Goldens
-from ..bundle.limits import KINDS, examine, limits_for, read_goldens
+from ..bundle.contract import IMAGES
+from ..bundle.goldens import Goldens, read_goldens, verdict
 from ..bundle.manifest import GOLDENS
 from ..core.errors import CheckError, UsageError
 from ..core.files import cache_folder, sha256, write_text
 from ..core.machine import cpu_name
 from ..nvidia import device
-from .plan import ENGINE_BACKENDS, module_of_backend, session_file
+from ..nvidia.tensorrt import TARGETS
+from .plan import Runner, get_backend
 from .session import Session
 
 #: Goldens that are replayed; where they fail, all are, so that nothing is refused that ``edgepose verify`` passes.
-CROPS = 3
+IMAGES_CHECKED = 3
 
 
-def self_check(bundle: Bundle, session: Session, precision: str) -> bool:
+def self_check(runner: Runner, session: Session) -> bool:
     """Replay a few goldens on an opened session, unless that was done here before.
 
     Args:
-        bundle: the bundle that the session was opened from; one without goldens has nothing to prove itself with.
-        session: runs its network.
-        precision: what it computes in.
+        runner: what was opened.
+        session: of the runner.
 
     Returns:
         whether goldens were replayed.
@@ -41,34 +40,34 @@ def self_check(bundle: Bundle, session: Session, precision: str) -> bool:
         CheckError: the outputs are not within the limits of the precision.
         UsageError: the goldens are damaged, or the engine fails on them.
     """
-    if GOLDENS not in bundle.manifest.files:
-        return False
-    proof = proof_of(bundle, session.backend, precision)
+    bundle = runner.bundle
+    proof = proof_of(runner)
     key = hashlib.sha256(json.dumps(proof, sort_keys=True).encode()).hexdigest()
     if _is_known(key):
         return False
-    goldens = read_goldens(bundle)
-    if _problem(session, goldens.first(CROPS), precision):
-        problem, kind = _problem(session, goldens, precision), KINDS[goldens.decode]
+    goldens, precision = read_goldens(bundle), runner.precision
+    if _problem(session, goldens.first(IMAGES_CHECKED), precision):
+        problem, task = _problem(session, goldens, precision), bundle.task
         if problem:
             raise CheckError(
-                f"backend {session.backend} in {precision} does not give {kind.reference}'s {kind.points} of the "
-                f"golden crops on this machine ({problem}): run edgepose verify {bundle.path}"
+                f"backend {runner.backend} in {precision} does not give {task.reference}'s {task.points} of the "
+                f"golden {task.image}s on this machine ({problem}): run edgepose verify {bundle.path}"
             )
     _remember(key, proof)
     return True
 
 
-def proof_of(bundle: Bundle, backend: str, precision: str) -> dict[str, object]:
-    """All that the outputs of a network depend on, and the limits that they were held to."""
-    file, limits = session_file(bundle, backend, precision), limits_for(precision, bundle.manifest.decode)
+def proof_of(runner: Runner) -> dict[str, object]:
+    """Return all that the outputs of a network depend on, and the limits that they were held to."""
+    bundle, backend = runner.bundle, get_backend(runner.backend)
+    limits = bundle.task.limits(runner.precision)
     return {
-        "file": bundle.manifest.files.get(file.relative_to(bundle.path).as_posix()) or sha256(file),
+        "file": bundle.manifest.files.get(runner.file.relative_to(bundle.path).as_posix()) or sha256(runner.file),
         "goldens": bundle.manifest.files[GOLDENS],
-        "backend": backend,
-        "version": str(getattr(import_module(module_of_backend(backend)), "__version__", None)),
-        "precision": precision,
-        "machine": device.device_info().name if backend in ENGINE_BACKENDS else cpu_name(),
+        "backend": backend.name,
+        "version": str(getattr(import_module(backend.module), "__version__", None)),
+        "precision": runner.precision,
+        "machine": device.device_info().name if backend.name in TARGETS else cpu_name(),
         "limits": (limits.score, limits.p50, limits.p99),
     }
 
@@ -79,7 +78,7 @@ def proof_path(key: str) -> Path:
 
 
 def _problem(session: Session, goldens: Goldens, precision: str) -> str | None:
-    return examine(goldens, session.run({"images": goldens.images}), precision)[1]
+    return verdict(goldens, session.run({IMAGES: goldens.images}), precision)[1]
 
 
 def _is_known(key: str) -> bool:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import UsageError
+from ..bundle.contract import TensorSpec
+from ..core.errors import UsageError, first_line
 
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, shape and dtype of one input or output; None stands for a dynamic side."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype[Any]
-
-    def __str__(self) -> str:
-        sides = ", ".join("N" if side is None else str(side) for side in self.shape)
-        return f"{self.name} {self.dtype.name} ({sides})"
 
 
 class Session(Protocol):
@@ -63,12 +49,6 @@ def check_feeds(session: Session, feeds: Arrays) -> None:
         )
         if array.dtype != spec.dtype or not fits:
             raise UsageError(f"{session.backend}: input {name} is {array.dtype} {array.shape}, expected {spec}")
-
-
-def first_line(error: Exception) -> str:
-    """The first line that an engine's error says, or its kind if it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

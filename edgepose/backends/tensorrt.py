@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Bundle
+from ..bundle.contract import TensorSpec
 from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, VERSION_COMPATIBLE, EngineRecord, read_record, rebuild_command
 from ..bundle.manifest import PRECISIONS
 from ..core.errors import UsageError
@@ -17,7 +18,8 @@ from ..nvidia.device import CudaError
 from ..nvidia.stream import Stream, open_stream
 from ..nvidia.tensorrt import recording_logger
 from ..plugins.registration import register
-from .session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
+from .backend import Backend
+from .session import Arrays, check_feeds, engine_errors, require_open
 
 
 class TensorRtSession:
@@ -206,3 +208,26 @@ def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
 def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
     sides = tuple(None if side == -1 else side for side in engine.get_tensor_shape(name))
     return TensorSpec(name, sides, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+
+
+class EngineBackend(Backend):
+    """TensorRT or TensorRT-RTX."""
+
+    runs_engines = True
+
+    def unavailable(self) -> str | None:
+        return super().unavailable() or device.gpu_missing()
+
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:  # noqa: ARG002
+        return PRECISIONS
+
+    def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
+        engine = find_engine(bundle, self.name, asked)
+        return read_record(engine).precision, engine
+
+    def open(self, bundle: Bundle, file: Path) -> TensorRtSession:  # noqa: ARG002
+        return TensorRtSession(file, self.name)
+
+
+TENSORRT = EngineBackend("tensorrt", "tensorrt")
+TENSORRT_RTX = EngineBackend("tensorrt-rtx", "tensorrt_rtx")

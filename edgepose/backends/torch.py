@@ -1,20 +1,16 @@
-"""PyTorch on the CPU: the reference that the other backends are verified against.
-
-The one place in the runtime that reaches into ``edgepose.train``, and only when it is asked for: the reference needs
-the network itself.
-"""
+"""PyTorch on the CPU: the reference that the other backends are verified against."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..bundle.bundle import Bundle
+from ..bundle.contract import IMAGES, TensorSpec
 from ..bundle.manifest import CHECKPOINT
-from ..core.errors import missing_extra
-from ..core.heatmaps import STRIDE
-from .session import Arrays, TensorSpec, check_feeds, engine_errors, require_open
+from ..core.errors import UsageError, missing_extra
+from .backend import Backend
+from .session import Arrays, check_feeds, engine_errors, require_open
 
 
 class TorchSession:
@@ -30,30 +26,47 @@ class TorchSession:
         try:
             import torch
         except ImportError as error:
-            raise missing_extra("torch", "train") from error
+            raise missing_extra("torch") from error
         from ..models.checkpoint import ModelSpec, load_weights
         from ..models.pose_graph import PoseGraph
 
-        manifest = bundle.manifest
+        manifest, contract = bundle.manifest, bundle.contract
         network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
         load_weights(network, bundle.path / CHECKPOINT)
         self._torch = torch
         self._graph: Any = PoseGraph(network).eval()
-        height, width = manifest.input_size
-        joints = len(bundle.skeleton.joints)
-        float32 = np.dtype(np.float32)
-        self.inputs: tuple[TensorSpec, ...] = (TensorSpec("images", (None, height, width, 3), np.dtype(np.uint8)),)
-        self.outputs: tuple[TensorSpec, ...] = (
-            TensorSpec("keypoints", (None, joints, 3), float32),
-            TensorSpec("heatmaps", (None, joints, height // STRIDE, width // STRIDE), float32),
-        )
+        self.inputs: tuple[TensorSpec, ...] = (contract.images,)
+        self.outputs: tuple[TensorSpec, ...] = (*contract.outputs, *contract.optional)
 
     def run(self, feeds: Arrays) -> Arrays:
         require_open(self._graph)
         check_feeds(self, feeds)
         with engine_errors(self.backend, feeds), self._torch.inference_mode():
-            results = self._graph(self._torch.from_numpy(feeds["images"]))
+            results = self._graph(self._torch.from_numpy(feeds[IMAGES]))
             return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
 
     def close(self) -> None:
         self._graph = None
+
+
+class _Torch(Backend):
+    def refuses(self, precision: str) -> str | None:
+        return None if precision == "fp32" else f"the reference, torch, computes in fp32, got {precision}"
+
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:  # noqa: ARG002
+        return ("fp32",)
+
+    def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
+        checkpoint = bundle.path / CHECKPOINT
+        if not checkpoint.is_file():
+            raise UsageError(f"the bundle has no {CHECKPOINT}")
+        reason = self.refuses("fp32" if asked == "auto" else asked)
+        if reason:
+            raise UsageError(reason)
+        return "fp32", checkpoint
+
+    def open(self, bundle: Bundle, file: Path) -> TorchSession:  # noqa: ARG002
+        return TorchSession(bundle)
+
+
+TORCH = _Torch("torch", "torch")

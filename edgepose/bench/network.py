@@ -6,11 +6,11 @@ pools would compete, and a load time would depend on which ran before it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from ..backends.environment import environment
-from ..backends.plan import choose_pairs, open_session
+from ..backends.plan import Runner, plan
 from ..bundle.bundle import Bundle
+from ..bundle.contract import IMAGES
 from ..core.errors import UsageError, missing_extra
-from ..core.files import atomic_path, write_text
+from ..core.files import atomic_path
 from ..core.machine import peak_memory_mb
+from ..core.report import Report
 from ..core.tables import text_table
 from ..core.timing import Budget, Latency, summarise, time_calls
 
@@ -34,27 +36,38 @@ BATCHES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Row:
-    """One backend in one precision at one batch size.
+    """One runner at one batch size.
 
     Attributes:
         latency: of one call, in milliseconds.
-        crops_per_second: batch / median latency.
+        images_per_second: batch / median latency.
         load_ms: opening the session, with the engine's import and compilation.
         peak_mb: largest resident memory of the backend's process up to the end of this row, Python included and GPU
             memory not; None where the system does not tell (only Linux does).
     """
 
-    backend: str
-    precision: str
+    runner: Runner
     batch: int
     latency: Latency
-    crops_per_second: float
+    images_per_second: float
     load_ms: float
     peak_mb: float | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "backend": self.runner.backend,
+            "precision": self.runner.precision,
+            "batch": self.batch,
+            "latency": asdict(self.latency),
+            f"{self.runner.bundle.task.image}s_per_second": self.images_per_second,
+            "load_ms": self.load_ms,
+            "peak_mb": self.peak_mb,
+        }
+
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(Report):
     """What :func:`bench` measured; ``str(report)`` is the table. ``skipped`` maps what was left out to the reason."""
 
     bundle: Bundle
@@ -63,7 +76,18 @@ class BenchReport:
     budget: Budget
 
     def __str__(self) -> str:
-        head = ("backend", "precision", "batch", "p50 ms", "p95 ms", "p99 ms", "crops/s", "load ms", "peak MB", "calls")
+        head = (
+            "backend",
+            "precision",
+            "batch",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            f"{self.bundle.task.image}s/s",
+            "load ms",
+            "peak MB",
+            "calls",
+        )
         lines = [text_table(head, [_table_row(row) for row in self.rows])]
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
@@ -72,16 +96,16 @@ class BenchReport:
         """Plain values, with the versions, hashes and machine that they hold for."""
         return {
             "bundle": self.bundle.manifest.name,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
             "skipped": self.skipped,
             "budget": asdict(self.budget),
             "files": self.bundle.manifest.files,
             "environment": environment(),
         }
 
-    def write(self, path: Path) -> None:
-        """Write as JSON, with a plot (``.png``) beside it where matplotlib is installed."""
-        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
+    def save(self, path: Path) -> None:
+        """Write the JSON, and a plot (``.png``) beside it where matplotlib is installed."""
+        super().save(path)
         if "plot" not in self.skipped:
             plot(self, path.with_suffix(".png"))
 
@@ -108,56 +132,52 @@ def bench(
     batches, budget = tuple(sorted(set(batches))), budget or Budget()
     if not batches or batches[0] < 1:
         raise UsageError(f"cannot measure batches {list(batches)}: expected whole numbers of crops from 1 up")
-    pairs, skipped = choose_pairs(bundle, backends, precisions)
-    named = backends is not None and list(backends) != ["all"]
+    found = plan(bundle, backends, precisions)
+    skipped, named = dict(found.skipped), backends is not None and list(backends) != ["all"]
     rows: list[Row] = []
-    for backend, precision in pairs:
+    for runner in found.runners:
         try:
-            rows += _in_fresh_process(bundle, backend, precision, batches, budget)
+            rows += _in_fresh_process(runner, batches, budget)
         except UsageError as error:
             if named:
                 raise
-            skipped[f"{backend} {precision}"] = str(error)
+            skipped[str(runner)] = str(error)
     if find_spec("matplotlib") is None:  # a device without it still gets its numbers
-        skipped["plot"] = str(missing_extra("matplotlib", "export"))
+        skipped["plot"] = str(missing_extra("matplotlib"))
     return BenchReport(bundle, tuple(rows), skipped, budget)
 
 
-def _in_fresh_process(
-    bundle: Bundle, backend: str, precision: str, batches: Sequence[int], budget: Budget
-) -> list[Row]:
+def _in_fresh_process(runner: Runner, batches: Sequence[int], budget: Budget) -> list[Row]:
     # "spawn" starts a new interpreter; a forked one would begin with this process's memory and threads.
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(measure, bundle, backend, precision, batches, budget).result()
+            return pool.submit(measure, runner, batches, budget).result()
         except BrokenProcessPool as error:
             raise UsageError(
-                f"the process that measured {backend} in {precision} died (out of memory, or a fault in the engine): "
-                f"try smaller batches than {max(batches)}"
+                f"the process that measured {runner.backend} in {runner.precision} died (out of memory, or a fault in "
+                f"the engine): try smaller batches than {max(batches)}"
             ) from error
 
 
-def measure(bundle: Bundle, backend: str, precision: str, batches: Sequence[int], budget: Budget) -> list[Row]:
-    """Measure one backend and precision in this process, at ascending batch sizes.
+def measure(runner: Runner, batches: Sequence[int], budget: Budget) -> list[Row]:
+    """Measure one runner in this process, at ascending batch sizes.
 
-    The crops are noise: timing ignores content.
+    The images are noise: timing ignores content.
 
     Raises:
-        UsageError: the backend cannot be opened, or refuses a batch size.
+        UsageError: the runner cannot be opened, or refuses a batch size.
     """
     start = time.perf_counter()
-    session = open_session(bundle, backend, precision)
+    session = runner.open()
     load_ms = round((time.perf_counter() - start) * 1e3, 1)
     rows = []
-    try:
+    with closing(session):
         for batch in batches:
-            shape = (batch, *bundle.manifest.input_size, 3)
-            feeds = {"images": np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
+            shape = (batch, *runner.bundle.manifest.input_size, 3)
+            feeds = {IMAGES: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
             latency = summarise(time_calls(partial(session.run, feeds), budget))
             speed = round(batch * 1e3 / latency.p50, 2)
-            rows.append(Row(backend, precision, batch, latency, speed, load_ms, peak_memory_mb()))
-    finally:
-        session.close()
+            rows.append(Row(runner, batch, latency, speed, load_ms, peak_memory_mb()))
     return rows
 
 
@@ -165,12 +185,21 @@ def _table_row(row: Row) -> tuple[str, ...]:
     latency = row.latency
     peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
     times = tuple(f"{value:.2f}" for value in (latency.p50, latency.p95, latency.p99))
-    speed = f"{row.crops_per_second:.1f}"
-    return (row.backend, row.precision, str(row.batch), *times, speed, f"{row.load_ms:.0f}", peak, str(latency.count))
+    speed = f"{row.images_per_second:.1f}"
+    return (
+        row.runner.backend,
+        row.runner.precision,
+        str(row.batch),
+        *times,
+        speed,
+        f"{row.load_ms:.0f}",
+        peak,
+        str(latency.count),
+    )
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Draw latency per crop and crops per second against the batch size, one line a backend and precision, to a
+    """Draw latency per image and images per second against the batch size, one line per runner, to a
     PNG.
 
     Raises:
@@ -179,17 +208,17 @@ def plot(report: BenchReport, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise missing_extra("matplotlib", "export") from error
+        raise missing_extra("matplotlib") from error
     figure = Figure(figsize=(10, 4), layout="constrained")  # without pyplot there is no window and no global state
-    per_crop, speed = figure.subplots(1, 2)
-    for pair in dict.fromkeys((row.backend, row.precision) for row in report.rows):
-        rows = [row for row in report.rows if (row.backend, row.precision) == pair]
-        name = " ".join(pair)
+    image = report.bundle.task.image
+    each, speed = figure.subplots(1, 2)
+    for name in dict.fromkeys(str(row.runner) for row in report.rows):
+        rows = [row for row in report.rows if str(row.runner) == name]
         sizes = [row.batch for row in rows]
-        per_crop.plot(sizes, [row.latency.p50 / row.batch for row in rows], marker="o", label=name)
-        speed.plot(sizes, [row.crops_per_second for row in rows], marker="o", label=name)
+        each.plot(sizes, [row.latency.p50 / row.batch for row in rows], marker="o", label=name)
+        speed.plot(sizes, [row.images_per_second for row in rows], marker="o", label=name)
     batches = sorted({row.batch for row in report.rows})
-    for axes, title in ((per_crop, "median ms per crop"), (speed, "crops per second")):
+    for axes, title in ((each, f"median ms per {image}"), (speed, f"{image}s per second")):
         axes.set(title=title, xlabel="batch", ylim=(0, None), xticks=batches)
         axes.grid(alpha=0.3)
         if report.rows:

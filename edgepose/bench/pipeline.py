@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from ..backends.environment import environment
 from ..bundle.bundle import Bundle
 from ..core.errors import UsageError
-from ..core.files import write_text
+from ..core.report import Report
 from ..core.tables import text_table
 from ..core.timing import Latency, summarise
 from ..detectors.kinds import open_finder
@@ -31,7 +30,7 @@ _WARM_UP_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class PipelineReport:
+class PipelineReport(Report):
     """What :func:`bench_pipeline` measured, in milliseconds per frame; ``str(report)`` is the table.
 
     Attributes:
@@ -80,10 +79,6 @@ class PipelineReport:
             "files": self.bundle.manifest.files,
             "environment": environment(),
         }
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
 
 
 def bench_pipeline(

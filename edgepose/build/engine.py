@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.bundle import Bundle, open_bundle, replace_files
+from ..bundle.bundle import Bundle, replace_files
+from ..bundle.contract import IMAGES
 from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, record_path
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError
@@ -227,8 +228,8 @@ def _inspect(job: _Job, log: Any, plan: Any) -> str:
     context = engine.create_execution_context() if engine else None
     if context is None:
         raise CheckError(f"the engine that was just built cannot be loaded on this GPU: {log.reason()}")
-    _, typical, _ = engine.get_tensor_profile_shape("images", 0)
-    if not context.set_input_shape("images", typical):
+    _, typical, _ = engine.get_tensor_profile_shape(IMAGES, 0)
+    if not context.set_input_shape(IMAGES, typical):
         raise CheckError(f"the engine that was just built refuses a batch of {typical[0]}: {log.reason()}")
     inspector = engine.create_engine_inspector()
     # Without shapes TensorRT 10.3 tells no datatypes. The inspector does not keep the context alive; this frame does.
@@ -268,8 +269,7 @@ def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
         with atomic_path(engine) as temporary:
             temporary.write_bytes(plan)
         record.write(record_path(engine))
-        # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
-        replace_files(open_bundle(bundle.path), {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
+        replace_files(bundle, {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
 
 
 def _keep_log(job: _Job, log: Any) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from ..backends.environment import environment
 from ..bundle.bundle import Bundle
 from ..bundle.engine_record import EngineRecord
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError
+from ..core.report import Report
 from ..core.tables import text_table
 from ..nvidia.tensorrt import TARGETS
 from .engine import build_engine, cannot_build
@@ -39,7 +42,7 @@ class MatrixRow:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(Report):
     """What became of every engine asked for; as text a table, and a sentence for each that failed."""
 
     rows: tuple[MatrixRow, ...]
@@ -50,7 +53,16 @@ class Matrix:
         failures = [f"{row.name} failed: {row.failure}" for row in self.rows if row.failure]
         return "\n".join([text_table(head, [_cells(row) for row in self.rows]), *notes, *failures])
 
-    def require_built(self) -> None:
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values: the record of every engine, or why it was not built."""
+        rows = [
+            {"target": row.target, "precision": row.precision, "megabytes": row.megabytes}
+            | ({"record": asdict(row.record)} if row.record else {"failure": str(row.failure)})
+            for row in self.rows
+        ]
+        return {"engines": rows, "environment": environment()}
+
+    def require_passed(self) -> None:
         """Raise if an engine is missing.
 
         Raises:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
+
+from ..core.progress import bar
 
 #: Shows a fraction from 0 to 1 and the name of what is being done.
 Show = Callable[[float, str], None]
@@ -93,20 +93,12 @@ def progress_monitor(trt: Any, show: Show) -> Any:
 
 @contextmanager
 def progress_bar() -> Iterator[Show]:
-    """A bar on stderr, if that is a terminal and tqdm is installed; it is gone at the end."""
-    if not sys.stderr.isatty() or find_spec("tqdm") is None:
-        yield lambda *_: None
-        return
-    from tqdm import tqdm
-
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
-    with tqdm(desc="Building", total=100, leave=False, bar_format=form, file=sys.stderr) as bar:
-        lock = threading.Lock()
+    """Show a bar on stderr, if that is a terminal and tqdm is installed; it is gone at the end."""
+    lock = threading.Lock()
+    with bar("building") as progress:
 
         def show(fraction: float, phase: str) -> None:
             with lock:
-                bar.set_description_str(phase, refresh=False)
-                bar.update(max(0, int(100 * fraction) - bar.n))
-                bar.refresh()
+                progress(int(100 * fraction), 100, phase)
 
         yield show

@@ -12,6 +12,8 @@ from ..nvidia.device import sm_number
 
 #: Smallest, typical and largest batch; and with ``low_memory``.
 BATCHES, LOW_MEMORY_BATCHES = (1, 8, 32), (1, 1, 4)
+#: More images than these per call gain nothing, and an engine for them may need more memory than any GPU has.
+LARGEST_BATCH = 1024
 #: Memory a layer may use for itself with ``low_memory``, in MB (10^6 bytes).
 LOW_MEMORY_WORKSPACE_MB = 256
 #: Jetson Linux has this file.
@@ -55,6 +57,10 @@ class BuildOptions:
             raise UsageError(
                 "--batch must be 1 <= smallest <= typical <= largest, such as 1,8,32, got "
                 f"{smallest},{typical},{largest}"
+            )
+        if largest > LARGEST_BATCH:
+            raise UsageError(
+                f"--batch is at most {LARGEST_BATCH} images per call, got {largest}: larger inputs are split"
             )
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise UsageError(f"--workspace must be 1 MB or more, got {self.workspace_mb}")

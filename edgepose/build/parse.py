@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..bundle.bundle import Bundle
+from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, missing_extra
 from ..plugins.onnx_function import hand_to_plugin
+
+#: NumPy's name of each of TensorRT's datatypes that an input or output may have.
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32", "INT64": "int64"}
 
 
 def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path, *, plugin: bool) -> Any:
@@ -62,21 +68,22 @@ def _read_graph(graph: Path) -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise missing_extra("onnx", "tensorrt") from error
+        raise missing_extra("onnx") from error
     return onnx.load(graph)
 
 
 def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
-    """The graph contract, as the parser understood the graph: a side it could not prove static shows as -1."""
-    expected = [
-        f"images UINT8 {(-1, *bundle.manifest.input_size, 3)}",
-        *(f"{name} FLOAT {(-1, *shape)}" for name, shape in bundle.output_shapes.items()),
-    ]
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    got = [f"{tensor.name} {tensor.dtype.name} {tuple(tensor.shape)}" for tensor in (*inputs, *outputs)]
-    if sorted(got) != sorted(expected):
-        raise UsageError(
-            f"{graph} does not keep the graph contract: got {', '.join(got) or 'no inputs and outputs'}, "
-            f"expected {', '.join(expected)}: {bundle.manifest.remake}"
-        )
+    """Refuse a graph that does not keep the contract as the parser understood it: unknown sides show as -1."""
+    inputs = [_spec(network.get_input(i), graph) for i in range(network.num_inputs)]
+    outputs = [_spec(network.get_output(i), graph) for i in range(network.num_outputs)]
+    try:
+        bundle.contract.refuse(inputs, outputs, remedy=bundle.task.remake, exact=True)
+    except UsageError as error:
+        raise UsageError(f"{graph} does not keep the graph contract: {error}") from None
+
+
+def _spec(tensor: Any, graph: Path) -> TensorSpec:
+    if tensor.dtype.name not in _DTYPES:
+        raise UsageError(f"{graph}: {tensor.name} is {tensor.dtype.name}, expected one of {', '.join(_DTYPES)}")
+    sides = tuple(None if side == -1 else side for side in tensor.shape)
+    return TensorSpec(tensor.name, sides, np.dtype(_DTYPES[tensor.dtype.name]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.errors import UsageError
 from ..core.files import write_text
+from ..core.machine import version_numbers
 from ..nvidia.device import sm_number
 
 #: The builder flag of an engine that later versions can run.
@@ -129,7 +130,7 @@ class EngineRecord:
     def _runs_on(self, version: str) -> bool:
         if VERSION_COMPATIBLE not in self.flags:
             return version == self.version
-        here, built = _numbers(version), _numbers(self.version)
+        here, built = version_numbers(version, 3), version_numbers(self.version, 3)
         return built <= here and here[0] <= built[0] + 1
 
     def _built_for(self) -> str:
@@ -144,10 +145,6 @@ class EngineRecord:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdecimal())
 
 
 def record_path(engine: Path) -> Path:

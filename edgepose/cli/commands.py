@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ..build import BuildOptions
+    from ..bundle.bundle import Bundle
+    from ..core.report import Report
     from ..graphs.read_quantisation import Quantisation
     from ..train.recipes import Recipe
 
@@ -63,7 +67,7 @@ def evaluate_target(a: argparse.Namespace) -> None:
         precision=a.precision,
         shared_joints=a.shared_joints,
     )
-    show(accuracy.table())
+    show(accuracy)
     if a.json:
         accuracy.save(a.json)
     if a.worst:
@@ -89,97 +93,134 @@ def import_bundle(a: argparse.Namespace) -> None:
 
 def calibrate_bundle(a: argparse.Namespace) -> None:
     from ..bundle.bundle import open_bundle
+    from ..bundle.tasks import POSE
     from ..calib import SearchOptions, calibrate
-    from ..calib.crops import crops_from_data, crops_from_images, pictures_from_images
+    from ..calib.crops import collect_crops
     from ..calib.plots import write_plots
+    from ..detectors.kinds import SHIPPED_NAME
+    from ..graphs.calibration import METHODS, read_calibration
 
     bundle = open_bundle(a.bundle)
-    size, padding = bundle.manifest.input_size, bundle.manifest.crop_padding
-    search = None if a.max_drop is None else SearchOptions(a.max_drop, a.backend, a.time_limit)
-    if (a.images is None) == (a.data is None):
-        raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
-    if bundle.manifest.detects:
-        if a.images is None:
-            raise UsageError(f"{a.bundle} holds a detector, whose pictures are not cut: give --images DIR")
-        crops = pictures_from_images(a.images, size, limit=a.crops)
-    elif a.data is not None:
-        crops = crops_from_data(a.data, size, limit=a.crops, padding=padding, skeleton=bundle.manifest.skeleton)
+    bundle.require_writable()
+    search = None
+    if a.max_drop is None:
+        _refuse_unused(a, "--max-drop", "backend", "time_limit")
     else:
-        crops = crops_from_images(a.images, a.detector, size, limit=a.crops, padding=padding)
-    report = calibrate(bundle, crops, a.method, calibration=a.calibration, search=search)
+        search = SearchOptions(a.max_drop, a.backend or "openvino", 30.0 if a.time_limit is None else a.time_limit)
+    if a.images is None or bundle.task is not POSE:
+        _refuse_unused(a, "--images DIR and a pose network", "detector")
+    if a.calibration is not None:
+        _refuse_unused(a, "ranges that are collected, not --calibration", "method")
+        read_calibration(a.calibration, bundle.graph)  # before hours of work
+    crops = collect_crops(bundle, a.images, a.data, detector=a.detector or SHIPPED_NAME, limit=a.crops)
+    report = calibrate(bundle, crops, a.method or METHODS[0], calibration=a.calibration, search=search)
     show(report)
     for plot in write_plots(report):
         print(f"plot: {plot}")
 
 
 def build_engines(a: argparse.Namespace) -> None:
-    from ..build.engine import build_engine
-    from ..build.matrix import build_matrix, plan_matrix
-    from ..build.options import BuildOptions
+    from ..build import build_engine, build_matrix, plan_matrix
     from ..bundle.bundle import open_bundle
     from ..bundle.manifest import ENGINES
 
     if a.target is None and not a.all:
         raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
-    options = BuildOptions(
-        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
-    )
+    options = _build_options(a)
     bundle = open_bundle(a.bundle)
+    bundle.require_writable()
+    if "tensorrt" not in (a.target or ("tensorrt",)):
+        _refuse_unused(a, "--target tensorrt", "no_plugin")
     pairs = plan_matrix(bundle, a.target, a.precision or (None if a.all else ("fp32",)), options)
     if len(pairs) > 1 or a.all:
         matrix = build_matrix(bundle, pairs, options, say=show)
         show(matrix)
-        matrix.require_built()
+        matrix.require_passed()
         return
     record = build_engine(bundle, *pairs[0], options)
     print(f"engine: {a.bundle / ENGINES / record.file_name}\n{record}")
 
 
+def _build_options(a: argparse.Namespace) -> BuildOptions:
+    from ..build import BuildOptions
+
+    return BuildOptions(
+        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
+    )
+
+
 def verify_bundle(a: argparse.Namespace) -> None:
     from ..bundle.bundle import open_bundle
-    from ..verify import verify
+    from ..verify import MAX_DROP, verify
 
     bundle = open_bundle(a.bundle)
-    report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=a.max_drop)
-    folder = a.report or bundle.reports
+    if a.data is None:
+        _refuse_unused(a, "--data", "max_drop")
+    name = f"{_report_name('verify', a.backend, a.precision)}.json"
+    place = _report_place(bundle, None if a.report is None else a.report / name, name)
+    report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=_or(a.max_drop, MAX_DROP))
     show(report)
-    report.write(folder)
-    print(f"report: {folder / 'verify.html'}")
+    if place is not None:
+        report.save(place)
+        print(f"report: {place.with_suffix('.html')}")
     report.require_passed()
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
-    from ..bench.network import bench
-    from ..bench.pipeline import bench_pipeline
     from ..bundle.bundle import open_bundle
 
     bundle = open_bundle(a.bundle)
-    if a.source is None:
-        figures = bench(bundle, a.backend, a.batch, precisions=a.precision)
-        show(figures)
-        figures.write(a.json or bundle.reports / "bench.json")
-        return
+    place = _report_place(bundle, a.json, "bench.json" if a.source is None else "bench-pipeline.json")
+    report = _bench_network(bundle, a) if a.source is None else _bench_pipeline(bundle, a)
+    show(report)
+    if place is not None:
+        report.save(place)
+
+
+def _bench_network(bundle: Bundle, a: argparse.Namespace) -> Report:
+    from ..bench import BATCHES, bench
+
+    _refuse_unused(a, "--source", "detector", "frames", "detector_backend", "detector_precision")
+    return bench(bundle, a.backend, a.batch or BATCHES, precisions=a.precision)
+
+
+def _bench_pipeline(bundle: Bundle, a: argparse.Namespace) -> Report:
+    from ..bench import bench_pipeline
+
+    _refuse_unused(a, "a network alone, without --source", "batch")
     for what, names in (("backend", a.backend), ("precision", a.precision)):
         if len(names) > 1:
             raise UsageError(f"bench --source measures one {what}, got {', '.join(names)}")
     backend, precision = ("auto" if names == ("all",) else names[0] for names in (a.backend, a.precision))
-    frames = bench_pipeline(
-        bundle, a.source, a.detector, backend, a.frames, precision, a.detector_backend, a.detector_precision
+    return bench_pipeline(
+        bundle,
+        a.source,
+        a.detector or "none",
+        backend,
+        _or(a.frames, 100),
+        precision,
+        a.detector_backend or "auto",
+        a.detector_precision or "auto",
     )
-    show(frames)
-    frames.write(a.json or bundle.reports / "bench-pipeline.json")
 
 
 def prove_bundle(a: argparse.Namespace) -> None:
-    from ..build.options import BuildOptions
     from ..bundle.bundle import open_bundle
+    from ..nvidia.tensorrt import TARGETS
     from ..prove import prove
+    from ..verify import MAX_DROP
 
-    options = BuildOptions(
-        a.batch, a.workspace, a.hardware_compatible, a.version_compatible, a.low_memory, plugin=not a.no_plugin
-    )
+    options = _build_options(a)
     bundle = open_bundle(a.bundle)
-    proof = prove(bundle, a.target, a.precision, options, data=a.data, max_drop=a.max_drop, folder=a.output, say=show)
+    if a.data is None:
+        _refuse_unused(a, "--data", "max_drop")
+    if not set(a.target) & set(TARGETS):
+        engines = ("workspace", "hardware_compatible", "version_compatible", "low_memory", "no_plugin")
+        _refuse_unused(a, "--target tensorrt or tensorrt-rtx", *engines)
+    if a.output is None or set(a.target) & set(TARGETS):
+        bundle.require_writable()
+    drop = _or(a.max_drop, MAX_DROP)
+    proof = prove(bundle, a.target, a.precision, options, data=a.data, max_drop=drop, folder=a.output, say=show)
     show(proof)
     print(f"page: {proof.page}\nrecord: {proof.record}")
     proof.require_passed()
@@ -199,8 +240,12 @@ def run_source(a: argparse.Namespace) -> None:
         limit=a.limit,
         precision=a.precision,
         self_check=not a.no_self_check,
-        detector_backend=a.detector_backend,
-        detector_precision=a.detector_precision,
+        detector_backend=a.detector_backend or "auto",
+        detector_precision=a.detector_precision or "auto",
+        detector_threshold=a.detector_threshold,
+        threshold=a.threshold,
+        threads=a.threads,
+        deadline_ms=a.deadline,
     )
     print(summary)
 
@@ -232,6 +277,45 @@ def _need_torch(extra: str, *others: str) -> None:
     for module in ("torch", "safetensors", *others):
         if find_spec(module) is None:
             raise missing_extra(module, extra)
+
+
+def _refuse_unused(a: argparse.Namespace, needs: str, *options: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        a: what was parsed; an option that was not given is None or False.
+        needs: what they work with.
+        options: their names in ``a``.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(a, name) not in (None, False)]
+    if given:
+        raise UsageError(f"{', '.join(given)} would have no effect: expected with {needs}")
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
+    """Return where a report goes, tried before the work; None, said on stderr, if the bundle cannot be written to."""
+    from ..core.files import check_writable
+
+    place = given or bundle.reports / name
+    if given is None and bundle.read_only:
+        print(f"edgepose: no report is written: {bundle.read_only}", file=sys.stderr)
+        return None
+    check_writable(place)
+    return place
+
+
+def _report_name(command: str, backends: Sequence[str], precisions: Sequence[str]) -> str:
+    """Return a name for a report; one on a part of the bundle does not take the place of one on all of it.
+
+    >>> _report_name("verify", ("all",), ("all",)), _report_name("verify", ("openvino",), ("fp32", "int8"))
+    ('verify', 'verify-openvino-fp32-int8')
+    """
+    named = [name for names in (backends, precisions) if tuple(names) != ("all",) for name in names]
+    return "-".join([command, *named])
 
 
 def show(figures: object) -> None:

@@ -9,6 +9,7 @@ from ..bundle.manifest import PRECISIONS
 from ..calib.crops import DEFAULT_LIMIT
 from ..core.skeletons import SKELETONS
 from ..graphs.calibration import METHODS
+from ..runtime.track import CONFIDENT
 from ..train.recipes import RECIPES
 from . import commands as run
 
@@ -107,7 +108,7 @@ def add_import(commands: Commands) -> None:
         "--detector. Its goldens are what the file itself gives.",
     )
     p.add_argument("model", metavar="MODEL.onnx", help="YOLOX, or person_lite for the detector that is shipped")
-    p.add_argument("--decode", choices=("detector",), required=True, help="how its outputs are read")
+    p.add_argument("--decode", choices=("detector",), help="how its outputs are read (default: seen from the outputs)")
     p.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder NAME.edgepose")
     p.set_defaults(call=run.import_bundle)
 
@@ -128,7 +129,6 @@ def add_calibrate(commands: Commands) -> None:
     )
     p.add_argument(
         "--detector",
-        default="person_lite",
         metavar="D",
         help="with --images: YOLOX ONNX file, bundle of a detector, person_lite (default, weak), or none: each picture "
         "is one person; not for a detector's own bundle, which takes whole pictures",
@@ -136,7 +136,7 @@ def add_calibrate(commands: Commands) -> None:
     p.add_argument(
         "--crops", type=_positive, default=DEFAULT_LIMIT, metavar="N", help="crops at most (default: %(default)s)"
     )
-    p.add_argument("--method", choices=METHODS, default=METHODS[0], help="how a range is chosen (default: %(default)s)")
+    p.add_argument("--method", choices=METHODS, help=f"how a range is chosen (default: {METHODS[0]})")
     p.add_argument(
         "--calibration", type=Path, metavar="FILE", help="take the ranges of this calibration.json, collect none"
     )
@@ -145,13 +145,11 @@ def add_calibrate(commands: Commands) -> None:
     )
     p.add_argument(
         "--backend",
-        default="openvino",
         help="with --max-drop: what is measured (default: openvino); tensorrt and tensorrt-rtx build each candidate",
     )
     p.add_argument(
         "--time-limit",
         type=float,
-        default=30.0,
         metavar="MIN",
         help="with --max-drop: minutes of measuring (default: 30); run the command again to go on",
     )
@@ -232,7 +230,6 @@ def _add_accuracy(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--max-drop",
         type=float,
-        default=0.5,
         metavar="POINTS",
         help="with --data: points of AP, PCKh or PCK that each may lose against FP32 (default: 0.5)",
     )
@@ -245,13 +242,11 @@ def add_bench(commands: Commands) -> None:
     p.add_argument(
         "--precision", type=_names, default=("all",), help=f"{_PRECISIONS_HELP}; with --source one (default: auto)"
     )
-    p.add_argument("--batch", type=_numbers, default=(1, 2, 4, 8), help="crops a call (default: 1,2,4,8)")
+    p.add_argument("--batch", type=_numbers, help="images per call (default: 1,2,4,8)")
     p.add_argument("--source", metavar="S", help="measure the whole pipeline on this source, stage by stage, instead")
-    p.add_argument("--detector", default="none", metavar="D", help="with --source: as for run (default: none)")
+    p.add_argument("--detector", metavar="D", help="with --source: as for run (default: none)")
     _add_detector_engine(p)
-    p.add_argument(
-        "--frames", type=int, default=100, metavar="N", help="with --source: frames to measure (default: 100)"
-    )
+    p.add_argument("--frames", type=int, metavar="N", help="with --source: frames to measure (default: 100)")
     p.add_argument(
         "--json", type=Path, metavar="OUT", help="default: bench.json (with a plot) or bench-pipeline.json in reports/"
     )
@@ -259,10 +254,8 @@ def add_bench(commands: Commands) -> None:
 
 
 def _add_detector_engine(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--detector-backend", default="auto", metavar="B", help=f"of a detector's bundle ({_BACKEND_HELP})")
-    p.add_argument(
-        "--detector-precision", default="auto", metavar="P", help=f"of its graph or engine, {_PRECISION_HELP}"
-    )
+    p.add_argument("--detector-backend", metavar="B", help=f"of a detector ({_BACKEND_HELP})")
+    p.add_argument("--detector-precision", metavar="P", help=f"of a detector's bundle, {_PRECISION_HELP}")
 
 
 def add_prove(commands: Commands) -> None:
@@ -314,9 +307,27 @@ def add_run(commands: Commands) -> None:
         action="store_true",
         help="do not replay golden crops where this was not done on this machine yet",
     )
-    p.add_argument("--save-video", type=Path, metavar="F", help="overlay: a video file, or a folder for pictures")
-    p.add_argument("--save-json", type=Path, metavar="F", help="one JSON object a frame")
-    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results")
+    # As text: a slash at the end means a folder, and a Path would lose it.
+    p.add_argument("--save-video", metavar="F", help="overlay: a video, a picture (of one picture), or a folder")
+    p.add_argument("--save-json", type=Path, metavar="F", help="JSON lines: the joints, then each frame; - for stdout")
+    p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results; - for stdout")
+    p.add_argument(
+        "--detector-threshold",
+        type=float,
+        metavar="P",
+        help="least score of a person, 0 to 1 (default: the detector's)",
+    )
+    p.add_argument(
+        "--threshold",
+        type=float,
+        default=CONFIDENT,
+        metavar="P",
+        help="least score of a drawn joint, 0 to 1 (default: %(default)s)",
+    )
+    p.add_argument("--threads", action="store_true", help="read, find, estimate, draw and write in a thread each")
+    p.add_argument(
+        "--deadline", type=float, metavar="MS", help="with --threads: milliseconds after which a frame is not processed"
+    )
     p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
     p.set_defaults(call=run.run_source)
 
@@ -371,7 +382,7 @@ def _profile(text: str) -> tuple[int, int, int]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The two ways in which edgepose says no. The command line turns each into its exit code."""
+"""The errors that edgepose raises, and which extra installs which optional module."""
 
 #: No extra can install TensorRT for every machine.
 JETPACK_OR_PIP = (
@@ -6,16 +6,78 @@ JETPACK_OR_PIP = (
     "venvs made with --system-site-packages"
 )
 
+#: The extra that installs each module, the smallest that does; "" for the modules of ``pip install edgepose`` itself.
+#: Only ``train`` and ``export`` bring PyTorch.
+EXTRAS = {
+    "numpy": "",
+    "cv2": "",
+    "onnxruntime": "",
+    "google": "onnx",
+    "matplotlib": "onnx",
+    "ml_dtypes": "onnx",
+    "onnx": "onnx",
+    "onnxsim": "onnx",
+    "pycocotools": "onnx",
+    "scipy": "onnx",
+    "skimage": "onnx",
+    "tqdm": "onnx",
+    "openvino": "openvino",
+    "cuda": "tensorrt",
+    "tensorrt_rtx": "rtx",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "torch": "train",
+    "onnxscript": "export",
+}
 
-class UsageError(Exception):
+
+class EdgeposeError(Exception):
+    """Base of the errors that edgepose raises on purpose; the command line turns each kind into its exit code."""
+
+
+class UsageError(EdgeposeError):
     """Wrong usage or input (exit code 2), in one sentence: what was got, what was expected, how to fix it."""
 
 
-class CheckError(Exception):
+class CheckError(EdgeposeError):
     """A check that ran to its end and failed (exit code 1), such as ``verify`` above its limits."""
 
 
-def missing_extra(module: str, extra: str) -> UsageError:
-    """The error for an optional dependency that is not installed, with the line that installs it."""
-    install = JETPACK_OR_PIP if module == "tensorrt" else f"pip install 'edgepose[{extra}]'"
-    return UsageError(f"the Python module {module!r} is needed here and not installed: {install}")
+def install_line(module: str, extra: str | None = None) -> str:
+    """Return the line that installs a module; of a dotted name such as ``google.protobuf``, its first part counts.
+
+    Args:
+        module: name of a module; one that :data:`EXTRAS` lacks is installed under its own name.
+        extra: an extra that brings this module and the others that a command needs; by default that of the table.
+
+    >>> install_line("onnx")
+    "pip install 'edgepose[onnx]'"
+    >>> install_line("torch", "export")
+    "pip install 'edgepose[export]'"
+    >>> install_line("onnxruntime")
+    'pip install edgepose'
+    """
+    top = module.partition(".")[0]
+    if top == "tensorrt":
+        return JETPACK_OR_PIP
+    extra = EXTRAS.get(top) if extra is None else extra
+    if extra is None:
+        return f"pip install {top}"
+    return f"pip install 'edgepose[{extra}]'" if extra else "pip install edgepose"
+
+
+def missing_extra(module: str, extra: str | None = None) -> UsageError:
+    """Return the error for a module that is not installed, with the line that installs it (:func:`install_line`)."""
+    return UsageError(f"the Python module {module!r} is needed here and not installed: {install_line(module, extra)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an engine's error that says something, or the kind of the error if none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an engine's error that says something: the cause, where messages are like stacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backends.plan import choose, open_graph, open_session
+from ..backends.plan import choose, open_graph
 from ..backends.self_check import self_check as check_here
 from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.tasks import PERSONS
 from ..core.boxes import check_threshold
 from ..core.errors import UsageError
 from .detector import DetectorKind, NetworkDetector, unknown_network
@@ -95,17 +96,16 @@ def open_finder(
 def _open_bundle(
     bundle: Bundle, backend: str, precision: str, threshold: float | None, self_check: bool
 ) -> NetworkDetector:
-    if not bundle.manifest.detects:
-        raise UsageError(f"bundle {bundle.path} holds a pose network: expected a detector (edgepose import makes one)")
-    backend, precision = choose(bundle, backend, precision)
-    session = open_session(bundle, backend, precision)
+    bundle.require(PERSONS)
+    runner = choose(bundle, backend, precision)
+    session = runner.open()
     try:
         if self_check:
-            check_here(bundle, session, precision)
+            check_here(runner, session)
         # Every bundle's graph decodes its boxes itself; what its scores mean is that of the network inside.
         inside = next((kind for kind in KINDS if kind.name == bundle.manifest.model), PEAKS)
         detector = NetworkDetector(session, PEAKS, inside.threshold if threshold is None else threshold)
-        detector.engine = f"{backend} {precision}"
+        detector.engine = str(runner)
         return detector
     except Exception:
         session.close()

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accuracy.scoring import Predictor, score
-from ..backends.plan import choose, open_session
+from ..accuracy.scoring import Predictor, Scores, score
+from ..backends.plan import Runner, choose
 from ..bundle.bundle import open_bundle
+from ..bundle.contract import HEATMAPS, IMAGES
 from ..core.errors import UsageError
+from ..core.files import check_writable
 from ..core.geometry import CROP_PADDING, Size
-from ..core.images import IMAGE_SUFFIXES
-from ..core.skeletons import get_skeleton
+from ..core.images import check_image_name
+from ..core.skeletons import Skeleton, get_skeleton
 from ..data import load_data
 from ..data.detections import detected_samples
-from ..runtime.pose import PoseEstimator
+from ..data.samples import PoseData
 from .report import Accuracy
 
 
@@ -49,24 +52,11 @@ def evaluate(
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
     """
-    with ExitStack() as stack:
-        if target.is_file():
-            network = _open_checkpoint(target, backend, precision)
-        else:
-            network = _open_bundle(target, backend, precision, stack)
+    open_target = _open_checkpoint if target.is_file() else _open_bundle
+    with open_target(target, backend, precision) as network:
         split = load_data(data, "val")
         detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
-        scores = score(
-            network.predict,
-            split,
-            get_skeleton(network.skeleton),
-            network.input_size,
-            detected=detected,
-            flip=flip,
-            decode=decode,
-            padding=network.crop_padding,
-            shared_joints=shared_joints,
-        )
+        scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
     if detected is not None:
         unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
         split = replace(split, skipped={**split.skipped, **unused})
@@ -85,6 +75,17 @@ def evaluate(
     )
 
 
+def score_runner(runner: Runner, split: PoseData) -> Scores:
+    """Score a bundle's network on labelled persons, from labelled boxes.
+
+    Raises:
+        UsageError: the network cannot be loaded, does not keep the contract, or has other joints than the data.
+        CheckError: the network gave numbers that are not finite.
+    """
+    with _open_runner(runner) as network:
+        return network.score(split)
+
+
 def check_outputs(worst: Path | None, *others: Path | None) -> None:
     """Refuse at once what an evaluation could not write in the end. Nothing is left on the disk.
 
@@ -95,42 +96,51 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
     Raises:
         UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
     """
-    if worst and worst.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"cannot write picture {worst}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if worst:
+        check_image_name(worst)
     for path in filter(None, (worst, *others)):
-        if path.is_dir():
-            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        check_writable(path)
 
 
 @dataclass(frozen=True)
 class _Network:
+    """What is evaluated: a function from crops to heat-maps, and what it needs to be scored."""
+
     predict: Predictor
     backend: str
     precision: str
-    skeleton: str
+    skeleton: Skeleton
     input_size: Size
     crop_padding: float = CROP_PADDING
 
-
-def _open_bundle(target: Path, backend: str, precision: str, stack: ExitStack) -> _Network:
-    bundle = open_bundle(target)
-    backend, precision = choose(bundle, backend, precision)
-    session, manifest = open_session(bundle, backend, precision), bundle.manifest
-    stack.callback(session.close)
-    PoseEstimator(session, bundle.skeleton, manifest.input_size)  # refuses a graph that does not keep the contract
-
-    def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run({"images": crops})["heatmaps"]
-
-    return _Network(predict, session.backend, precision, manifest.skeleton, manifest.input_size, manifest.crop_padding)
+    def score(self, split: PoseData, **options: Any) -> Scores:
+        """Score it; ``options`` are those of :func:`edgepose.accuracy.scoring.score`."""
+        return score(self.predict, split, self.skeleton, self.input_size, padding=self.crop_padding, **options)
 
 
-def _open_checkpoint(target: Path, backend: str, precision: str) -> _Network:
+def _open_bundle(target: Path, backend: str, precision: str) -> AbstractContextManager[_Network]:
+    return _open_runner(choose(open_bundle(target), backend, precision))
+
+
+@contextmanager
+def _open_runner(runner: Runner) -> Iterator[_Network]:
+    bundle, manifest = runner.bundle, runner.bundle.manifest
+    skeleton = bundle.skeleton
+    with closing(runner.open()) as session:
+        bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
+        if HEATMAPS not in {spec.name for spec in session.outputs}:
+            raise UsageError(
+                f"the network of {bundle.path} gives no {HEATMAPS}: expected one that does, to decode them"
+            )
+
+        def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return session.run({IMAGES: crops})[HEATMAPS]
+
+        yield _Network(predict, runner.backend, runner.precision, skeleton, manifest.input_size, manifest.crop_padding)
+
+
+@contextmanager
+def _open_checkpoint(target: Path, backend: str, precision: str) -> Iterator[_Network]:
     if backend not in ("auto", "torch"):
         raise UsageError(f"{target} is a checkpoint, which runs in PyTorch only: export it to run on {backend}")
     if precision not in ("auto", "fp32"):
@@ -143,4 +153,4 @@ def _open_checkpoint(target: Path, backend: str, precision: str) -> _Network:
         raise UsageError(f"{target} does not say which model it is of: export it to a bundle first, naming the model")
     network = stored.build()
     load_weights(network, target)
-    return _Network(torch_predictor(network), "torch", "fp32", stored.skeleton, stored.input_size)
+    yield _Network(torch_predictor(network), "torch", "fp32", get_skeleton(stored.skeleton), stored.input_size)

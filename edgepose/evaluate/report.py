@@ -17,6 +17,7 @@ from ..core.files import write_text
 from ..core.geometry import Size, crop_regions, region_affine, transform_points, warp_crop
 from ..core.images import contact_sheet, read_image, write_image
 from ..core.pictures import draw_pair
+from ..core.report import Report
 from ..core.skeletons import Skeleton
 from ..data.samples import PoseData, describe_skipped
 
@@ -25,8 +26,9 @@ _COLUMNS, _LINE = 5, 34
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """How well a network does on the test split of a data set.
+class Accuracy(Report):
+    """How well a network does on the test split of a data set. As text: the headline figure, how it was made, the other
+    figures, and one line per joint.
 
     Attributes:
         target: the bundle or checkpoint.
@@ -54,8 +56,7 @@ class Accuracy:
     crop_padding: float
     scores: Scores
 
-    def table(self) -> str:
-        """The headline figure, how it was made, the other figures, and one line per joint."""
+    def __str__(self) -> str:
         scores = self.scores
         ways = [
             f"{len(scores.persons)} persons in {len(self.split.pictures)} pictures",
@@ -98,10 +99,6 @@ class Accuracy:
             "skipped": self.split.skipped,
             "environment": environment(),
         }
-
-    def save(self, path: Path) -> None:
-        """Write :meth:`to_json`."""
-        write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
 
     def save_results(self, path: Path) -> None:
         """Write the keypoints of :attr:`Scores.results` as COCO results.

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
+from ..bundle.contract import HEATMAPS, KEYPOINTS
 from ..bundle.goldens import Goldens
-from ..bundle.manifest import CHECKPOINT, GOLDENS, GRAPH, Manifest
+from ..bundle.manifest import CHECKPOINT, GOLDENS, Manifest
+from ..bundle.tasks import POSE
 from ..core.errors import UsageError
 from ..core.files import staging_folder
 from ..core.geometry import crop_regions, region_affine, warp_crop
@@ -52,10 +54,10 @@ def export(
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
-    check_replaceable(output, detects=False)
+    check_replaceable(output, POSE)
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
-        export_graph(network, spec.input_size, folder / GRAPH)
+        export_graph(network, spec.input_size, folder / POSE.graph)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
         return replace_bundle(output, _manifest(output.resolve().name, spec, trained=weights is not None), folder)
 
@@ -79,12 +81,12 @@ def _decide_spec(
     if known is not None:
         if model not in (None, known.model):
             raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
-        for what, asked, is_known in (
-            ("skeleton", skeleton, known.skeleton),
-            ("input size", input_size, known.input_size),
+        for what, option, asked, is_known in (
+            ("skeleton", "--skeleton", skeleton, known.skeleton),
+            ("input size", "--size", input_size, known.input_size),
         ):
             if asked not in (None, is_known):
-                raise UsageError(f"{weights} is of {what} {is_known}, got {asked}: leave it out, or train for it")
+                raise UsageError(f"{weights} was trained for {what} {is_known}, got {asked}: leave {option} out")
         return known
     if model is None:
         why = "no model was named" if weights is None else f"{weights} does not say which model it is of"
@@ -111,4 +113,4 @@ def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
     with torch.inference_mode():
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]
     keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
-    return Goldens(crops, {"keypoints": keypoints, "heatmaps": heatmaps})
+    return Goldens(crops, {KEYPOINTS: keypoints, HEATMAPS: heatmaps})

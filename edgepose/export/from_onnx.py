@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from ..backends.plan import open_graph
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
-from ..bundle.goldens import Goldens
-from ..bundle.limits import examine
-from ..bundle.manifest import BOXES, GOLDENS, Manifest
+from ..bundle.contract import BOXES, IMAGES, SCORES
+from ..bundle.goldens import Goldens, verdict
+from ..bundle.manifest import GOLDENS, Manifest
+from ..bundle.tasks import PERSONS
 from ..core.boxes import PERSON_SCORE
-from ..core.errors import CheckError, UsageError, missing_extra
+from ..core.errors import CheckError, UsageError, last_line, missing_extra
 from ..core.files import staging_folder
 from ..core.geometry import Size
 from ..core.images import letterbox
@@ -28,7 +29,7 @@ from ..core.sample_photos import PEOPLE, load_photo
 from ..detectors.detector import NetworkDetector
 from ..detectors.kinds import detector_graph, open_detector
 from ..detectors.yolox import yolox_cells
-from ..graphs.sixteen_bit import OPSET
+from ..plugins.onnx_function import OPSET
 
 if TYPE_CHECKING:
     import onnx
@@ -45,7 +46,7 @@ planes (uint8[N, {height}, {width}, 3] images) => (float[N, 3, {height}, {width}
     [to_bgr] planes = Gather <axis = 1> (rgb, bgr)
 }}
 """
-_BOXES = """
+_BOXES_GRAPH = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[N, {count}] scores)
 <int64[5] sides = {{2, 2, 1, 1, {others}}}, int64[1] last = {{2}}, float two = {{2}}>
@@ -82,8 +83,8 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         import onnx
         import onnxsim  # noqa: F401  later on it would be missed with less to say
     except ImportError as error:
-        raise missing_extra(error.name or "onnx", "export") from error
-    check_replaceable(output, detects=True)
+        raise missing_extra(error.name or "onnx") from error
+    check_replaceable(output, PERSONS)
     file = detector_graph(detector)
     if file.is_dir():
         raise UsageError(f"{file} is a folder: expected the ONNX file of a detector")
@@ -95,8 +96,8 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
             model=kind,
             skeleton="",
             input_size=size,
-            options={"boxes": goldens.outputs["scores"].shape[1]},
-            decode=BOXES,
+            options={"boxes": goldens.outputs[SCORES].shape[1]},
+            decode="boxes",
             made_with=versions("python", "edgepose", "onnx", "onnxsim", "onnxruntime", "numpy"),
         )
         graph = folder / manifest.graph_name("fp32")
@@ -120,7 +121,7 @@ def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
             f"{file} finds nobody in photos of two persons (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
             "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
         )
-    return Goldens(pictures, {"boxes": boxes, "scores": scores}, BOXES)
+    return Goldens(pictures, {BOXES: boxes, SCORES: scores}, PERSONS)
 
 
 def _detect(
@@ -157,7 +158,7 @@ def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
         _name_nodes(model)
         onnx.checker.check_model(model, full_check=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UsageError(f"{file} cannot be put into a bundle's graph: {_last_line(error)}") from error
+        raise UsageError(f"{file} cannot be put into a bundle's graph: {last_line(error)}") from error
     return model
 
 
@@ -178,14 +179,9 @@ def _read(file: Path) -> onnx.ModelProto:
         return version_converter.convert_version(model, OPSET)
     except RuntimeError as error:
         raise UsageError(
-            f"{file} is of opset {version} and cannot be brought to {OPSET} ({_last_line(error)}): export it again "
+            f"{file} is of opset {version} and cannot be brought to {OPSET} ({last_line(error)}): export it again "
             "from PyTorch"
         ) from error
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -214,7 +210,7 @@ def _wrap_yolox(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
     version = next(opset.version for opset in model.opset_import if opset.domain == "")
     common = {"ir": model.ir_version, "opset": version, "height": size[0], "width": size[1]}
     before = parser.parse_model(_PLANES.format(**common))
-    after = parser.parse_model(_BOXES.format(**common, count=count, channels=channels, others=channels - 6))
+    after = parser.parse_model(_BOXES_GRAPH.format(**common, count=count, channels=channels, others=channels - 6))
     cells = yolox_cells(size)
     for name, values in (("corner", cells[None, :, :2]), ("stride", cells[None, :, 2:])):
         after.graph.initializer.append(numpy_helper.from_array(values, name))
@@ -236,12 +232,12 @@ def _check_same(graph: Path, goldens: Goldens) -> None:
     """Refuse a graph that does not give the goldens, which the file gave one by one, all in one batch."""
     with closing(open_graph(graph)) as session:
         try:
-            outputs = session.run({"images": goldens.images})
+            outputs = session.run({IMAGES: goldens.images})
         except UsageError as error:
             raise UsageError(
                 f"the file takes one picture a call, and cannot be changed to take more ({error}): export it from "
                 "PyTorch with a dynamic batch"
             ) from error
-    problem = examine(goldens, outputs, "fp32")[1]
+    problem = verdict(goldens, outputs, "fp32")[1]
     if problem:
         raise CheckError(f"the graph around the detector does not give the file's own persons: {problem}")

@@ -1,36 +1,59 @@
-"""Read the inner tensors of a graph: a copy of it has them all as outputs.
+"""Write copies of a graph that return its inner tensors as outputs.
 
-That keeps engines from fusing across nodes, so a fault that only exists in a fused graph cannot be seen through it.
+Engines cannot fuse nodes across such an output, so a copy does not show a fault that exists only in a fused graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from ..core.errors import missing_extra
+from ..core.errors import UsageError, missing_extra
 from .module_names import label
 
-#: The graph contract's input, and the output where the network ends and the decoding begins.
-IMAGES, HEATMAPS = "images", "heatmaps"
-#: Ends the name of a 16-bit tensor that is read out as FP32: NumPy has no BF16.
+#: Suffix of the FP32 copy of a 16-bit tensor: NumPy has no BF16.
 READ = "/as_fp32"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph: how to call it, and the names of its tensors."""
+    """A node of a graph: its label for messages, and the names of its tensors, in attributes named as ONNX's are."""
 
     label: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+
+
+class HasTensors(Protocol):
+    """A node with tensor names: ONNX's ``NodeProto`` or :class:`Node`."""
+
+    @property
+    def input(self) -> Sequence[str]: ...
+
+    @property
+    def output(self) -> Sequence[str]: ...
+
+
+_NodeT = TypeVar("_NodeT", bound=HasTensors)
+
+
+def leading_to(nodes: Sequence[_NodeT], tensors: Iterable[str]) -> list[_NodeT]:
+    """Return the nodes that compute ``tensors``, directly or through others, in the order of ``nodes``."""
+    wanted, found = set(tensors), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            found.append(node)
+    return found[::-1]
 
 
 def write_probe(graph: Path, path: Path) -> list[Node]:
     """Write a copy of a graph with its functions inlined and every float tensor as an output.
 
     Returns:
-        the nodes in the order of the file, which ONNX requires to be an order of computation.
+        the nodes in the file's order, in which ONNX requires each to follow the nodes it reads from.
 
     Raises:
         UsageError: the ``onnx`` package is not installed.
@@ -39,7 +62,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
         import onnx
         from onnx import TensorProto, helper, inliner, shape_inference
     except ImportError as error:
-        raise missing_extra("onnx", "export") from error
+        raise missing_extra("onnx") from error
     model = shape_inference.infer_shapes(inliner.inline_local_functions(onnx.load(graph)))
     nodes = [Node(label(node), tuple(node.input), tuple(node.output)) for node in model.graph.node]
     known = {value.name for value in model.graph.output}
@@ -56,3 +79,36 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
             model.graph.output.append(read)
     onnx.save(model, path)
     return nodes
+
+
+def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
+    """Write a copy of a graph with only the named tensors as outputs; its functions are kept.
+
+    Args:
+        graph: ONNX file.
+        names: tensors that nodes of the main graph compute; None for all of them.
+        path: the file to write.
+
+    Raises:
+        UsageError: ``onnx`` is not installed, the file is not a graph, or no node of it computes a named tensor.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx") from error
+    try:
+        model = onnx.load(graph)
+    except OSError as error:
+        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError is not the only type that damaged bytes cause
+        raise UsageError(f"{graph} is not an ONNX graph: export or import the model again") from error
+    computed = [name for node in model.graph.node for name in node.output if name]
+    unknown = sorted(set(names or ()) - set(computed))
+    if unknown:
+        raise UsageError(
+            f"{graph} computes no tensor {unknown[0]!r} outside of its functions: expected an output of a node"
+        )
+    del model.graph.output[:]
+    # No type is given: ONNX Runtime infers it, also for outputs of the file's functions.
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (computed if names is None else names))
+    onnx.save(model, path)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..accuracy.scoring import Predictor
 from .pose_graph import normalise
 
 
-def torch_predictor(network: nn.Module) -> Predictor:
-    """``network`` as a function of uint8 crops, in eval mode and on the device of its weights, in float32."""
+def torch_predictor(network: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return a function from crops (N, H, W, 3) uint8 to heat-maps (N, J, h, w) float32.
+
+    The network is put into eval mode, and runs on the device of its weights.
+    """
     device = next(network.parameters()).device
     network.eval()
 

@@ -11,19 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..backends.plan import BACKENDS, ENGINE_BACKENDS, choose_pairs, session_file, unavailable
-from ..backends.session import first_line
-from ..bench.network import bench
-from ..build.engine import build_engine, cannot_build
-from ..build.options import DEFAULTS, BuildOptions
+from ..backends.plan import BACKENDS, choose, get_backend, plan, unavailable
+from ..bench import bench
+from ..build import DEFAULTS, BuildOptions, build_engine, cannot_build
 from ..bundle.bundle import Bundle, open_bundle
-from ..bundle.limits import read_goldens
+from ..bundle.goldens import read_goldens
 from ..bundle.manifest import ENGINES
-from ..core.errors import CheckError, UsageError
-from ..core.files import write_text
-from ..evaluate import check_outputs
-from ..verify import verify
-from ..verify.drop import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop
+from ..core.errors import CheckError, UsageError, first_line
+from ..core.files import check_writable, write_text
+from ..nvidia.tensorrt import TARGETS as ENGINE_TARGETS
+from ..verify import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop, verify
 from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
@@ -57,7 +54,8 @@ def prove(
         targets: names of :data:`TARGETS`.
         precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
             bundle has, but for those that a target without engines has no arithmetic for, which are named in
-        ``skipped``. options: of the builds; each of the batches is measured.
+            ``skipped``.
+        options: of the builds; each of the batches is measured.
         data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
         max_drop: points of accuracy that each may lose against FP32.
         folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
@@ -69,7 +67,7 @@ def prove(
             is built then.
     """
     named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
-    pairs, skipped = _plan(bundle, targets, named, options)
+    cases, skipped = _plan(bundle, targets, named, options, accuracy=data is not None)
     read_goldens(bundle)
     check_max_drop(max_drop)
     if data:
@@ -79,10 +77,10 @@ def prove(
         load_data(data, "val")
     now = datetime.now(timezone.utc)
     page = (folder or bundle.reports) / f"proof-{'-'.join(dict.fromkeys(targets))}-{now:%Y%m%d-%H%M%S}.html"
-    check_outputs(None, page)
+    check_writable(page)
     proof = Proof(
         bundle=bundle,
-        cases=tuple(_case(*pair, accuracy=data is not None) for pair in pairs),
+        cases=cases,
         skipped=skipped,
         precisions=named,
         options=options,
@@ -94,33 +92,46 @@ def prove(
         page=page,
     )
     for case in proof.cases:
-        _prove_case(proof, case, say)
+        if not case.impossible:
+            _prove_case(proof, case, say)
     if data:
         _prove_accuracy(proof, data, max_drop, say)
-    proof.write_record()
+    proof.save(proof.record)
     write_text(page, proof_page(proof))
     return proof
 
 
 def _plan(
-    bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions
-) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """What is proven; and what is left out, and why."""
+    bundle: Bundle,
+    targets: Sequence[str],
+    precisions: tuple[str, ...] | None,
+    options: BuildOptions,
+    *,
+    accuracy: bool,
+) -> tuple[tuple[Case, ...], dict[str, str]]:
+    """Return what is proven; and by target and precision what is left out, and why."""
     unknown = [name for name in targets if name not in TARGETS]
     if unknown or not targets:
         raise UsageError(f"unknown target {next(iter(unknown), '')!r}: expected one of {', '.join(TARGETS)}")
     for precision in precisions or ():
         bundle.graph_for(precision)  # refuses what the bundle has not
-    pairs, skipped = [], {}
+    cases: list[Case] = []
+    skipped, impossible = dict[str, str](), dict[str, UsageError]()
     for target in dict.fromkeys(targets):
-        if target in ENGINE_BACKENDS:
-            _require_engines(target, options)
-            pairs += [(target, precision) for precision in precisions or bundle.precisions]
-        else:
-            runnable, reasons = choose_pairs(bundle, [target], precisions)
-            pairs += runnable
-            skipped.update(reasons)
-    return pairs, skipped
+        names = precisions or bundle.precisions
+        try:
+            if target in ENGINE_TARGETS:
+                _require_engines(target, options)
+            else:
+                found = plan(bundle, [target], precisions)
+                names = tuple(runner.precision for runner in found.runners)
+                skipped.update(found.skipped)
+        except UsageError as error:  # the other targets are worth their time all the same
+            impossible[target] = error
+        cases += [_case(target, name, impossible.get(target), accuracy=accuracy) for name in names]
+    if len(impossible) == len(dict.fromkeys(targets)):
+        raise next(iter(impossible.values()))
+    return tuple(cases), skipped
 
 
 def _require_engines(target: str, options: BuildOptions) -> None:
@@ -133,10 +144,11 @@ def _require_engines(target: str, options: BuildOptions) -> None:
         raise UsageError(f"{target} can build engines here, but not run them: {reason}")
 
 
-def _case(target: str, precision: str, *, accuracy: bool) -> Case:
-    left_out = {name for name, wanted in (("build", target in ENGINE_BACKENDS), ("accuracy", accuracy)) if not wanted}
-    ended = Step(NOT_RUN, "the process ended before this step")
-    return Case(target, precision, {name: ended for name in STEPS if name not in left_out})
+def _case(target: str, precision: str, impossible: UsageError | None, *, accuracy: bool) -> Case:
+    left_out = {name for name, wanted in (("build", target in ENGINE_TARGETS), ("accuracy", accuracy)) if not wanted}
+    why = str(impossible or "the process ended before this step")
+    steps = {name: Step(NOT_RUN, why) for name in STEPS if name not in left_out}
+    return Case(target, precision, steps, impossible=impossible is not None)
 
 
 def _prove_case(proof: Proof, case: Case, say: Say) -> None:
@@ -146,7 +158,7 @@ def _prove_case(proof: Proof, case: Case, say: Say) -> None:
             case.steps.update({name: Step(NOT_RUN, "there is no engine") for name in ("verify", "measure")})
             return
     else:
-        case.file = session_file(proof.bundle, case.target, case.precision).name
+        case.file = choose(proof.bundle, case.target, case.precision).file.name
     _take(proof, case, "verify", partial(_verify, proof, case), say)
     _take(proof, case, "measure", partial(_measure, proof, case), say)
 
@@ -159,10 +171,10 @@ def _build(proof: Proof, case: Case) -> _Outcome:
     record = build_engine(proof.bundle, case.target, case.precision, proof.options)
     proof.bundle = open_bundle(proof.bundle.path)
     case.file = f"{ENGINES}/{record.file_name}"
-    runs = session_file(proof.bundle, case.target, case.precision).name
-    if runs == record.file_name:
+    _, runs = get_backend(case.target).choose(proof.bundle, case.precision)
+    if runs.name == record.file_name:
         return record, None
-    return record, f"the bundle's {runs}, made for this GPU alone, would run in its place: leave compatibility out"
+    return record, f"the bundle's {runs.name}, made for this GPU alone, would run in its place: leave compatibility out"
 
 
 def _verify(proof: Proof, case: Case) -> _Outcome:
@@ -181,6 +193,8 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     if exact and not any(case in verified for case in exact):
         verified = []
     for case in proof.cases:
+        if case.impossible:
+            continue
         if case in verified:
             case.steps["accuracy"] = _unfinished()
         else:
@@ -188,8 +202,8 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     if not verified:
         return
     _save(proof)
-    pairs = [(case.target, case.precision) for case in verified]
-    step = _attempt(lambda: (check_accuracy(proof.bundle, pairs, data, max_drop), None))
+    runners = [choose(proof.bundle, case.target, case.precision) for case in verified]
+    step = _attempt(lambda: (check_accuracy(proof.bundle, runners, data, max_drop), None))
     proof.accuracy = step.result if isinstance(step.result, AccuracyReport) else None
     for number, case in enumerate(verified):
         case.steps["accuracy"] = step
@@ -231,6 +245,6 @@ def _tell(case: Case, name: str, say: Say) -> None:
 
 def _save(proof: Proof) -> None:
     try:
-        proof.write_record()
+        proof.save(proof.record)
     except UsageError:  # a disk that is full now says so at the end, and until then the figures go on
         return

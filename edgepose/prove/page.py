@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..bench.network import BenchReport, plot
+from ..bench import BenchReport, plot
 from ..bundle.engine_record import EngineRecord
+from ..core.html import html_page, html_table
 from ..core.images import read_image
 from ..core.pictures import picture_tag
-from ..verify.page import STYLE, check_html, figures_html, html_table, limits_html
-from ..verify.report import VerifyReport
+from ..verify import VerifyReport, verification_html
 from .record import HEAD, PASSED, STEPS, Case, Proof, Step
 
 _MORE_STYLE = "pre { overflow-x: auto; font-size: .85rem; } td { vertical-align: top; }"
@@ -24,16 +24,8 @@ _Shorten = Callable[[Any], Any]
 
 def proof_page(proof: Proof) -> str:
     """The self-contained HTML page of a proof, without paths of the user's."""
-    return "\n".join(
-        (
-            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>proof of {escape(proof.bundle.manifest.name)}</title>",
-            f"<style>{STYLE}{_MORE_STYLE}</style></head>\n<body>",
-            *_sections(proof, proof.anonymise, proof.to_json()),
-            "</body>\n</html>\n",
-        )
-    )
+    sections = list(_sections(proof, proof.anonymise, proof.to_json()))
+    return html_page(f"proof of {escape(proof.bundle.manifest.name)}", sections, _MORE_STYLE)
 
 
 def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Iterator[str]:
@@ -112,7 +104,5 @@ def _verification(report: VerifyReport, shorten: _Shorten) -> Iterator[str]:
         differences=shorten(report.differences),
         notes=shorten(report.notes),
     )
-    yield "<h2>Verification</h2>" + figures_html(report)
-    yield "<h2>Limits</h2>" + limits_html(report)
-    last = {check.name: check for check in report.checks}
-    yield from (check_html(report, check) for check in last.values())
+    yield "<h2>Verification</h2>"
+    yield from verification_html(report)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bench.network import BenchReport
-from ..build.options import BuildOptions
+from ..bench import BenchReport
+from ..build import BuildOptions
 from ..bundle.bundle import Bundle
 from ..bundle.engine_record import EngineRecord
 from ..core.errors import CheckError
-from ..core.files import write_text
+from ..core.report import Report
 from ..core.tables import text_table
-from ..verify.drop import AccuracyCheck, AccuracyReport
-from ..verify.report import VerifyReport
+from ..verify import AccuracyCheck, AccuracyReport, VerifyReport
 from .anonymous import anonymiser
 
 #: Version of the record's layout.
@@ -54,12 +52,14 @@ class Case:
     Attributes:
         steps: by name, every step that is to be taken.
         file: the engine or graph that runs, by its path in the bundle; None as long as there is none.
+        impossible: whether the target cannot be proven on this machine; then no step is taken.
     """
 
     target: str
     precision: str
     steps: dict[str, Step]
     file: str | None = None
+    impossible: bool = False
 
     @property
     def name(self) -> str:
@@ -80,7 +80,7 @@ HEAD = ("target", "precision", "build", "verify", "batch: p50 ms", "accuracy")
 
 
 @dataclass
-class Proof:
+class Proof(Report):
     """What :func:`edgepose.prove.prove` finds, filled step by step; ``str(proof)`` is the tables.
 
     Attributes:
@@ -216,11 +216,7 @@ class Proof:
         """What the accuracies are compared with."""
         if self.accuracy is None:
             return None
-        return {name: value for name, value in asdict(self.accuracy).items() if name != "checks"}
-
-    def write_record(self) -> None:
-        """Write the JSON file."""
-        write_text(self.record, json.dumps(self.to_json(), indent=2) + "\n")
+        return {name: value for name, value in self.accuracy.to_json().items() if name != "checks"}
 
     def require_passed(self) -> None:
         """Raise CheckError with the first reason unless every step passed."""
@@ -271,6 +267,8 @@ def _step_json(step: Step) -> dict[str, Any]:
 def _result_json(result: Result | None) -> dict[str, Any] | None:
     if result is None:
         return None
+    if isinstance(result, AccuracyCheck | AccuracyReport):
+        return result.to_json()
     if isinstance(result, VerifyReport | BenchReport):
         return {name: value for name, value in result.to_json().items() if name not in _ONCE}
     # The engine's record in the bundle lists every layer; here their counts are enough.

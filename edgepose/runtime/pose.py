@@ -8,14 +8,15 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..backends.plan import choose, open_session
+from ..backends.plan import choose
 from ..backends.self_check import self_check as check_here
-from ..backends.session import Session, TensorSpec
+from ..backends.session import Session
 from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.contract import IMAGES, KEYPOINTS
+from ..bundle.tasks import pose_contract
 from ..core.boxes import check_boxes
-from ..core.errors import CheckError, UsageError
+from ..core.errors import CheckError
 from ..core.geometry import CROP_PADDING, Size
-from ..core.heatmaps import STRIDE
 from ..core.images import check_image
 from ..core.pose import People, people_from_crops
 from ..core.skeletons import Skeleton
@@ -48,7 +49,9 @@ class PoseEstimator:
         crop_padding: float = CROP_PADDING,
         precision: str = "fp32",
     ) -> None:
-        _check_contract(session, len(skeleton.joints), input_size)
+        contract = pose_contract(len(skeleton.joints), input_size)
+        remedy = "export or import the model again, so that it keeps the graph contract"
+        contract.refuse(session.inputs, session.outputs, remedy=remedy)
         self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
         self.precision = precision
         self.cropper: Cropper = HostCropper(input_size, crop_padding)
@@ -86,7 +89,7 @@ class PoseEstimator:
         """
         if len(crops) == 0:
             return np.zeros((0, len(self.skeleton.joints), 3), dtype=np.float32)
-        keypoints: NDArray[np.float32] = self._session.run({"images": crops})["keypoints"]
+        keypoints: NDArray[np.float32] = self._session.run({IMAGES: crops})[KEYPOINTS]
         if not np.isfinite(keypoints).all():
             raise CheckError(
                 f"the network gave NaN or infinity on backend {self.backend} in {self.precision}: run edgepose verify"
@@ -117,7 +120,7 @@ def load(
             tensorrt-rtx, onnxruntime, openvino, torch that can run here.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``,
             which a search chose within a budget of accuracy, or else the most exact. What the CPU has no arithmetic for
-            is computed in FP32, see :func:`edgepose.backends.plan.arithmetic_note`.
+            is computed in FP32, see :attr:`edgepose.backends.plan.Runner.note`.
         self_check: whether to replay goldens on a machine where that was not done yet.
 
     Raises:
@@ -131,35 +134,14 @@ def load(
             poses = estimator(image_rgb, [[100, 50, 300, 450]])
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    backend, precision = choose(opened, backend, precision)
-    session, manifest = open_session(opened, backend, precision), opened.manifest
+    skeleton, manifest = opened.skeleton, opened.manifest
+    runner = choose(opened, backend, precision)
+    session = runner.open()
     try:
-        estimator = PoseEstimator(session, opened.skeleton, manifest.input_size, manifest.crop_padding, precision)
+        estimator = PoseEstimator(session, skeleton, manifest.input_size, manifest.crop_padding, runner.precision)
         if self_check:
-            check_here(opened, session, precision)
+            check_here(runner, session)
     except Exception:
         session.close()
         raise
     return estimator
-
-
-def _check_contract(session: Session, joints: int, size: Size) -> None:
-    """A dynamic side of an output may hide any number; an input has to say what it takes."""
-    height, width = size
-    images = TensorSpec("images", (None, height, width, 3), np.dtype(np.uint8))
-    outputs = (
-        TensorSpec("keypoints", (None, joints, 3), np.dtype(np.float32)),
-        TensorSpec("heatmaps", (None, joints, height // STRIDE, width // STRIDE), np.dtype(np.float32)),
-    )
-    fix = "export or import the model again, so that it keeps the graph contract"
-    if session.inputs != (images,):
-        raise UsageError(f"network takes {', '.join(map(str, session.inputs))}, expected {images}: {fix}")
-    given = {spec.name: spec for spec in session.outputs}
-    for expected in outputs:
-        got = given.get(expected.name)
-        if got is None or got.dtype != expected.dtype or not _covers(got.shape, expected.shape):
-            raise UsageError(f"network gives {', '.join(map(str, session.outputs))}, expected {expected}: {fix}")
-
-
-def _covers(got: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(got) == len(expected) and all(g is None or g == e for g, e in zip(got, expected, strict=True))

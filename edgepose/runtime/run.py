@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,9 @@ def run(
         detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
         detector_threshold: least score of a person, from 0 to 1; None for the detector's own.
         threshold: least score of a joint that is drawn, from 0 to 1. The files of results hold all joints.
-        save_video: video file, or folder for one picture per frame.
-        save_json: JSON lines file.
-        save_coco: COCO results file.
+        save_video: video file, picture file, or folder for one picture per frame.
+        save_json: JSON lines file, or ``-`` for standard output.
+        save_coco: COCO results file, or ``-``.
         limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
         threads: read, find, estimate, draw and write in a thread each, for more frames per second. Of files, the
             results are the same; of a live source, other frames are processed, and older when they are written.
@@ -106,7 +106,6 @@ def run(
     _check_options(limit, threshold, threads, deadline_ms)
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
-        _refuse_inputs((save_video, save_json, save_coco), frames.inputs)
         opened = open_bundle(bundle)
         sinks = open_sinks(
             video=save_video,
@@ -168,11 +167,3 @@ def _pass_through(
         return
     policy = Policy.DEADLINE if deadline_ms is not None else Policy.NEWEST if source.live else Policy.KEEP
     run_threaded([source], stages, sinks, policy=policy, deadline_ms=deadline_ms, limit=limit)
-
-
-def _refuse_inputs(outputs: Iterable[Path | str | None], inputs: Iterable[Path]) -> None:
-    """Refuse to overwrite an input: neither the file that is read, nor pictures in the folder they are read from."""
-    taken = {place for path in inputs for place in (path.resolve(), path.resolve().parent)}
-    for path in outputs:
-        if path is not None and Path(path).resolve() in taken:
-            raise UsageError(f"cannot write {path}: the source is read from there: name another place")

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..backends.plan import arithmetic_note, choose_pairs
+from ..backends.plan import plan
 from ..bundle.bundle import Bundle
-from ..bundle.goldens import Goldens
-from ..bundle.limits import crop_errors, read_goldens
+from ..bundle.goldens import Goldens, read_goldens
 from ..core.errors import UsageError
-from .checks import Check, check_backend
-from .drop import MAX_DROP, check_accuracy
+from .checks import Check, check_runner
+from .drop import MAX_DROP, AccuracyCheck, AccuracyReport, check_accuracy, check_max_drop
 from .locate import first_difference
+from .page import verification_html
 from .report import VerifyReport
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = [
+    "MAX_DROP",
+    "AccuracyCheck",
+    "AccuracyReport",
+    "VerifyReport",
+    "check_accuracy",
+    "check_max_drop",
+    "verification_html",
+    "verify",
+]
 
 
 def verify(
@@ -42,21 +51,20 @@ def verify(
             data cannot be read.
     """
     goldens = read_goldens(bundle)
-    pairs, skipped = choose_pairs(bundle, backends, precisions)
-    accuracy = check_accuracy(bundle, pairs, data, max_drop) if data and pairs else None
-    checks = tuple(check for pair in pairs for check in check_backend(bundle, goldens, *pair))
+    found = plan(bundle, backends, precisions)
+    accuracy = check_accuracy(bundle, found.runners, data, max_drop) if data and found.runners else None
+    checks = tuple(check for runner in found.runners for check in check_runner(runner, goldens))
     differences = {}
     for check in checks:
         if check.problem and check.outputs and check.name not in differences:
-            crop = int(crop_errors(goldens, check.outputs)[1].argmax())
-            differences[check.name] = _locate(bundle, check, goldens, crop)
-    said = {f"{backend} {precision}": arithmetic_note(backend, precision) for backend, precision in pairs}
-    notes = {name: note for name, note in said.items() if note}
-    return VerifyReport(bundle, goldens, checks, skipped, differences, notes, accuracy)
+            image = int(bundle.task.errors(goldens.outputs, check.outputs)[1].argmax())
+            differences[check.name] = _locate(check, goldens, image)
+    notes = {str(runner): runner.note for runner in found.runners if runner.note}
+    return VerifyReport(bundle, goldens, checks, found.skipped, differences, notes, accuracy)
 
 
-def _locate(bundle: Bundle, check: Check, goldens: Goldens, crop: int) -> str:
+def _locate(check: Check, goldens: Goldens, image: int) -> str:
     try:
-        return first_difference(bundle, check.backend, check.precision, goldens, crop)
+        return first_difference(check.runner, goldens, image)
     except UsageError as error:  # the verdict stands without its cause, such as on a device without onnx
         return f"the first difference was not searched for: {error}"

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.plan import ENGINE_BACKENDS, unavailable
+from ..backends.plan import Runner, unavailable
 from ..backends.session import Arrays
 from ..bundle.bundle import Bundle
+from ..bundle.contract import HEATMAPS, IMAGES
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT
-from ..graphs.probe import HEATMAPS, IMAGES, Node, write_probe
+from ..graphs.probe import Node, leading_to, write_probe
+from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 from .variants import variant_difference
 
@@ -23,21 +25,20 @@ from .variants import variant_difference
 _SAME = 1e-4
 
 
-def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Goldens, crop: int) -> str:
-    """One sentence that names the first node that goes wrong, or says why there is none to name.
+def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
+    """Return one sentence that names the first node that goes wrong, or says why there is none to name.
 
     Args:
-        bundle: an opened bundle.
-        backend: the backend that failed.
-        precision: what it computes in.
+        runner: what failed.
         goldens: the bundle's goldens.
-        crop: index of the crop to run; one that fails shows the most.
+        image: index of the golden image to run; one that fails shows the most.
     """
+    bundle, backend = runner.bundle, runner.backend
     if backend == "torch":
         return "PyTorch itself no longer gives the goldens: checkpoint and goldens differ, so export the bundle again"
-    images = {IMAGES: goldens.images[crop : crop + 1]}
-    if precision != "fp32":
-        return variant_difference(bundle, backend, precision, images)
+    images = {IMAGES: goldens.images[image : image + 1]}
+    if runner.precision != "fp32":
+        return variant_difference(runner, images)
     with TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"
         nodes = write_probe(bundle.graph, probe)
@@ -45,7 +46,7 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
         broken = first_not_finite(nodes, expected)
         if broken:
             return f"NaN or infinity first appears at {broken}"
-        if backend in ENGINE_BACKENDS:
+        if backend in TARGETS:
             return (
                 "every node of the graph gives finite numbers, and an engine's inner tensors cannot be read: "
                 "if onnxruntime passes, building the engine changed the numbers; build it again, or on another version"
@@ -54,18 +55,19 @@ def first_difference(bundle: Bundle, backend: str, precision: str, goldens: Gold
             node = first_unequal(nodes, expected, run_probe(probe, backend, images))
             if node:
                 return f"{backend} first differs from onnxruntime at {node}"
-    return _departure_from_pytorch(bundle, nodes, expected, images, backend)
+    return _departure_from_reference(bundle, nodes, expected, images, backend)
 
 
-def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
+def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
     agree = f"{backend} computes every node as the graph says"
-    if bundle.manifest.detects:
+    checkpoint = bundle.path / CHECKPOINT
+    if not bundle.task.from_checkpoint:
         return f"{agree}: the goldens are of another file, or the fault is only in the fused graph; import it again"
-    if unavailable("torch") or not (bundle.path / CHECKPOINT).is_file():
+    if unavailable("torch") or not checkpoint.is_file():
         return (
             f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"
         )
-    node = first_unmatched(_leading_to(nodes, HEATMAPS), got, pytorch_tensors(bundle, images[IMAGES]))
+    node = first_unmatched(leading_to(nodes, [HEATMAPS]), got, pytorch_tensors(bundle, images[IMAGES]))
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
@@ -77,7 +79,7 @@ def _departure_from_pytorch(bundle: Bundle, nodes: Sequence[Node], got: Arrays, 
 def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
     """Label of the first node that gives NaN or infinity, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             tensor = tensors.get(name)
             if tensor is not None and not np.isfinite(tensor).all():
                 return node.label
@@ -87,7 +89,7 @@ def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
 def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str | None:
     """Label of the first node of which an output differs between two runs of one graph, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             if name in expected and name in got and not _same(got[name], expected[name]):
                 return node.label
     return None
@@ -106,39 +108,29 @@ def first_unmatched(nodes: Sequence[Node], got: Arrays, reference: Iterable[NDAr
     matched = {name for name, tensor in got.items() if any(_same(tensor, a) for a in by_shape.get(tensor.shape, ()))}
     readers: dict[str, list[Node]] = {}
     for node in nodes:
-        for name in node.inputs:
+        for name in node.input:
             readers.setdefault(name, []).append(node)
 
     wrong: set[str] = set()
 
     def wrong_readers(node: Node) -> list[Node]:
-        return [r for name in node.outputs for r in readers.get(name, ()) if not wrong.isdisjoint(r.outputs)]
+        return [r for name in node.output for r in readers.get(name, ()) if not wrong.isdisjoint(r.output)]
 
     for node in reversed(nodes):
-        is_read = any(name in readers for name in node.outputs)
-        if matched.isdisjoint(node.outputs) and (wrong_readers(node) or not is_read):
-            wrong.update(node.outputs)
+        is_read = any(name in readers for name in node.output)
+        if matched.isdisjoint(node.output) and (wrong_readers(node) or not is_read):
+            wrong.update(node.output)
     from_images = {IMAGES}
     for node in nodes:
-        if from_images.isdisjoint(node.inputs):  # constants and index arithmetic have no counterpart in PyTorch
+        if from_images.isdisjoint(node.input):  # constants and index arithmetic have no counterpart in PyTorch
             continue
-        from_images.update(node.outputs)
-        if wrong.isdisjoint(node.outputs) or got.keys().isdisjoint(node.outputs):
+        from_images.update(node.output)
+        if wrong.isdisjoint(node.output) or got.keys().isdisjoint(node.output):
             continue
         blamed = wrong_readers(node)
-        if not blamed or any(wrong.isdisjoint({*reader.inputs} - {*node.outputs}) for reader in blamed):
+        if not blamed or any(wrong.isdisjoint({*reader.input} - {*node.output}) for reader in blamed):
             return node.label
     return None
-
-
-def _leading_to(nodes: Sequence[Node], tensor: str) -> list[Node]:
-    """The nodes that a tensor is computed from, in order."""
-    needed, chosen = {tensor}, []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
-            chosen.append(node)
-    return chosen[::-1]
 
 
 def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..backends.environment import environment
-from ..backends.session import Arrays
-from ..bundle.limits import Kind, crop_errors, limits_for
-from ..bundle.manifest import BOXES
-from ..core.boxes import PERSON_SCORE, find_persons
-from ..core.pictures import BACKEND, PYTORCH, draw_boxes, draw_pair, picture_tag
+from ..backends.plan import Runner
+from ..bundle.tasks import Task
+from ..core.html import html_page, html_table
+from ..core.pictures import picture_tag
 from .checks import Check
 
 if TYPE_CHECKING:
@@ -25,57 +21,38 @@ DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
 #: Crops that are shown of each backend and precision.
 _SHOWN = 8
 
-STYLE = f"""
-:root {{ color-scheme: light dark; --line: #8884; --pass: #16803c; --fail: #c62828; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.2rem; margin-top: 2.2rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }}
-.scroll {{ overflow-x: auto; }} .pass {{ color: var(--pass); font-weight: 600; }}
-.fail {{ color: var(--fail); font-weight: 600; }}
-.crops {{ display: flex; flex-wrap: wrap; gap: 1.2rem; }} figure {{ margin: 0; }}
-img {{ display: block; border-radius: 6px; max-width: 100%; height: auto; }}
-figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabular-nums; }}
-.key {{ display: inline-block; width: 1.6em; vertical-align: middle; margin: 0 .35em 0 1em; border-radius: 3px; }}
-.pytorch {{ height: 6px; background: rgb{PYTORCH}; }} .backend {{ height: 2px; background: rgb{BACKEND}; }}
-"""
 
-
-def check_head(kind: Kind) -> tuple[str, ...]:
+def check_head(task: Task) -> tuple[str, ...]:
     """Columns of the table of checks, in text and in HTML."""
-    return ("backend", "precision", "batch", f"{kind.score} error", "of range", "p50 px", "p99 px", "max px", "result")
+    return ("backend", "precision", "batch", f"{task.score} error", "of range", "p50 px", "p99 px", "max px", "result")
 
 
 def verify_page(report: VerifyReport) -> str:
-    """The self-contained HTML page of a verification: verdict, figures, and the crops that moved most."""
-    name = escape(report.bundle.manifest.name)
-    verdict = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
-    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    """Return the self-contained HTML page of a verification: verdict, figures, and the images that moved most."""
+    name, task = escape(report.bundle.manifest.name), report.task
+    state = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
     where = environment()
     made = f"{where['cpu']}, {where['gpu'] or 'no GPU'}, {where['time']}"
-    return "\n".join(
-        (
-            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>verify {name}</title><style>{STYLE}</style></head>\n<body>",
-            f"<h1>{name}: verification {verdict}</h1>",
-            f"<p>{len(report.goldens.images)} golden crops replayed and compared with {report.kind.reference}.</p>",
-            f"<p>{escape(made)}.</p>",
-            figures_html(report),
-            _accuracy_html(report),
-            "<h2>Limits</h2>",
-            limits_html(report),
-            *(check_html(report, check) for check in last.values()),
-            "</body>\n</html>\n",
-        )
+    body = (
+        f"<h1>{name}: verification {state}</h1>",
+        f"<p>{len(report.goldens.images)} golden {task.image}s replayed and compared with {task.reference}.</p>",
+        f"<p>{escape(made)}.</p>",
+        *verification_html(report),
     )
+    return html_page(f"verify {name}", body)
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'
+def verification_html(report: VerifyReport) -> Iterator[str]:
+    """Return the sections of a verification: figures, accuracy, limits, and the images that moved most."""
+    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    yield _figures_html(report)
+    yield _accuracy_html(report)
+    yield "<h2>Limits</h2>" + _limits_html(report)
+    yield from (_check_html(report, check) for check in last.values())
+
+
+def _pair(runner: Runner) -> tuple[str, str]:
+    return runner.backend, escape(runner.precision)
 
 
 def _result(problem: str | None) -> str:
@@ -84,59 +61,48 @@ def _result(problem: str | None) -> str:
     return '<span class="pass">passed</span>'
 
 
-def figures_html(report: VerifyReport) -> str:
-    rows = [(c.backend, escape(c.precision), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
+def _figures_html(report: VerifyReport) -> str:
+    rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
     said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
     said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
     said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(check_head(report.kind), rows) + "\n".join(said)
+    return html_table(check_head(report.task), rows) + "\n".join(said)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
     accuracy = report.accuracy
     if accuracy is None:
         return ""
-    rows = [
-        (c.backend, escape(c.precision), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks
-    ]
+    rows = [(*_pair(c.runner), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks]
     return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
 
 
-def limits_html(report: VerifyReport) -> str:
-    precisions = dict.fromkeys(check.precision for check in report.checks)
+def _limits_html(report: VerifyReport) -> str:
+    precisions = dict.fromkeys(check.runner.precision for check in report.checks)
     rows = [
         (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
-        for p, x in ((p, limits_for(p, report.goldens.decode)) for p in precisions)
+        for p, x in ((p, report.task.limits(p)) for p in precisions)
     ]
-    return html_table(("precision", f"{report.kind.score}s, of range", "p50 px", "p99 px", "why"), rows)
+    return html_table(("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
-def check_html(report: VerifyReport, check: Check) -> str:
-    title = f"<h2>{check.backend}, {escape(check.precision)}</h2>"
+def _check_html(report: VerifyReport, check: Check) -> str:
+    """Return the section of a check: the golden images that moved most, with both results drawn on them."""
+    title, task = f"<h2>{check.runner.backend}, {escape(check.runner.precision)}</h2>", report.task
     if check.outputs is None:
-        return f"{title}<p>No {report.kind.points} to draw.</p>"
-    distances, maps = crop_errors(report.goldens, check.outputs)
-    # The crops that moved most; of those that did not move, the ones whose scores differ most.
-    order = sorted(range(len(maps)), key=lambda i: (-distances[i].max(initial=0), -maps[i]))[:_SHOWN]
-    kind, figures = report.kind, []
+        return f"{title}<p>No {task.points} to draw.</p>"
+    distances, scores = task.errors(report.goldens.outputs, check.outputs)
+    # The images that moved most; of those that did not move, the ones whose scores differ most.
+    order = sorted(range(len(scores)), key=lambda i: (-distances[i].max(initial=0), -scores[i]))[:_SHOWN]
+    figures = []
     for i in order:
-        picture, where = _draw(report, check.outputs, i, distances[i])
-        caption = f"crop {i}: largest error {distances[i].max(initial=0):.2f} px{where}, {kind.score} {maps[i]:.2g}"
-        tag = picture_tag(picture, f"golden crop {i} with the {kind.points} of {kind.reference} and {check.name}")
-        figures.append(f"<figure>{tag}<figcaption>{escape(caption)}</figcaption></figure>")
-    keys = f'<span class="key pytorch"></span>{kind.reference}<span class="key backend"></span>{check.backend}'
-    shown = f"{len(order)} of {len(maps)} crops, those that moved most first"
+        golden, got = ({name: values[i] for name, values in o.items()} for o in (report.goldens.outputs, check.outputs))
+        picture, where = task.draw(report.bundle.manifest, report.goldens.images[i], golden, got, distances[i])
+        moved = f"largest error {distances[i].max(initial=0):.2f} px{where}, {task.score} {scores[i]:.2g}"
+        tag = picture_tag(
+            picture, f"golden {task.image} {i} with the {task.points} of {task.reference} and {check.name}"
+        )
+        figures.append(f"<figure>{tag}<figcaption>{escape(f'{task.image} {i}: {moved}')}</figcaption></figure>")
+    keys = f'<span class="key pytorch"></span>{task.reference}<span class="key backend"></span>{check.runner.backend}'
+    shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"
     return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"
-
-
-def _draw(
-    report: VerifyReport, outputs: Arrays, i: int, distances: NDArray[np.float64]
-) -> tuple[NDArray[np.uint8], str]:
-    """A golden crop with both results, and where they differ most."""
-    image, golden = report.goldens.images[i], report.goldens.outputs
-    if report.goldens.decode == BOXES:
-        both = (find_persons(found["boxes"][i], found["scores"][i], PERSON_SCORE)[0] for found in (golden, outputs))
-        return draw_boxes(image, *both), ""
-    skeleton = report.bundle.skeleton
-    joint = skeleton.joints[int(distances.argmax())].replace("_", " ")
-    return draw_pair(image, golden["keypoints"][i], outputs["keypoints"][i], skeleton), f" ({joint})"

@@ -11,35 +11,34 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..backends.plan import ENGINE_BACKENDS
+from ..backends.plan import Runner
 from ..backends.session import Arrays
-from ..bundle.bundle import Bundle
-from ..bundle.limits import limits_for
 from ..graphs.probe import Node, write_probe
+from ..graphs.quantise import LEVELS
+from ..graphs.sixteen_bit import FP16_MAX
+from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 
 #: What the conversions to 16 bit and to INT8 add to the name of a tensor.
 _ADDED = ("_dequantised", "_16", "_32")
-#: FP16's largest finite number.
-FP16_MAX = 65504.0
 
 
-def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arrays) -> str:
-    """One sentence that names the first node whose result leaves the limit, or says why there is none to name.
+def variant_difference(runner: Runner, images: Arrays) -> str:
+    """Return one sentence that names the first node whose result leaves the limit, or says why there is none to name.
 
     Args:
-        bundle: an opened bundle.
-        backend: the backend that failed; of an engine, whose inner tensors cannot be read, the graph that it was built
-            from is run on the CPU instead.
-        precision: other than fp32.
-        images: one crop, by the name of the input.
+        runner: what failed, in another precision than fp32. The inner tensors of an engine cannot be read, so the graph
+            that it was built from is run on the CPU instead.
+        images: one golden image, by the name of the input.
 
     Raises:
         UsageError: the bundle has no graph of this precision, or the ``onnx`` package is not installed.
     """
-    limit = limits_for(precision, bundle.manifest.decode).score
+    bundle, precision = runner.bundle, runner.precision
+    limit = bundle.task.limits(precision).score
+    is_engine = runner.backend in TARGETS
     on_cpu = "openvino" if precision == "bf16" else "onnxruntime"
-    runs_on = on_cpu if backend in ENGINE_BACKENDS else backend
+    runs_on = on_cpu if is_engine else runner.backend
     with TemporaryDirectory() as folder:
         plain, variant = Path(folder) / "fp32.onnx", Path(folder) / "variant.onnx"
         write_probe(bundle.graph, plain)
@@ -49,7 +48,7 @@ def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arr
         found = first_beyond_fp16(nodes, expected, half_tensors(variant)) or first_departure(
             nodes, expected, got, limit, int8_ranges(variant)
         )
-    if backend in ENGINE_BACKENDS:
+    if is_engine:
         where = f"the engine's inner tensors cannot be read; its {precision} graph on {runs_on}"
         return f"{where}: {found or 'no tensor leaves the limit, so building the engine changed the numbers'}"
     return found or (
@@ -61,7 +60,7 @@ def variant_difference(bundle: Bundle, backend: str, precision: str, images: Arr
 def first_beyond_fp16(nodes: Sequence[Node], expected: Arrays, half: frozenset[str]) -> str | None:
     """A sentence on the first node that makes an FP16 tensor whose FP32 value FP16 cannot hold, or None."""
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             reference = _reference(name, expected)
             if name not in half or reference is None:
                 continue
@@ -83,9 +82,9 @@ def first_departure(
         limit: largest error as a fraction of the tensor's range in FP32.
         ranges: see :func:`int8_ranges`.
     """
-    makers = {name: node.label for node in nodes for name in node.outputs}
+    makers = {name: node.label for node in nodes for name in node.output}
     for node in nodes:
-        for name in node.outputs:
+        for name in node.output:
             reference = _reference(name, expected)
             if reference is None or name not in got or got[name].shape != expected[reference].shape:
                 continue
@@ -122,7 +121,7 @@ def int8_ranges(probe: Path) -> dict[str, float]:
     scales = {weight.name: weight for weight in graph.initializer}
     pairs = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
     return {
-        node.output[0]: 127 * float(numpy_helper.to_array(scales[pairs[node.input[0]]]))
+        node.output[0]: LEVELS * float(numpy_helper.to_array(scales[pairs[node.input[0]]]))
         for node in graph.node
         if node.op_type == "DequantizeLinear" and pairs.get(node.input[0]) in scales
     }

@@ -158,5 +158,5 @@ def test_soft_suppression_leaves_its_scores_alone():
 
 def test_persons_score_by_their_sure_joints():
     poses = np.zeros((3, 3, 3))
-    poses[..., 2] = [[0.2, 0.5, 0.7], [0.2, 0.1, -1.0], [1, 1, 1]]  # exactly 0.2 does not count
+    poses[..., 2] = np.array([[0.2, 0.5, 0.7], [0.2, 0.1, -1.0], [1, 1, 1]])  # exactly 0.2 does not count
     np.testing.assert_allclose(person_scores(poses, [0.5, 1, 0.25]), [0.3, 0, 0.25])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgepose.backends.plan import cannot_run, choose_backends, open_graph, open_session
-from edgepose.backends.session import Session, TensorSpec
+from edgepose.backends.plan import open_graph, open_session, plan
+from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.contract import TensorSpec
+from edgepose.bundle.tasks import pose_contract
 from edgepose.core.errors import UsageError
 from edgepose.nvidia import device as nvidia_device
+from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.nvidia.device import CudaError
+from tests.doubles.backends import set_unavailable
 from tests.doubles.tiny_bundle import make_bundle
 
 ONNX_BACKENDS = ("onnxruntime", "openvino")
@@ -49,7 +54,7 @@ def torch_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
     monkeypatch.setattr("edgepose.models.checkpoint.ModelSpec.build", lambda _: Shrink())
     monkeypatch.setattr("edgepose.models.checkpoint.load_weights", lambda *_: None)
     manifest = SimpleNamespace(model="hrnet_w32", skeleton="lsp14", input_size=(32, 24), options={})
-    return TorchSession(SimpleNamespace(manifest=manifest, skeleton=SimpleNamespace(joints="abc"), path=tmp_path))
+    return TorchSession(SimpleNamespace(manifest=manifest, contract=pose_contract(3, (32, 24)), path=tmp_path))
 
 
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
@@ -126,11 +131,11 @@ def test_a_broken_tensorrt_leaves_the_others_alone(
     def broken(_: str) -> None:
         raise error
 
-    monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda _: None)
-    monkeypatch.setattr("edgepose.backends.tensorrt.load_target", broken)
-    runnable, skipped = choose_backends(bundle, None)
-    assert runnable == ("onnxruntime", "openvino")
-    assert str(error).splitlines()[0] in skipped["tensorrt"] and "\n" not in skipped["tensorrt"]
+    set_unavailable(monkeypatch, lambda _: None)
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", broken)
+    found = plan(bundle)
+    assert [runner.backend for runner in found.runners] == ["onnxruntime", "openvino"]
+    assert str(error).splitlines()[0] in found.skipped["tensorrt"] and "\n" not in found.skipped["tensorrt"]
     assert open_session(bundle).backend == "onnxruntime"
     with pytest.raises(UsageError, match=f"backend tensorrt cannot run here: .*{str(error).splitlines()[0]}$"):
         open_session(bundle, "tensorrt")
@@ -140,16 +145,17 @@ def test_a_gpu_that_cannot_be_asked_is_a_reason(bundle: Bundle, monkeypatch: pyt
     def fails() -> None:
         raise CudaError("CUDA reported cudaErrorUnknown: unknown error")
 
-    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: True)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
     monkeypatch.setattr(nvidia_device, "gpu_missing", fails)
-    assert cannot_run(bundle, "tensorrt") == (
+    assert plan(bundle).skipped["tensorrt"] == (
         "tensorrt is installed, but asking it fails with CudaError: CUDA reported cudaErrorUnknown: unknown error"
     )
     with pytest.raises(UsageError, match="unknown backend 'tpu'"):
-        cannot_run(bundle, "tpu")
+        plan(bundle, ["tpu"])
 
 
 def test_idle_threads_of_onnxruntime_leave_the_cores_to_others(pair: Path) -> None:
     pytest.importorskip("onnxruntime")
-    options = open_graph(pair)._session.get_session_options()
+    session: Any = open_graph(pair)
+    options = session._session.get_session_options()
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"

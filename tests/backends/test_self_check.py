@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from edgepose.backends import self_check as module
-from edgepose.backends.self_check import CROPS, proof_of
+from edgepose.backends.plan import Runner
+from edgepose.backends.self_check import IMAGES_CHECKED, proof_of
 from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS
+from edgepose.bundle.tasks import POSE, Task
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.nvidia import device as nvidia_device
 from edgepose.runtime.pose import load
@@ -30,13 +33,13 @@ class Replays:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.crops: list[int] = []
-        original = module.examine
+        original = module.verdict
 
         def counting(goldens, outputs, precision):
             self.crops.append(len(goldens.images))
             return original(goldens, outputs, precision)
 
-        patch.setattr(module, "examine", counting)
+        patch.setattr(module, "verdict", counting)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> Replays:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "tiny.edgepose", crops=CROPS + 2)
+    return make_bundle(tmp_path / "tiny.edgepose", crops=IMAGES_CHECKED + 2)
 
 
 def spoil(bundle: Bundle) -> Bundle:
@@ -66,9 +69,9 @@ def spoil(bundle: Bundle) -> Bundle:
 def test_it_is_proven_once(bundle: Bundle, replays: Replays, cache: Path) -> None:
     for _ in range(2):
         load(bundle.path, "onnxruntime").close()
-    assert replays.crops == [CROPS]
+    assert replays.crops == [IMAGES_CHECKED]
     load(bundle.path, "openvino").close()
-    assert replays.crops == [CROPS, CROPS], "each backend for itself"
+    assert replays.crops == [IMAGES_CHECKED, IMAGES_CHECKED], "each backend for itself"
     proofs = [json.loads(path.read_text()) for path in cache.iterdir()]
     assert sorted(proof["backend"] for proof in proofs) == ["onnxruntime", "openvino"]
     assert {proof["file"] for proof in proofs} == {bundle.manifest.files["pose.onnx"]}
@@ -86,8 +89,8 @@ def test_it_is_proven_again_where_something_else_computes(
     elif what == "goldens":
         change_goldens(
             bundle,
-            images=bundle.goldens().images[:4],
-            **bundle.goldens().first(4).outputs,
+            images=read_goldens(bundle).images[:4],
+            **read_goldens(bundle).first(4).outputs,
         )
         bundle.with_files(bundle.path / GOLDENS)
     elif what == "version":
@@ -95,10 +98,10 @@ def test_it_is_proven_again_where_something_else_computes(
     elif what == "machine":
         monkeypatch.setattr(module, "cpu_name", lambda: "another")
     else:
-        limits = replace(module.limits_for("fp32"), p50=0.04)
-        monkeypatch.setattr(module, "limits_for", lambda *_: limits)
+        limits = replace(POSE.limits("fp32"), p50=0.04)
+        monkeypatch.setattr(Task, "limits", lambda *_: limits)
     load(bundle.path, "onnxruntime").close()
-    assert replays.crops == [CROPS, CROPS]
+    assert replays.crops == [IMAGES_CHECKED, IMAGES_CHECKED]
 
 
 def test_other_keypoints_are_refused_in_one_sentence(bundle: Bundle, replays: Replays, cache: Path) -> None:
@@ -112,7 +115,7 @@ def test_other_keypoints_are_refused_in_one_sentence(bundle: Bundle, replays: Re
             rf"{re.escape(str(bundle.path))}",
             str(refused.value),
         )
-    assert replays.crops == [CROPS, CROPS + 2] * 2
+    assert replays.crops == [IMAGES_CHECKED, IMAGES_CHECKED + 2] * 2
     assert not cache.exists()
     load(bundle.path, "openvino", self_check=False).close()
     assert len(replays.crops) == 4
@@ -132,12 +135,12 @@ def test_nan_is_refused(bundle: Bundle, replays: Replays) -> None:
 
 def test_what_verify_passes_is_not_refused(bundle: Bundle, replays: Replays, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the few fail, all are replayed: a median over few keypoints may lie above that over all."""
-    counting = module.examine
+    counting = module.verdict
     monkeypatch.setattr(
-        module, "examine", lambda g, o, p: (None, "few") if len(g.images) == CROPS else counting(g, o, p)
+        module, "verdict", lambda g, o, p: (None, "few") if len(g.images) == IMAGES_CHECKED else counting(g, o, p)
     )
     load(bundle.path, "onnxruntime").close()
-    assert replays.crops == [CROPS + 2]
+    assert replays.crops == [IMAGES_CHECKED + 2]
 
 
 def test_the_session_of_a_refused_bundle_is_closed(
@@ -161,7 +164,7 @@ def test_a_cache_that_cannot_be_used_is_no_error(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
         load(bundle.path, "onnxruntime").close()
-    assert replays.crops == [CROPS, CROPS], "it is proven again"
+    assert replays.crops == [IMAGES_CHECKED, IMAGES_CHECKED], "it is proven again"
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -169,16 +172,17 @@ def test_a_cache_that_cannot_be_used_is_no_error(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
     load(bundle.path, "onnxruntime").close()
-    assert replays.crops == [CROPS] * 3
+    assert replays.crops == [IMAGES_CHECKED] * 3
 
 
-def test_a_bundle_without_goldens_has_nothing_to_prove_itself_with(
+def test_a_bundle_without_goldens_has_nothing_to_prove_itself_with_and_is_refused(
     bundle: Bundle, replays: Replays, cache: Path
 ) -> None:
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     del manifest["files"][GOLDENS]
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
-    load(bundle.path, "onnxruntime").close()
+    with pytest.raises(UsageError, match=r"its manifest names no golden\.npz, so nothing can prove the network"):
+        load(bundle.path, "onnxruntime")
     assert not replays.crops and not cache.exists()
 
 
@@ -195,10 +199,9 @@ def test_an_engine_is_known_by_its_own_hash_and_the_gpu(bundle: Bundle, monkeypa
     engine.parent.mkdir()
     engine.write_bytes(b"plan")
     bundle = bundle.with_files(engine)
-    monkeypatch.setattr(module, "session_file", lambda *_: engine)
     monkeypatch.setattr(module, "import_module", lambda _: type("trt", (), {"__version__": "1.7.0.1"}))
     monkeypatch.setattr(nvidia_device, "device_info", lambda: type("gpu", (), {"name": "RTX 4090"}))
-    proof = proof_of(bundle, "tensorrt-rtx", "fp16")
+    proof = proof_of(Runner(bundle, "tensorrt-rtx", "fp16", engine))
     assert proof["file"] == bundle.manifest.files["engines/" + engine.name]
     assert (proof["version"], proof["machine"], proof["precision"]) == ("1.7.0.1", "RTX 4090", "fp16")
 
@@ -209,7 +212,7 @@ def test_run_proves_the_bundle_before_any_file(bundle: Bundle, replays: Replays,
     summary = run(bundle.path, source, save_json=out, backend="onnxruntime")
     assert (summary.backend, summary.precision) == ("onnxruntime", "fp32")
     assert str(summary).splitlines()[0].endswith("(0 images skipped), onnxruntime fp32")
-    assert replays.crops == [CROPS]
+    assert replays.crops == [IMAGES_CHECKED]
     spoil(bundle)
     old = out.read_text()
     command = ("run", bundle.path, "--source", source, "--save-json", out, "--backend", "onnxruntime")
@@ -221,6 +224,7 @@ def test_run_proves_the_bundle_before_any_file(bundle: Bundle, replays: Replays,
     assert out.read_text() != old or out.stat().st_size == len(old)
 
 
+@pytest.mark.slow
 def test_precisions_of_the_shipped_network_prove_themselves(
     shipped_variants: Path, replays: Replays, tmp_path: Path
 ) -> None:
@@ -230,4 +234,4 @@ def test_precisions_of_the_shipped_network_prove_themselves(
         load(shipped_variants, "openvino", precision).close()
     moved = Path(shutil.copytree(shipped_variants, tmp_path / "moved.edgepose"))
     load(moved, "openvino", "int8").close()
-    assert replays.crops == [CROPS] * len(precisions), "a copy of a bundle is the same bundle"
+    assert replays.crops == [IMAGES_CHECKED] * len(precisions), "a copy of a bundle is the same bundle"

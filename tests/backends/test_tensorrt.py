@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.backends import plan as backends
 from edgepose.backends import tensorrt as backend_module
-from edgepose.backends.plan import choose_backends
+from edgepose.backends.plan import plan
 from edgepose.backends.tensorrt import Executor, TensorRtSession, find_engine, select_engine
 from edgepose.bundle.bundle import Bundle, write_manifest
 from edgepose.bundle.engine_record import EngineLayer, EngineRecord, read_record, record_path
@@ -22,6 +21,7 @@ from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.nvidia.device import CudaError, DeviceInfo
 from edgepose.nvidia.stream import Stream
 from edgepose.plugins.registration import Registered
+from tests.doubles.backends import set_unavailable
 from tests.doubles.gpu_doubles import CudaErrorCode, HostCudart, SumEngine, tensorrt_with
 
 RECORD = EngineRecord(
@@ -48,13 +48,13 @@ def images(count: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
 
 
-def make_bundle(folder: Path, *records: EngineRecord, plan: bytes = b"plan") -> Bundle:
+def make_bundle(folder: Path, *records: EngineRecord, engine_bytes: bytes = b"plan") -> Bundle:
     path = folder / "b.edgepose"
     (path / "engines").mkdir(parents=True)
     bundle = write_manifest(path, Manifest("b", "none", "lsp14", (2, 2)))
     for record in records:
         engine = path / "engines" / record.file_name
-        engine.write_bytes(plan)
+        engine.write_bytes(engine_bytes)
         record.write(record_path(engine))
         bundle = bundle.with_files(engine, record_path(engine))
     return bundle
@@ -203,7 +203,7 @@ def test_an_engine_of_another_machine(tmp_path: Path, changes: dict[str, Any], r
 
 
 def test_a_truncated_engine(tmp_path: Path, cudart: HostCudart) -> None:
-    bundle = make_bundle(tmp_path, RECORD, plan=b"pla")
+    bundle = make_bundle(tmp_path, RECORD, engine_bytes=b"pla")
     with pytest.raises(UsageError, match=rf"cannot be loaded \(Magic tag of 3 bytes does not match\): {BUILD}"):
         TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt")
     assert (cudart.blocks, cudart.streams) == ({}, [])
@@ -275,11 +275,11 @@ def test_an_engine_built_without_a_gpu_fits_the_default_sms_only() -> None:
 
 @pytest.mark.usefixtures("cudart")
 def test_auto_passes_over_an_engine_for_other_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "unavailable", lambda name: "not here" if name == "torch" else None)
+    set_unavailable(monkeypatch, lambda name: "not here" if name == "torch" else None)
     bundle = make_bundle(tmp_path, replace(RECORD, target="tensorrt-rtx", sm="any", gpu=None))
-    runnable, skipped = choose_backends(bundle, None)
-    assert runnable == ("onnxruntime", "openvino")
-    assert skipped["tensorrt-rtx"].endswith(
+    found = plan(bundle)
+    assert [runner.backend for runner in found.runners] == ["onnxruntime", "openvino"]
+    assert found.skipped["tensorrt-rtx"].endswith(
         "no tensorrt-rtx engine that fits: tensorrt-rtx-10.3.0-any-fp32.engine was built for sm80, sm86, sm89, sm120 "
         f"and later; this GPU is sm87: edgepose build {bundle.path} --target tensorrt-rtx"
     )
@@ -343,8 +343,57 @@ def test_an_engine_of_a_graph_that_was_replaced_is_not_taken(tmp_path: Path) -> 
 def test_only_a_version_compatible_engine_may_carry_a_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
-    trt = backend_module.load_target("tensorrt")
+    trt = nvidia_tensorrt.load_target("tensorrt")
     runtimes = []
     monkeypatch.setattr(trt, "Runtime", lambda log, make=trt.Runtime: runtimes.append(make(log)) or runtimes[-1])
     TensorRtSession(find_engine(make_bundle(tmp_path, replace(RECORD, flags=flags)), "tensorrt"), "tensorrt").close()
     assert hasattr(runtimes[0], "engine_host_code_allowed") == bool(flags)
+
+
+# --- each choice is made once ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions that an engine was looked for in."""
+    asked: list[str] = []
+
+    def counting(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
+        asked.append(precision)
+        return find_engine(bundle, backend, precision)
+
+    monkeypatch.setattr(backend_module, "find_engine", counting)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
+    return asked
+
+
+@pytest.mark.usefixtures("cudart")
+def test_a_runner_opens_the_engine_that_the_plan_has_found(tmp_path: Path, asked: list[str]) -> None:
+    records = [replace(RECORD, precision=precision) for precision in ("fp32", "fp16", "int8")]
+    bundle = make_bundle(tmp_path, *records)
+    found = plan(bundle, ["tensorrt"], ["int8", "fp32", "fp16"])
+    assert [str(runner) for runner in found.runners] == ["tensorrt int8", "tensorrt fp32", "tensorrt fp16"]
+    files = ["tensorrt-10.3.0-sm87-int8.engine", "tensorrt-10.3.0-sm87-fp32.engine", "tensorrt-10.3.0-sm87-fp16.engine"]
+    assert [runner.file.name for runner in found.runners] == files
+    assert sorted(asked) == ["auto", "fp16", "int8"], "auto is fp32 here"
+    for runner in found.runners:
+        runner.open().close()
+    assert len(asked) == 3, "nothing is looked for again"
+
+
+@pytest.mark.usefixtures("cudart")
+def test_a_plan_of_everything_looks_for_each_engine_once(tmp_path: Path, asked: list[str]) -> None:
+    records = [replace(RECORD, precision=precision) for precision in ("fp32", "fp16", "int8")]
+    found = plan(make_bundle(tmp_path, *records), ["tensorrt"])
+    assert [str(runner) for runner in found.runners] == ["tensorrt fp32", "tensorrt fp16", "tensorrt int8"]
+    assert len(asked) == len(set(asked)), asked
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_plan_hashes_nothing(tmp_path: Path, cudart: HostCudart, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cudart
+    bundle = make_bundle(tmp_path, RECORD, replace(RECORD, precision="int8"))
+    (bundle.path / "pose.onnx").write_bytes(b"graph")
+    bundle = bundle.with_files(bundle.path / "pose.onnx")
+    monkeypatch.setattr("hashlib.sha256", lambda *_: pytest.fail("hashed"))
+    assert {runner.backend for runner in plan(bundle).runners} >= {"tensorrt", "onnxruntime"}

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgepose.backends.plan import Runner, choose
 from edgepose.bench import network as bench_module
 from edgepose.bench.network import BenchReport, Row, bench, measure, plot
 from edgepose.bundle.bundle import Bundle
@@ -63,20 +64,21 @@ def test_a_budget_that_measures_nothing_is_refused(values: dict[str, int]) -> No
         Budget(**values)
 
 
+@pytest.mark.slow
 def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda name: name in ("onnxruntime", "openvino") or None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda name: name in ("onnxruntime", "openvino") or None)
     report = bench(bundle, batches=(2, 1, 2), budget=QUICK)
-    assert [(row.backend, row.precision, row.batch) for row in report.rows] == [
+    assert [(row.runner.backend, row.runner.precision, row.batch) for row in report.rows] == [
         *(("onnxruntime", "fp32", 1), ("onnxruntime", "fp32", 2), ("openvino", "fp32", 1), ("openvino", "fp32", 2)),
     ]
     for row in report.rows:
         assert row.latency.count == 3
-        assert row.crops_per_second == pytest.approx(row.batch * 1e3 / row.latency.p50, rel=1e-2)
+        assert row.images_per_second == pytest.approx(row.batch * 1e3 / row.latency.p50, rel=1e-2)
     assert set(report.skipped) == {"torch", "tensorrt", "tensorrt-rtx"}
     assert str(report).count("\n") == 4 + 3
 
     assert not bundle.reports.exists()
-    report.write(bundle.reports / "bench.json")
+    report.save(bundle.reports / "bench.json")
     written = json.loads((bundle.reports / "bench.json").read_text())
     assert [row["batch"] for row in written["rows"]] == [1, 2, 1, 2]
     assert written["budget"] == {"calls": 3, "seconds": 10.0, "warm_up": 1}
@@ -85,7 +87,7 @@ def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytes
 
 
 def test_the_report_goes_where_it_is_told(bundle: Bundle, tmp_path: Path) -> None:
-    bench(bundle, ["onnxruntime"], (1,), QUICK).write(tmp_path / "out" / "speed.json")
+    bench(bundle, ["onnxruntime"], (1,), QUICK).save(tmp_path / "out" / "speed.json")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["speed.json", "speed.png"]
     assert not bundle.reports.exists()
 
@@ -102,7 +104,7 @@ def test_a_backend_that_cannot_open_is_named_or_skipped(bundle: Bundle, monkeypa
     bundle.graph.write_bytes(b"no graph")
     with pytest.raises(UsageError, match="not an ONNX graph"):
         bench(bundle, ["onnxruntime"], (1,), QUICK)
-    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda name: name == "onnxruntime" or None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda name: name == "onnxruntime" or None)
     report = bench(bundle, None, (1,), QUICK)
     assert not report.rows and "not an ONNX graph" in report.skipped["onnxruntime fp32"]
 
@@ -127,8 +129,8 @@ def test_measure_runs_the_warm_up_and_the_calls(bundle: Bundle, monkeypatch: pyt
         def close(self) -> None:
             next(closed)
 
-    monkeypatch.setattr(bench_module, "open_session", lambda *_: Counting())
-    rows = measure(bundle, "onnxruntime", "fp32", (1, 8), QUICK)
+    monkeypatch.setattr(Runner, "open", lambda _: Counting())
+    rows = measure(choose(bundle, "onnxruntime", "fp32"), (1, 8), QUICK)
     assert shapes == [((1, 32, 24, 3), np.uint8)] * 4 + [((8, 32, 24, 3), np.uint8)] * 4
     assert [row.latency.count for row in rows] == [3, 3] and next(closed) == 1
 
@@ -136,15 +138,19 @@ def test_measure_runs_the_warm_up_and_the_calls(bundle: Bundle, monkeypatch: pyt
 def test_without_matplotlib_the_numbers_stay(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "find_spec", lambda _: None)
     report = bench(bundle, ["onnxruntime"], (1,), QUICK)
-    report.write(bundle.reports / "bench.json")
-    assert len(report.rows) == 1 and "pip install 'edgepose[export]'" in report.skipped["plot"]
+    report.save(bundle.reports / "bench.json")
+    assert len(report.rows) == 1 and "pip install 'edgepose[onnx]'" in report.skipped["plot"]
     assert json.loads((bundle.reports / "bench.json").read_text())["skipped"] == report.skipped
     assert [path.name for path in bundle.reports.iterdir()] == ["bench.json"]
 
 
 def test_the_plot_has_a_line_per_backend(bundle: Bundle, tmp_path: Path) -> None:
     latency = Latency(10.0, 11.0, 12.0, 5)
-    rows = tuple(Row(backend, "fp32", n, latency, n * 100.0, 1.0, None) for backend in ("one", "two") for n in (1, 4))
+    rows = tuple(
+        Row(Runner(bundle, backend, "fp32", bundle.graph), n, latency, n * 100.0, 1.0, None)
+        for backend in ("one", "two")
+        for n in (1, 4)
+    )
     report = BenchReport(bundle, rows, {}, QUICK)
     plot(report, tmp_path / "plot.png")
     few = cv2.imread(str(tmp_path / "plot.png"))

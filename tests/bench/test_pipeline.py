@@ -38,7 +38,7 @@ def test_a_pipeline_is_split_into_its_stages(bundle: Bundle, photo: Path) -> Non
     assert report.people == 1 and report.detector == "none"
     assert (report.backend, report.precision) == ("onnxruntime", "fp32")
     assert not bundle.reports.exists()
-    report.write(bundle.reports / "x.json")
+    report.save(bundle.reports / "x.json")
     written = json.loads((bundle.reports / "x.json").read_text())
     assert written["stages"]["infer"] == vars(report.stages["infer"]) and written["total"]["count"] == 5
     assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime fp32")
@@ -84,6 +84,8 @@ def test_a_source_that_ends_starts_again(bundle: Bundle, tmp_path: Path, monkeyp
 
             def run(self, jobs: list[Job]) -> None:
                 seen.extend((job.frame.index, job.frame.follows, round(job.frame.image.mean())) for job in jobs)
+
+            def close(self) -> None: ...
 
         plain(source, [Watch(), *stages], sinks, limit)
 

@@ -61,16 +61,16 @@ def test_one_failure_does_not_stop_the_others(bundle: Bundle) -> None:
     assert lines[6].startswith("tensorrt-rtx int8 failed: bundle ")
     assert len(lines) == 7
     with pytest.raises(CheckError, match="2 of 4 engines failed: tensorrt-rtx bf16, tensorrt-rtx int8"):
-        matrix.require_built()
+        matrix.require_passed()
 
 
 def test_exit_codes_of_a_matrix() -> None:
     wrong, failed = UsageError("not installed"), CheckError("FP32 was built")
-    Matrix((MatrixRow(RTX, "fp32"),)).require_built()
+    Matrix((MatrixRow(RTX, "fp32"),)).require_passed()
     with pytest.raises(UsageError, match="1 of 2 engines failed: tensorrt fp32"):
-        Matrix((MatrixRow(RTX, "fp32"), MatrixRow("tensorrt", "fp32", failure=wrong))).require_built()
+        Matrix((MatrixRow(RTX, "fp32"), MatrixRow("tensorrt", "fp32", failure=wrong))).require_passed()
     with pytest.raises(CheckError):
-        Matrix((MatrixRow(RTX, "fp32", failure=failed), MatrixRow("tensorrt", "fp32", failure=wrong))).require_built()
+        Matrix((MatrixRow(RTX, "fp32", failure=failed), MatrixRow("tensorrt", "fp32", failure=wrong))).require_passed()
 
 
 @needs_rtx

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,7 @@ def test_a_build_reports_its_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Building engine" in {phase for _, phase in shown}
 
 
+@pytest.mark.slow
 @needs_rtx
 def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
@@ -95,7 +97,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pyt
         build_engine(bundle, "tensorrt-rtx")
     assert shown[1:] == ["stopping at TensorRT's next step"]
     assert open_bundle(bundle.path).engines() == []
-    assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "pose.onnx"]
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["golden.npz", "manifest.json", "pose.onnx"]
 
 
 class Terminal(io.StringIO):
@@ -109,12 +111,15 @@ def test_the_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stderr", stream)
         with progress_bar() as show:
             show(0.41, "Timing tactics")
-        assert ("Timing tactics:  41%" in stream.getvalue()) is is_shown
+        assert ("building:  41%" in stream.getvalue()) is is_shown
+        assert (", Timing tactics]" in stream.getvalue()) is is_shown
         assert (stream.getvalue() == "") is not is_shown
 
 
 def test_without_tqdm_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Terminal())
-    monkeypatch.setattr(progress_module, "find_spec", lambda _: None)
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     with progress_bar() as show:
         show(0.5, "Timing tactics")
+    assert stream.getvalue() == ""

@@ -76,8 +76,9 @@ def test_the_record_keeps_the_options(bundle: Bundle) -> None:
 
 
 @needs_rtx
-def test_too_little_workspace_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_too_little_workspace_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT-RTX holds all activations there: with 10,000 crops more than a megabyte."""
+    monkeypatch.setattr(options_module, "LARGEST_BATCH", 10_000)
     bundle = small_bundle(tmp_path / "small.edgepose", model_in("fp32"))
     with pytest.raises(
         UsageError, match=r"workspace limit.*; allow more by --workspace, or smaller batches by --batch"
@@ -112,7 +113,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert (bundle.path / "manifest.json").read_bytes() == before
     names = sorted(path.name for path in bundle.path.iterdir())
-    assert names == ["manifest.json", "pose.int8+fp16.onnx", "pose.onnx", "reports"]
+    assert names == ["golden.npz", "manifest.json", "pose.int8+fp16.onnx", "pose.onnx", "reports"]
 
 
 # --- full TensorRT, on doubles --------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ pytest.importorskip("onnxruntime")
 
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CALIBRATION
 from edgepose.calib import SearchOptions, calibrate
 from edgepose.calib.crops import CropSet
-from edgepose.calib.scorer import PoseJudge
+from edgepose.calib.scorer import PoseScorer
 from edgepose.cli import main
 from edgepose.core.errors import UsageError
 from edgepose.demo import SHIPPED
@@ -30,7 +31,7 @@ from edgepose.graphs.variants import VARIANTS
 @pytest.fixture(scope="module")
 def crops():
     """24 crops: the goldens, darker and mirrored ones."""
-    images = open_bundle(SHIPPED).goldens().images
+    images = read_goldens(open_bundle(SHIPPED)).images
     several = np.concatenate([images, images // 2, images[:, :, ::-1]])
     return CropSet(several, tuple(map(str, range(len(several)))))
 
@@ -47,6 +48,7 @@ def calibrated(tmp_path_factory, crops):
     return calibrate(open_bundle(path), crops, "percentile")
 
 
+@pytest.mark.slow
 def test_the_bundle_gets_every_precision_and_the_ranges(calibrated):
     bundle = open_bundle(calibrated.bundle.path)
     assert bundle.precisions == ("fp32", *VARIANTS)
@@ -83,6 +85,7 @@ def test_the_graphs_run_and_agree_with_the_report(calibrated, crops):
     assert 100 * same.mean() == pytest.approx(int8.agreement.identical, abs=1)
 
 
+@pytest.mark.slow
 def test_labels_judge_where_there_are_any(bundle, crops):
     labels = np.random.default_rng(0).uniform(0, 190, (len(crops.images), 14, 3)).astype(np.float32)
     labels[..., 2] = 1
@@ -90,6 +93,7 @@ def test_labels_judge_where_there_are_any(bundle, crops):
     assert all(variant.accuracy is not None and variant.accuracy < 30 for variant in report.variants)
 
 
+@pytest.mark.slow
 def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
     ranges = calibrated.bundle.path / CALIBRATION
     monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: pytest.fail("collected again"))
@@ -99,6 +103,7 @@ def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
     assert report.bundle.manifest.files[name] == calibrated.bundle.manifest.files[name]
 
 
+@pytest.mark.slow
 def test_a_search_makes_the_mixed_graph_and_goes_on_where_it_was(bundle, crops):
     search = SearchOptions(max_drop=100, backend="onnxruntime", minutes=0.05)
     report = calibrate(bundle, crops, "minmax", search=search)
@@ -109,6 +114,7 @@ def test_a_search_makes_the_mixed_graph_and_goes_on_where_it_was(bundle, crops):
     assert open_session(open_bundle(bundle.path), "onnxruntime").run({"images": crops.images[:1]})["keypoints"].shape
 
 
+@pytest.mark.slow
 def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     cv2 = pytest.importorskip("cv2")
@@ -119,7 +125,7 @@ def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path,
     options = ["--detector", "none", "--max-drop", "5", "--backend", "onnxruntime", "--time-limit", "0.02"]
     assert main(["calibrate", str(bundle.path), "--images", str(folder), *options]) == 0
     printed = capsys.readouterr().out
-    assert "24 crops: 16 set the ranges (mse), 8 judge" in printed and "pareto.png" in printed
+    assert "24 crops: 16 set the ranges (mse), accuracy is measured on 8" in printed and "pareto.png" in printed
     assert (bundle.reports / "pareto.png").stat().st_size > 10_000
 
 
@@ -129,12 +135,18 @@ def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path,
         ([], "either --images DIR, or --data KIND:ROOT"),
         (["--images", ".", "--data", "lsp:."], "either --images DIR, or --data KIND:ROOT"),
         (["--images", "nowhere"], "nowhere does not exist"),
-        (["--images", ".", "--max-drop", "-1"], "--max-drop is in points of accuracy, from 0 to 100, got -1"),
-        (["--images", ".", "--max-drop", "nan"], "--max-drop is in points of accuracy, from 0 to 100, got nan"),
+        (["--images", ".", "--max-drop", "-1"], "the largest drop is -1 points of accuracy, expected 0 to 100"),
+        (["--images", ".", "--max-drop", "nan"], "the largest drop is nan points of accuracy, expected 0 to 100"),
         (["--images", ".", "--max-drop", "1", "--backend", "tpu"], "unknown backend 'tpu'"),
-        (["--images", ".", "--max-drop", "1", "--backend", "torch"], "got --backend torch"),
+        (
+            ["--images", ".", "--max-drop", "1", "--backend", "torch"],
+            "a backend that runs graphs or engines, got torch",
+        ),
         (["--images", ".", "--max-drop", "1", "--backend", "tensorrt-rtx"], "tensorrt-rtx, which cannot run here: "),
-        (["--images", ".", "--max-drop", "1", "--time-limit", "0"], "--time-limit is in minutes, above 0, got 0"),
+        (
+            ["--images", ".", "--max-drop", "1", "--time-limit", "0"],
+            "the time limit is 0 minutes, expected more than 0",
+        ),
     ],
 )
 def test_wrong_options_are_one_sentence(bundle, options, sentence, capsys):
@@ -143,6 +155,7 @@ def test_wrong_options_are_one_sentence(bundle, options, sentence, capsys):
     assert sentence in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_the_bundle_as_it_was(bundle, crops, monkeypatch):
     before = {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()}
 
@@ -163,7 +176,7 @@ def test_a_full_disk_is_one_sentence(bundle, crops, monkeypatch):
     monkeypatch.setattr("edgepose.calib.scan", lambda *_, **__: {})
     monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: Calibration({}, "minmax", "", ()))
     monkeypatch.setattr("edgepose.calib.make_graph", lambda model, *_: model)
-    monkeypatch.setattr(PoseJudge, "find", lambda judge, _: judge.fp32)
+    monkeypatch.setattr(PoseScorer, "find", lambda scorer, _: scorer.fp32)
     with pytest.raises(UsageError, match=r"cannot write .*pose.fp16.onnx: No space left on device"):
         calibrate(bundle, crops, "minmax")
     assert open_bundle(bundle.path).precisions == ("fp32",)

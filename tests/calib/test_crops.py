@@ -113,7 +113,7 @@ def test_crops_are_those_of_the_runtime(photos):
         np.testing.assert_array_equal(crop, expected[name])
     assert (crops.images.dtype, crops.images.shape[1:]) == (np.uint8, (256, 192, 3))
     assert crops.empty >= 1
-    assert re.fullmatch(r"\d+ crops; nobody in \d+ pictures?", str(crops))
+    assert re.fullmatch(r"\d+ crops; no person in \d+ pictures?", str(crops))
 
 
 def test_the_limit_holds_inside_a_picture(photos):
@@ -271,7 +271,7 @@ def test_data_that_cannot_be_calibrated_on(tmp_path):
 
 def test_nothing_heavy_is_loaded():
     code = (
-        "import sys, edgepose.calib.crops, edgepose.calib.ranges; from edgepose.train import data; "
+        "import sys, edgepose.calib.crops, edgepose.calib.ranges, edgepose.data; "
         "print({'onnx', 'onnxruntime', 'scipy', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

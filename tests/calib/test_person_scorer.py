@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
-from edgepose.accuracy.agreement import person_agreement, person_precision
+from edgepose.accuracy.agreement import person_agreement, person_ap
 from edgepose.calib.crops import CropSet, pictures_from_images
-from edgepose.calib.scorer import PersonJudge
+from edgepose.calib.scorer import PersonScorer
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.images import write_image
 
@@ -29,10 +29,10 @@ def pictures(*each: list[list[float]]) -> np.ndarray:
     return np.array(each, np.float32)
 
 
-def make_judge(fp32: np.ndarray, opened=None, count: int = 19) -> PersonJudge:
+def make_scorer(fp32: np.ndarray, opened=None, count: int = 19) -> PersonScorer:
     """Picture i is all of level i."""
     levels = np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return PersonJudge(np.broadcast_to(levels, (count, 4, 4, 3)), fp32, opened)
+    return PersonScorer(np.broadcast_to(levels, (count, 4, 4, 3)), fp32, opened)
 
 
 class Levels:
@@ -52,8 +52,8 @@ class Levels:
 
 
 def test_boxes_and_scores_are_those_of_each_picture_whatever_the_batch():
-    session, judge = Levels(), make_judge(pictures())
-    found = judge.read(session, judge.crops)
+    session, scorer = Levels(), make_scorer(pictures())
+    found = scorer.read(session, scorer.crops)
     assert session.batches == [8, 8, 3]
     assert (found.shape, found.dtype) == ((19, 2, 5), np.float32)
     assert found[0].tolist() == [[0, 1, 2, 3, 0], [4, 5, 6, 7, 0.25]]
@@ -74,33 +74,33 @@ def test_a_graph_that_gives_nan_is_refused(part):
         yield Broken()
 
     with pytest.raises(CheckError, match="NaN or infinity"):
-        make_judge(pictures(), opened).find(None)
+        make_scorer(pictures(), opened).find(None)
 
 
 # --- what is judged ---
 
 
 def test_there_are_no_labels_to_judge_beside():
-    assert make_judge(pictures(picture(0.9, 0.8))).labelled is False
+    assert make_scorer(pictures(picture(0.9, 0.8))).labelled is False
 
 
 def test_the_same_persons_agree_in_everything():
     fp32 = pictures(picture(0.9, 0.8), picture(0.1, 0.5), picture(0.1, 0.1))
-    judge = make_judge(fp32)
-    same = judge.agreement(fp32)
+    scorer = make_scorer(fp32)
+    same = scorer.agreement(fp32)
     assert (same.ap, same.identical, same.moved) == (pytest.approx(100), 100, 0)
-    assert judge.accuracy(fp32) == pytest.approx(100)
+    assert scorer.accuracy(fp32) == pytest.approx(100)
 
 
 def test_boxes_that_moved():
-    judge = make_judge(pictures(picture(0.9, 0.8)))
+    scorer = make_scorer(pictures(picture(0.9, 0.8)))
     found = pictures(picture(0.9, 0.8, move_left=0.5, move_right=5))
     # Their IoUs are 99.5 / 100.5 and 95 / 105 = 0.905: only at the threshold 0.95 is the second one not found, and
     # there half the recall reaches 51 of 101 levels.
-    agreement = judge.agreement(found)
+    agreement = scorer.agreement(found)
     assert agreement.ap == pytest.approx(100 * (9 + 51 / 101) / 10)
     assert (agreement.identical, agreement.moved) == (50, 50)
-    assert judge.accuracy(found) == pytest.approx(agreement.ap)
+    assert scorer.accuracy(found) == pytest.approx(agreement.ap)
 
 
 @pytest.mark.parametrize(("pixels", "identical", "over"), [(0.9, 100, 0), (1.1, 50, 0), (3.9, 50, 0), (4.1, 50, 50)])
@@ -125,20 +125,20 @@ def test_a_person_whose_score_fell_is_found_all_the_same():
 
 def test_a_person_that_fp32_does_not_see_costs_precision_where_it_is_the_most_certain():
     fp32 = pictures(picture(0.9, 0.1))
-    assert person_precision(fp32, pictures(picture(0.6, 0.8))) == pytest.approx(50)
-    assert person_precision(fp32, pictures(picture(0.8, 0.6))) == pytest.approx(100)
+    assert person_ap(fp32, pictures(picture(0.6, 0.8))) == pytest.approx(50)
+    assert person_ap(fp32, pictures(picture(0.8, 0.6))) == pytest.approx(100)
 
 
 def test_the_number_of_boxes_may_differ():
     fp32 = pictures(picture(0.9, 0.8))
-    assert person_precision(fp32, fp32[:, :1]) == pytest.approx(100 * 51 / 101)
+    assert person_ap(fp32, fp32[:, :1]) == pytest.approx(100 * 51 / 101)
 
 
 def test_fp32_that_finds_nobody_at_all_judges_nothing():
-    judge = make_judge(pictures(picture(0.39, 0.1), picture(0.2, 0.3)))
-    for call in (judge.agreement, judge.accuracy):
-        with pytest.raises(UsageError, match="the detector finds nobody in the 2 pictures that judge: add others"):
-            call(judge.fp32)
+    scorer = make_scorer(pictures(picture(0.39, 0.1), picture(0.2, 0.3)))
+    for call in (scorer.agreement, scorer.accuracy):
+        with pytest.raises(UsageError, match="finds no person in the 2 pictures that accuracy is measured on: add"):
+            call(scorer.fp32)
 
 
 # --- what is calibrated on ---
@@ -195,7 +195,7 @@ def test_too_few_pictures(tmp_path):
     said = refusal(folder)
     assert said == (
         f"found 15 pictures in {folder} (1 picture cannot be read: 003.png), expected at least 16 pictures: "
-        "add pictures such as the camera will see"
+        "add pictures like those of your camera"
     )
     for file in folder.iterdir():
         file.write_bytes(b"")

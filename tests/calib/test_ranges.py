@@ -185,9 +185,9 @@ def test_the_shipped_network_behind_its_function(tmp_path):
     collected = collect(graph, sorted(inputs), crops, "minmax").ranges
     peaks = {name: max(abs(found[name].low), abs(found[name].high)) for name in inputs}
     assert collected == pytest.approx(peaks, rel=1e-5)  # ONNX Runtime fuses other nodes when other tensors are outputs
-    collected = collect(graph, [dynamic.output[0]], crops, "percentile")
-    collected.write(tmp_path / "calibration.json")
-    assert read_calibration(tmp_path / "calibration.json", graph) == collected
+    calibration = collect(graph, [dynamic.output[0]], crops, "percentile")
+    calibration.write(tmp_path / "calibration.json")
+    assert read_calibration(tmp_path / "calibration.json", graph) == calibration
 
 
 # --- the file ---

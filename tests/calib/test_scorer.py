@@ -11,38 +11,38 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from edgepose.backends.plan import open_graph
+from edgepose.backends.plan import choose, open_graph
 from edgepose.bundle.bundle import Bundle
 from edgepose.bundle.manifest import Manifest
-from edgepose.calib import scorer as judge_module
-from edgepose.calib.scorer import PoseJudge, open_engine, open_on_cpu
+from edgepose.calib import scorer as scorer_module
+from edgepose.calib.scorer import PoseScorer, open_engine, open_on_cpu
 from edgepose.core.errors import CheckError
 from edgepose.core.skeletons import get_skeleton
 from tests.doubles.small import HEIGHT, JOINTS, WIDTH, pictures, small_graph
 
 
-def make_judge(opened, count: int = 3) -> PoseJudge:
+def make_scorer(opened, count: int = 3) -> PoseScorer:
     fp32 = np.ones((count, JOINTS, 3), np.float32)
-    return PoseJudge(pictures(count), fp32, opened, None, get_skeleton("lsp14"), (HEIGHT, WIDTH), 1.25)
+    return PoseScorer(pictures(count), fp32, opened, None, get_skeleton("lsp14"), (HEIGHT, WIDTH), 1.25)
 
 
 def test_keypoints_are_those_of_the_graph_whatever_the_batch(tmp_path):
-    judge = make_judge(lambda model: open_on_cpu("onnxruntime", model), count=19)
+    scorer = make_scorer(lambda model: open_on_cpu("onnxruntime", model), count=19)
     onnx.save(small_graph(), tmp_path / "graph.onnx")
     session = open_graph(tmp_path / "graph.onnx")
-    want = np.concatenate([session.run({"images": crop[None]})["keypoints"] for crop in judge.crops])
-    np.testing.assert_allclose(judge.find(small_graph()), want, atol=1e-5)
-    np.testing.assert_allclose(judge.read(session, judge.crops), want, atol=1e-5)
-    assert judge.latency(small_graph()) > 0
+    want = np.concatenate([session.run({"images": crop[None]})["keypoints"] for crop in scorer.crops])
+    np.testing.assert_allclose(scorer.find(small_graph()), want, atol=1e-5)
+    np.testing.assert_allclose(scorer.read(session, scorer.crops), want, atol=1e-5)
+    assert scorer.latency(small_graph()) > 0
 
 
 def test_labels_come_before_fp32():
-    judge = make_judge(None)
-    labels = judge.fp32.copy()
+    scorer = make_scorer(None)
+    labels = scorer.fp32.copy()
     labels[..., :2] = 10.0
-    labelled = replace(judge, labels=labels)
-    assert judge.accuracy(judge.fp32) == 100.0 and labelled.accuracy(judge.fp32) < 100.0
-    assert labelled.accuracy(labels) == 100.0 and labelled.agreement(judge.fp32).ap == 100.0
+    labelled = replace(scorer, labels=labels)
+    assert scorer.accuracy(scorer.fp32) == 100.0 and labelled.accuracy(scorer.fp32) < 100.0
+    assert labelled.accuracy(labels) == 100.0 and labelled.agreement(scorer.fp32).ap == 100.0
 
 
 def test_a_graph_that_gives_nan_is_refused():
@@ -55,7 +55,7 @@ def test_a_graph_that_gives_nan_is_refused():
         yield Broken()
 
     with pytest.raises(CheckError, match="NaN or infinity"):
-        make_judge(opened).find(small_graph())
+        make_scorer(opened).find(small_graph())
 
 
 def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):
@@ -65,10 +65,8 @@ def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):
         model = onnx.load(bundle.graph_for(precision))
         built.append((target, precision, options.batches, len(model.graph.node), bundle.manifest.input_size))
 
-    monkeypatch.setattr(judge_module, "build_engine", build)
-    monkeypatch.setattr(
-        judge_module, "open_session", lambda bundle, _, precision: open_graph(bundle.graph_for(precision))
-    )
+    monkeypatch.setattr(scorer_module, "build_engine", build)
+    monkeypatch.setattr(scorer_module, "choose", lambda opened, _, precision: choose(opened, "onnxruntime", precision))
     bundle = Bundle(tmp_path, Manifest("b", "none", "lsp14", (HEIGHT, WIDTH), files={"pose.onnx": "0" * 64}))
     with open_engine(bundle, "tensorrt", small_graph()) as session:
         assert session.run({"images": pictures(2)})["keypoints"].shape == (2, JOINTS, 3)

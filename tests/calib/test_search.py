@@ -1,4 +1,4 @@
-"""The search, on a judge whose figures are known: what it finds, what it remembers, when it stops."""
+"""The search, on a scorer whose figures are known: what it finds, what it remembers, when it stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COST = {"stem": 8.0, "block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse
 SUBJECT = {"graph": "a", "backend": "b"}
 
 
-class Judge:
+class Scorer:
     """90 % without INT8, each convolution costs its points; 10 ms, and one less for each convolution in INT8."""
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ def make(tmp_path):
     ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
 
     def search(subject=SUBJECT):
-        judge = Judge()
-        return Search(model, Choice(), ranges, judge, Memory(tmp_path / "figures.json", subject)), judge
+        scorer = Scorer()
+        return Search(model, Choice(), ranges, scorer, Memory(tmp_path / "figures.json", subject)), scorer
 
     return search
 
@@ -83,7 +83,7 @@ def test_the_budget_decides(make, budget, parts):
 def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
     """FP16 costs a tenth of what INT8 does, and is half as fast again as FP32."""
 
-    class Engines(Judge):
+    class Engines(Scorer):
         def levels(self, model):
             types = {value.name: value.data_type for value in model.graph.initializer}
             made = {node.output[0]: node.op_type for node in model.graph.node}
@@ -121,43 +121,43 @@ def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
 
 
 def test_what_was_measured_is_not_measured_again(make):
-    search, judge = make()
+    search, scorer = make()
     first = search.run(max_drop=0.3, seconds=60)
-    assert judge.calls > 10
-    search, judge = make()
+    assert scorer.calls > 10
+    search, scorer = make()
     assert search.run(max_drop=0.3, seconds=60) == first
-    assert judge.calls == 0
-    search, judge = make({**SUBJECT, "graph": "another"})
+    assert scorer.calls == 0
+    search, scorer = make({**SUBJECT, "graph": "another"})
     search.run(max_drop=0.3, seconds=60)
-    assert judge.calls > 10
+    assert scorer.calls > 10
 
 
 def test_a_search_that_was_stopped_goes_on(make, monkeypatch):
-    search, judge = make()
-    original = Judge.accuracy
+    search, scorer = make()
+    original = Scorer.accuracy
 
     def interrupted(self, int8):
         if self.calls > 4:
             raise KeyboardInterrupt
         return original(self, int8)
 
-    monkeypatch.setattr(Judge, "accuracy", interrupted)
+    monkeypatch.setattr(Scorer, "accuracy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search.run(max_drop=0.3, seconds=60)
-    measured = judge.calls - 1
-    monkeypatch.setattr(Judge, "accuracy", original)
-    search, judge = make()
+    measured = scorer.calls - 1
+    monkeypatch.setattr(Scorer, "accuracy", original)
+    search, scorer = make()
     assert search.run(max_drop=0.3, seconds=60).finished
     whole, fresh = make({"graph": "fresh"})
     whole.run(max_drop=0.3, seconds=60)
-    assert judge.calls == fresh.calls - measured
+    assert scorer.calls == fresh.calls - measured
 
 
 def test_without_time_nothing_is_given_up(make):
     search, _ = make()
     result = search.run(max_drop=0.3, seconds=0)
     assert result.chosen == result.fp32 and not result.finished
-    assert "the time limit came first: run it again to go on" in str(result)
+    assert "the time limit ended the search: run it again to continue" in str(result)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,16 @@ import numpy as np
 import pytest
 
 from edgepose import cli
-from edgepose.backends import plan as backends
+from edgepose.backends import backend as backend_module
+from edgepose.backends.plan import BACKENDS
 from edgepose.bundle.bundle import open_bundle
-from edgepose.bundle.manifest import GOLDENS, GRAPH, MANIFEST
+from edgepose.bundle.goldens import read_goldens
+from edgepose.bundle.manifest import GOLDENS, MANIFEST
+from edgepose.bundle.tasks import POSE
 from edgepose.cli import main
 from edgepose.core.codecs import silence_codecs
 from edgepose.core.errors import CheckError, UsageError
+from tests.doubles.small_lsp import make_lsp
 
 COMMANDS = (
     *("train", "eval", "export", "import", "calibrate", "build", "verify", "bench", "prove"),
@@ -70,7 +74,7 @@ def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"default: the first of {', '.join(backends.BACKENDS)} that can run here" in said
+    assert f"default: the first of {', '.join(BACKENDS)} that can run here" in said
 
 
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +166,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_damaged_bundles_are_refused_by_every_command(
     refuse: Refuse, copy: Path, picture: Path, command: str, damage: str, message: str
 ) -> None:
-    graph, manifest = copy / GRAPH, copy / MANIFEST
+    graph, manifest = copy / POSE.graph, copy / MANIFEST
     data = bytearray(graph.read_bytes())
     if damage == "changed":
         data[len(data) // 2] ^= 1
@@ -181,13 +185,14 @@ def test_damaged_bundles_are_refused_by_every_command(
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     refuse: Refuse, copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(copy), "--backend", "onnxruntime"]) == 0
     assert capfd.readouterr().out.count("passed") == 2
     bundle = open_bundle(copy)
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     heatmaps = goldens.outputs["heatmaps"] + np.float32(0.01) * np.ptp(goldens.outputs["heatmaps"])
     replace(goldens, outputs={**goldens.outputs, "heatmaps": heatmaps}).save(copy / GOLDENS)
     bundle.with_files(copy / GOLDENS)
@@ -195,16 +200,28 @@ def test_verify_of_a_network_that_gives_other_numbers_is_exit_1(
     assert (
         "2 of 2 checks failed; onnxruntime fp32, batch 1: the heat-map error as a fraction of the range is 0.01" in said
     )
-    assert json.loads((copy / "reports" / "verify.json").read_text())["passed"] is False
+    assert json.loads((copy / "reports" / "verify-onnxruntime.json").read_text())["passed"] is False
     with pytest.raises(CheckError):
         main(["--debug", "verify", str(copy), "--backend", "onnxruntime"])
 
 
+def test_bench_measures_nothing_that_it_could_not_write(
+    refuse: Refuse, copy: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "reports").write_text("mine")
+    for name in ("bench", "bench_pipeline"):
+        monkeypatch.setattr(f"edgepose.bench.{name}", lambda *_, **__: pytest.fail("measured"))
+    for options, report in (([], "bench.json"), (["--source", picture], "bench-pipeline.json")):
+        assert refuse("bench", copy, *options).startswith(f"edgepose: cannot write {copy}/reports/{report}: ")
+
+
+@pytest.mark.slow
 def test_figures_are_printed_before_a_place_that_cannot_be_written(
-    copy: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+    copy: Path, picture: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tests may run as root, for whom no bundle is read only; nobody can make a folder in place of a file."""
     (copy / "reports").write_text("mine")
+    monkeypatch.setattr("edgepose.core.files.check_writable", lambda _: None)  # it became so while bench measured
     for options, figures in (
         (["verify", "--backend", "onnxruntime"], r"onnxruntime +fp32 +1 .* passed"),
         (["bench", "--backend", "onnxruntime", "--batch", "1"], r"onnxruntime +fp32 +1 +\d"),
@@ -222,37 +239,37 @@ def test_verify_writes_its_report_where_it_is_told(
     before = sorted(exported.rglob("*"))
     folder = tmp_path / "a" / "reports"
     assert main(["verify", str(exported), "--backend", "onnxruntime", "--report", str(folder)]) == 0
-    assert f"report: {folder / 'verify.html'}\n" in capfd.readouterr().out
-    assert sorted(path.name for path in folder.iterdir()) == ["verify.html", "verify.json"]
-    assert json.loads((folder / "verify.json").read_text())["passed"] is True
+    assert f"report: {folder / 'verify-onnxruntime.html'}\n" in capfd.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["verify-onnxruntime.html", "verify-onnxruntime.json"]
+    assert json.loads((folder / "verify-onnxruntime.json").read_text())["passed"] is True
     assert sorted(exported.rglob("*")) == before
 
 
 def misfit(bundle: Path, kind: str) -> None:
     """Put a graph with one wrong part into a bundle, hashes and all."""
     onnx = pytest.importorskip("onnx")
-    opened, model = open_bundle(bundle), onnx.load(bundle / GRAPH)
+    opened, model = open_bundle(bundle), onnx.load(bundle / POSE.graph)
     graph = model.graph
     if kind == "input name":
         for node in graph.node:
             node.input[:] = ["pixels" if name == "images" else name for name in node.input]
         graph.input[0].name = "pixels"
     elif kind == "output missing":
-        del graph.output[1]
+        del graph.output[0]
     else:  # output type
-        graph.node.append(onnx.helper.make_node("Cast", ["heatmaps"], ["heatmaps64"], to=onnx.TensorProto.DOUBLE))
-        graph.node.append(onnx.helper.make_node("Identity", ["heatmaps64"], ["wide"]))
-        graph.output[1].name, graph.output[1].type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
-    onnx.save(model, bundle / GRAPH)
-    opened.with_files(bundle / GRAPH)
+        graph.node.append(onnx.helper.make_node("Cast", ["keypoints"], ["keypoints64"], to=onnx.TensorProto.DOUBLE))
+        graph.node.append(onnx.helper.make_node("Identity", ["keypoints64"], ["wide"]))
+        graph.output[0].name, graph.output[0].type.tensor_type.elem_type = "wide", onnx.TensorProto.DOUBLE
+    onnx.save(model, bundle / POSE.graph)
+    opened.with_files(bundle / POSE.graph)
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("input name", "network takes pixels uint8 (N, 64, 64, 3), expected images uint8 (N, 64, 64, 3)"),
-        ("output missing", "network gives keypoints float32 (N, 14, 3), expected heatmaps float32 (N, 14, 16, 16)"),
-        ("output type", "wide float64 (N, 14, 16, 16), expected heatmaps float32 (N, 14, 16, 16)"),
+        ("output missing", "network gives heatmaps float32 (N, 14, 16, 16), expected keypoints float32 (N, 14, 3)"),
+        ("output type", "wide float64 (N, 14, 3), heatmaps float32 (N, 14, 16, 16), expected keypoints float32 (N, 14"),
     ],
 )
 def test_a_graph_that_does_not_keep_the_contract_is_refused(
@@ -261,14 +278,41 @@ def test_a_graph_that_does_not_keep_the_contract_is_refused(
     misfit(copy, kind)
     out = tmp_path / "x.jsonl"
     out.write_text("old")
-    for said in (
-        refuse("run", copy, "--source", picture, "--save-json", out),
-        refuse("eval", copy, "--data", "lsp:none"),
+    for said, remedy in (
+        (refuse("run", copy, "--source", picture, "--save-json", out), "export or import the model again"),
+        (refuse("eval", copy, "--data", "lsp:none"), "export the bundle again"),
     ):
         assert message in said
-        assert "export or import the model again" in said
+        assert remedy in said
     assert out.read_text() == "old"
     refuse("verify", copy, "--backend", "onnxruntime", code=1)
+
+
+def test_heatmaps_that_the_goldens_have_and_the_graph_lost_are_missed(
+    refuse: Refuse, copy: Path, picture: Path, tmp_path: Path
+) -> None:
+    """A network may come without them, but not this one."""
+    onnx = pytest.importorskip("onnx")
+    opened, model = open_bundle(copy), onnx.load(copy / POSE.graph)
+    del model.graph.output[1]
+    onnx.save(model, copy / POSE.graph)
+    opened.with_files(copy / POSE.graph)
+    source = ("--source", picture, "--save-json", tmp_path / "x.jsonl")
+    assert "(there is no output heatmaps, only keypoints): run edgepose verify" in refuse("run", copy, *source, code=1)
+    assert not (tmp_path / "x.jsonl").exists()
+    assert main(["run", str(copy), *map(str, source), "--no-self-check"]) == 0
+    refuse("verify", copy, "--backend", "onnxruntime", code=1)
+
+
+def test_eval_needs_heatmaps(refuse: Refuse, copy: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("scipy.io")
+    opened, model = open_bundle(copy), onnx.load(copy / POSE.graph)
+    del model.graph.output[1]
+    onnx.save(model, copy / POSE.graph)
+    opened.with_files(copy / POSE.graph)
+    said = refuse("eval", copy, "--data", f"lsp:{make_lsp(tmp_path / 'lsp')}", "--backend", "onnxruntime")
+    assert "heatmaps" in said
 
 
 # --- backends and extras --------------------------------------------------------------------------------------------
@@ -283,7 +327,7 @@ def test_backends_that_cannot_run_are_refused(
     arguments = command.format(bundle=exported, picture=picture).split()
     known = "unknown backend 'caffe': expected one of tensorrt, tensorrt-rtx, onnxruntime, openvino, torch"
     assert known in refuse(*arguments, "--backend", "caffe")
-    monkeypatch.setattr(backends, "find_spec", lambda _: None)
+    monkeypatch.setattr(backend_module, "find_spec", lambda _: None)
     installs = {
         "openvino": "pip install 'edgepose[openvino]'",
         "tensorrt": "pip install tensorrt; on Jetson it is part of JetPack",
@@ -342,11 +386,12 @@ def test_a_checkpoint_computes_in_fp32(refuse: Refuse, checkpoint: Path) -> None
     assert "is a checkpoint, which runs in fp32 only: export it to run in int8" in said
 
 
+@pytest.mark.slow
 def test_precisions_go_through_every_command(
     shipped_variants: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bundle, source = str(shipped_variants), str(tmp_path / "person.png")
-    cv2.imwrite(source, cv2.cvtColor(open_bundle(shipped_variants).goldens().images[0], cv2.COLOR_RGB2BGR))
+    cv2.imwrite(source, cv2.cvtColor(read_goldens(open_bundle(shipped_variants)).images[0], cv2.COLOR_RGB2BGR))
     poses = [tmp_path / f"{precision}.jsonl" for precision in ("fp32", "int8")]
     for path in poses:
         arguments = ["--source", source, "--precision", path.stem, "--save-json", str(path)]
@@ -369,15 +414,48 @@ def test_precisions_go_through_every_command(
 def test_a_run_writes_what_it_is_asked_for(
     exported: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outputs = ["--save-video", "v.mp4", "--save-json", "p.jsonl", "--save-coco", "c.json"]
+    outputs = ["--save-video", "v.mp4", "--save-json", "p.jsonl"]
     paths = [str(tmp_path / text) if "." in text else text for text in outputs]
     assert main(["run", str(exported), "--source", str(picture), *paths]) == 0
     assert "1 frames, 1 people" in capsys.readouterr().out
-    (frame,) = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    header, frame = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert (header["schema"], header["skeleton"], len(header["joints"])) == (1, "lsp14", 14)
     (person,) = frame["people"]
-    (result,) = json.loads((tmp_path / "c.json").read_text())
-    assert result["keypoints"] == pytest.approx(np.ravel(person["keypoints"]))
+    assert np.shape(person["keypoints"]) == (14, 3)
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 1
+
+
+def test_results_on_standard_output_stand_alone(
+    exported: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("-", "/dev/stdout"):
+        assert main(["run", str(exported), "--source", str(picture), "--save-json", name]) == 0
+        said = capfd.readouterr()
+        assert [json.loads(line).get("frame") for line in said.out.splitlines()] == [None, 0]
+        assert "1 frames, 1 people" in said.err
+    assert main(["bench", str(exported), "--backend", "onnxruntime", "--batch", "1", "--json", "-"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"]
+
+
+def test_a_picture_is_saved_as_a_picture_or_into_a_folder(exported: Path, picture: Path, tmp_path: Path) -> None:
+    for name in ("new.jpg", "a.b/", "new.mp4/"):
+        assert main(["run", str(exported), "--source", str(picture), "--save-video", f"{tmp_path}/{name}"]) == 0
+    size = cv2.imread(str(picture)).shape
+    assert {cv2.imread(str(tmp_path / name)).shape for name in ("new.jpg", "a.b/a.jpg", "new.mp4/a.jpg")} == {size}
+
+
+def test_coco_results_of_other_joints_are_refused(
+    refuse: Refuse, exported: Path, picture: Path, tmp_path: Path
+) -> None:
+    said = refuse("run", exported, "--source", picture, "--save-coco", tmp_path / "c.json")
+    assert "the network's skeleton is lsp14 with 14 joints, expected coco17" in said
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_full_disk_is_one_sentence(refuse: Refuse, exported: Path, picture: Path) -> None:
+    said = refuse("run", exported, "--source", picture, "--save-json", "/dev/full")
+    assert "cannot write /dev/full: No space left on device" in said
+    assert Path("/dev/full").is_char_device()
 
 
 def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path, picture: Path, tmp_path: Path) -> None:
@@ -395,7 +473,7 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
     for name, message in {
         "none.jpg": "does not exist: expected an image, a folder",
         "none.mp4": "does not exist: expected an image, a folder",
-        "cut.png": "cut.png is not an image that OpenCV can decode",
+        "cut.png": "cut.png is truncated (a PNG without its end marker): copy it again",
         "cut.jpg": "cut.jpg is truncated (a JPEG without its end marker): copy it again",
         "empty.jpg": "empty.jpg is not an image that OpenCV can decode (0 bytes)",
         "cut.mp4": "cut.mp4 is not an image or video that can be decoded, or was cut short: copy it again",
@@ -416,11 +494,11 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
 
 
 def test_detectors_that_are_none_are_refused(refuse: Refuse, exported: Path, picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.onnx").write_bytes((exported / GRAPH).read_bytes()[:20_000])
+    (tmp_path / "cut.onnx").write_bytes((exported / POSE.graph).read_bytes()[:20_000])
     for name, message in {
         tmp_path / "none.onnx": "none.onnx does not exist",
         tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph ONNX Runtime can load",
-        exported / GRAPH: "expected YOLOX: input float32 (1, 3, h, w)",
+        exported / POSE.graph: "expected YOLOX: input float32 (1, 3, h, w)",
     }.items():
         assert message in refuse("run", exported, "--source", picture, "--detector", name)
 
@@ -440,11 +518,11 @@ def test_a_frame_without_a_person_is_an_empty_list(exported: Path, picture: Path
     )
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "blind.onnx")
-    outputs = ["--save-json", tmp_path / "p.jsonl", "--save-coco", tmp_path / "c.json"]
+    outputs = ["--save-json", tmp_path / "p.jsonl"]
     arguments = ["run", exported, "--source", picture, "--detector", tmp_path / "blind.onnx", *outputs]
     assert main([str(argument) for argument in arguments]) == 0
-    assert json.loads((tmp_path / "p.jsonl").read_text()) == {"frame": 0, "name": "a.png", "time": 0.0, "people": []}
-    assert json.loads((tmp_path / "c.json").read_text()) == []
+    line = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[1])
+    assert (line["frame"], line["name"], line["time"], line["people"]) == (0, "a.png", 0.0, [])
 
 
 def test_places_that_cannot_be_written_are_refused(

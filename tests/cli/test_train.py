@@ -120,5 +120,5 @@ def test_eval_prints_its_figures_before_a_place_it_cannot_write(
     monkeypatch.setattr(evaluate, "check_outputs", lambda *_: None)  # a disk that fills up meanwhile, say
     assert main(["eval", "x", "--data", "lsp:y", "--json", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert said.out == accuracy.table() + "\n"
+    assert said.out == f"{accuracy}\n"
     assert "it is a folder, expected the name of a file" in said.err

@@ -58,7 +58,7 @@ def test_threads_are_those_that_this_process_may_use() -> None:
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_PACKAGES", ("numpy", "no-such-package-of-edgepose"))
+    monkeypatch.setattr("edgepose.backends.environment._PACKAGES", ("numpy", "no-such-package-of-edgepose"))
     assert environment()["versions"] == {"numpy": np.__version__}
 
 

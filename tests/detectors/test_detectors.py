@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import edgepose
-from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.backends.session import Arrays
+from edgepose.bundle.contract import TensorSpec
 from edgepose.core.boxes import box_iou, nms
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.images import fitted_size, letterbox, read_image
@@ -219,7 +221,7 @@ def test_iou_by_value() -> None:
     ],
 )
 def test_networks_that_are_not_yolox_are_refused(inputs: list, outputs: list) -> None:
-    session = FakeYolox()
+    session: Any = FakeYolox()
     session.inputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in inputs)
     session.outputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in outputs)
     with pytest.raises(UsageError, match=r"got inputs images .* outputs .*; expected YOLOX: input float32"):

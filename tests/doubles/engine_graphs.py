@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
 

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+#: Enumerations whose members are not known before the call; mypy takes a call of the class itself for a definition.
+make_int_enum: Any = enum.IntEnum
+
 
 class CudaErrorCode(enum.IntEnum):
     cudaSuccess = 0
@@ -93,10 +96,10 @@ class HostCudart:
         return (CudaErrorCode.cudaSuccess,)
 
 
-def view(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def view(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Memory as an array."""
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_ubyte * nbytes).from_address(address), dtype).reshape(shape)
+    return np.frombuffer(memoryview((ctypes.c_ubyte * nbytes).from_address(address)), dtype).reshape(shape)
 
 
 class SumEngine:
@@ -156,7 +159,7 @@ class SumEngine:
 
 def tensorrt_with(engine: SumEngine) -> Any:
     """A module that loads ``engine`` from the bytes ``plan`` and nothing else."""
-    severity = enum.IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
+    severity = make_int_enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
     class ILogger:
         Severity = severity

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepose.graphs.module_names import MODULE
@@ -74,7 +79,7 @@ class _Small:
         attributes = {"strides": [stride] * 2, "pads": [side // 2] * 4, "group": groups, "kernel_shape": [side] * 2}
         return self.node("Conv", parts, f"{name}.out", name, **attributes)
 
-    def constant(self, name: str, value: np.ndarray) -> str:
+    def constant(self, name: str, value: ArrayLike) -> str:
         self.weights.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 

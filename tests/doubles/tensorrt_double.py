@@ -18,6 +18,10 @@ Name: {ForeignNode[head...keypoints]}, LayerType: Myelin, Inputs: [ { Name: b, L
 """  # noqa: E501
 INT8, HALF = "Thirty-two wide channel vectorized row major Int8 format", "Channel major FP16 format"
 
+#: Enumerations whose members are not known before the call; mypy takes a call of a class itself for a definition.
+make_enum: Any = enum.Enum
+make_int_enum: Any = enum.IntEnum
+
 _COMMON_FLAGS = ("DEBUG", "TF32", "REFIT", "VERSION_COMPATIBLE")
 _WEAK_FLAGS = ("FP16", "BF16", "INT8", "FP8")
 
@@ -35,14 +39,14 @@ def tensorrt_double(version: str, *, body: str = INT8, gpu: str = "a") -> Any:
     creation = {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1} if major < 11 else {"STRONGLY_TYPED": 0}
     trt = SimpleNamespace(__name__="tensorrt", __version__=version)
     trt.asked = {"flags": {"TF32"}, "pools": {}, "caches": []}
-    trt.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", creation)
-    trt.BuilderFlag = enum.IntEnum("BuilderFlag", flags)
-    trt.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
-    trt.HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
-    trt.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
-    trt.LayerInformationFormat = enum.Enum("LayerInformationFormat", ["ONELINE"])
-    trt.LayerType = enum.Enum("LayerType", ["CONVOLUTION", "DECONVOLUTION", "DEQUANTIZE", "ACTIVATION"])
-    severities = enum.IntEnum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0)
+    trt.NetworkDefinitionCreationFlag = make_int_enum("NetworkDefinitionCreationFlag", creation)
+    trt.BuilderFlag = make_int_enum("BuilderFlag", flags)
+    trt.ProfilingVerbosity = make_enum("ProfilingVerbosity", ["DETAILED"])
+    trt.HardwareCompatibilityLevel = make_enum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
+    trt.MemoryPoolType = make_enum("MemoryPoolType", ["WORKSPACE"])
+    trt.LayerInformationFormat = make_enum("LayerInformationFormat", ["ONELINE"])
+    trt.LayerType = make_enum("LayerType", ["CONVOLUTION", "DECONVOLUTION", "DEQUANTIZE", "ACTIVATION"])
+    severities = make_int_enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0)
     trt.ILogger = type("ILogger", (), {"Severity": severities})
     trt.IProgressMonitor = type("IProgressMonitor", (), {})
     trt.Builder = lambda log: _Builder(trt, log, gpu)
@@ -79,8 +83,11 @@ class _Builder:
 
 
 class _Config:
+    progress_monitor: Any
+
     def __init__(self, trt: Any, gpu: str) -> None:
-        self.trt, self.gpu, self.cache = trt, gpu, None
+        self.trt, self.gpu = trt, gpu
+        self.cache: Any = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
 import onnx
 
 from edgepose.backends.plan import open_graph
 from edgepose.bundle.bundle import Bundle, replace_files
+from edgepose.bundle.goldens import read_goldens
 from edgepose.graphs.quantise import place, quantisable, quantise
 from edgepose.graphs.sixteen_bit import to_16_bit
 
@@ -24,7 +29,7 @@ def largest_values(bundle: Bundle) -> dict[str, float]:
     probe = bundle.path / ".probe.onnx"
     onnx.save(model, probe)
     session = open_graph(probe)
-    values = session.run({"images": bundle.goldens().images})
+    values = session.run({"images": read_goldens(bundle).images})
     session.close()
     probe.unlink()
     return {name: float(np.abs(value).max(initial=0)) for name, value in values.items() if value.dtype == np.float32}

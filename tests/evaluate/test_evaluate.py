@@ -17,9 +17,12 @@ scipy_io = pytest.importorskip("scipy.io")
 
 from edgepose import evaluate as evaluate_module
 from edgepose.accuracy.scoring import Person, Scores
-from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.backends.plan import Runner
+from edgepose.backends.session import Arrays
 from edgepose.bundle.bundle import write_manifest
-from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.contract import TensorSpec
+from edgepose.bundle.manifest import GOLDENS, Manifest
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_regions, region_affine, transform_points
 from edgepose.core.heatmaps import encode_joints
@@ -91,16 +94,24 @@ class KnowingSession:
         self.closed = True
 
 
+def make_hollow(path: Path, manifest: Manifest) -> None:
+    """A bundle whose files are named and hashed but never opened, because its session is not theirs."""
+    for name in (POSE.graph, GOLDENS):
+        (path / name).write_bytes(b"")
+    write_manifest(path, manifest).with_files(path / POSE.graph, path / GOLDENS)
+
+
 @pytest.fixture
 def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, KnowingSession]]:
     """A bundle of a given crop padding, and the session that it opens."""
 
     def make(padding: float = 1.25) -> tuple[Path, KnowingSession]:
         session = KnowingSession(load_data(lsp, "val").samples, padding)
-        monkeypatch.setattr(evaluate_module, "open_session", lambda *_: session)
+        monkeypatch.setattr(Runner, "open", lambda _: session)
+        monkeypatch.setattr(evaluate_module, "choose", lambda opened, *_: Runner(opened, "fake", "fp32", opened.graph))
         path = tmp_path / "knowing.edgepose"
         path.mkdir()
-        write_manifest(path, Manifest("knowing", "none", "lsp14", SIZE, crop_padding=padding))
+        make_hollow(path, Manifest("knowing", "none", "lsp14", SIZE, crop_padding=padding))
         return path, session
 
     return make
@@ -159,7 +170,7 @@ def test_a_bundle_needs_no_pytorch(lsp: str, exported: Path) -> None:
     arguments = ["eval", str(exported), "--data", lsp, "--backend", "onnxruntime"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == evaluate(exported, lsp, backend="onnxruntime").table() + "\n"
+    assert done.stdout == f"{evaluate(exported, lsp, backend='onnxruntime')}\n"
 
 
 @pytest.fixture
@@ -181,7 +192,7 @@ def accuracy(tmp_path: Path) -> Accuracy:
 
 
 def test_figures_are_printed_and_written(accuracy: Accuracy, tmp_path: Path) -> None:
-    assert accuracy.table().splitlines() == [
+    assert str(accuracy).splitlines() == [
         "AP 66.7 %",
         "3 persons in 1 pictures, torch fp32, boxes of b.json, flip test, dark decoding",
         "  AP50              70.0 %",
@@ -267,7 +278,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path, monkeypa
         assert options == {"dir": tmp_path}
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(evaluate_module, "TemporaryFile", refused)
+    monkeypatch.setattr("edgepose.core.files.TemporaryFile", refused)
     with pytest.raises(UsageError, match=r"cannot write .*new/x\.json: Permission denied"):
         check_outputs(None, tmp_path / "new/x.json")
 
@@ -286,7 +297,7 @@ def test_what_cannot_be_evaluated_is_refused(
     ):
         with pytest.raises(UsageError, match=message):
             evaluate(target, lsp, backend=backend)
-    write_manifest(bundle, Manifest("knowing", "none", "mpii16", SIZE))
+    make_hollow(bundle, Manifest("knowing", "none", "mpii16", SIZE))
     with pytest.raises(UsageError, match=r"expected keypoints float32 \(N, 16, 3\)"):
         evaluate(bundle, lsp)
     assert session.closed
@@ -332,7 +343,7 @@ def test_detected_boxes_are_read_and_named(coco_network: Path, tmp_path: Path) -
     accuracy = evaluate(coco_network, f"coco:{tmp_path}", boxes=str(boxes))
     assert [r["image_id"] for r in accuracy.scores.results] == [7], "the same box twice is the same pose twice"
     assert accuracy.split.skipped == {"detection: picture not in the data": ["entry 2"]}
-    assert f"1 persons in 1 pictures, torch fp32, boxes of {boxes}" in accuracy.table()
+    assert f"1 persons in 1 pictures, torch fp32, boxes of {boxes}" in str(accuracy)
     assert accuracy.to_json()["settings"]["boxes"] == str(boxes)
     with pytest.raises(UsageError, match=r"missing\.json"):
         evaluate(coco_network, f"coco:{tmp_path}", boxes=str(tmp_path / "missing.json"))

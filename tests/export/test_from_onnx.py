@@ -18,6 +18,7 @@ from onnx import numpy_helper, parser
 
 from edgepose.backends.plan import open_session
 from edgepose.bundle.bundle import Bundle, open_bundle
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS
 from edgepose.cli import main
 from edgepose.core.boxes import find_persons
@@ -81,12 +82,12 @@ def test_the_bundle_says_what_it_is(lite: Path) -> None:
     assert (manifest.name, manifest.model, manifest.decode, manifest.skeleton) == ("lite", "peaks", "boxes", "")
     assert (manifest.input_size, manifest.options) == ((384, 384), {"boxes": 100})
     assert sorted(manifest.files) == ["detector.onnx", GOLDENS]
-    assert bundle.goldens().images.shape == (8, 384, 384, 3)
+    assert read_goldens(bundle).images.shape == (8, 384, 384, 3)
     assert sorted(path.name for path in lite.iterdir()) == ["detector.onnx", GOLDENS, "manifest.json"]
 
 
 def test_the_goldens_are_what_the_file_gives(lite: Path) -> None:
-    goldens = open_bundle(lite).goldens()
+    goldens = read_goldens(open_bundle(lite))
     detector = open_detector("person_lite", threshold=0.4)
     for i in (0, 1, 4, 5):  # in these nobody stands at the border, where the runtime cuts boxes first
         boxes, scores = find_persons(goldens.outputs["boxes"][i], goldens.outputs["scores"][i], 0.4)
@@ -121,6 +122,7 @@ def test_a_yolox_of_one_picture_becomes_a_graph_of_any_batch(tmp_path: Path) -> 
     np.testing.assert_allclose(got["boxes"][4, 120, [0, 3]], [left, bottom], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "int8+fp16"])
 def test_every_precision_passes_verify_on_both_cpu_engines(variants: Bundle, precision: str) -> None:
     pytest.importorskip("openvino")
@@ -141,6 +143,7 @@ def test_decoding_and_the_last_convolutions_stay_fp32(variants: Bundle) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_engine_is_built_like_any_other(variants: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = shutil.copytree(variants.path, tmp_path / "lite.edgepose")
@@ -152,7 +155,7 @@ def test_an_engine_is_built_like_any_other(variants: Bundle, tmp_path: Path) -> 
 
 
 def test_the_runtime_takes_the_bundle_for_the_file(lite: Path) -> None:
-    picture = open_bundle(lite).goldens().images[4]
+    picture = read_goldens(open_bundle(lite)).images[4]
     found = []
     for source in ("person_lite", lite):
         detector = open_detector(source)
@@ -171,7 +174,7 @@ def test_a_run_says_what_ran_the_detector(
     lite: Path, tmp_path: Path, detector: str, asked: tuple[str, str], engine: str
 ) -> None:
     pytest.importorskip("openvino")
-    cv2.imwrite(str(tmp_path / "photo.png"), open_bundle(lite).goldens().images[4][..., ::-1])
+    cv2.imwrite(str(tmp_path / "photo.png"), read_goldens(open_bundle(lite)).images[4][..., ::-1])
     backend, precision = asked
     source = lite if detector == "lite" else detector
     options = {"detector": source, "detector_backend": backend, "detector_precision": precision}
@@ -185,17 +188,18 @@ def test_a_precision_that_the_detector_lacks_is_refused(lite: Path) -> None:
         open_detector(lite, precision="int8")
 
 
+@pytest.mark.slow
 def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pycocotools")
     path, folder = shutil.copytree(lite, tmp_path / "lite.edgepose"), tmp_path / "pictures"
     folder.mkdir()
-    for i, picture in enumerate(open_bundle(lite).goldens().images):
+    for i, picture in enumerate(read_goldens(open_bundle(lite)).images):
         for j, view in enumerate((picture, picture // 2 + 60, picture[:, 40:])):
             cv2.imwrite(str(folder / f"{i}{j}.png"), view[..., ::-1])
     options = ["--max-drop", "50", "--backend", "onnxruntime", "--time-limit", "0.01"]
     assert main(["calibrate", str(path), "--images", str(folder), *options]) == 0
     printed = capsys.readouterr().out
-    assert "24 crops: 16 set the ranges (mse), 8 judge" in printed and "chosen: " in printed
+    assert "24 crops: 16 set the ranges (mse), accuracy is measured on 8" in printed and "chosen: " in printed
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.startswith(("fp", "int8"))}
     assert rows["fp32"][3] == "100.00" and float(rows["fp16"][3]) > 99 and float(rows["int8"][3]) > 90
     assert open_bundle(path).precisions == ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
@@ -203,7 +207,7 @@ def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: p
 
 def test_a_detector_is_calibrated_on_whole_pictures(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(lite), "--data", "lsp:nowhere"]) == 2
-    assert "holds a detector, whose pictures are not cut: give --images DIR" in capsys.readouterr().err
+    assert "holds a detector, which calibrates on whole pictures: give --images DIR" in capsys.readouterr().err
 
 
 def test_what_wants_a_pose_network_refuses_it(lite: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +239,7 @@ def test_what_exporters_wrote_in_early_versions_is_read(tmp_path: Path) -> None:
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["shape"], value_ints=[1, 8, -1]))
     onnx.save(model, tmp_path / "old.onnx")
     made = [import_detector(tmp_path / f"{name}.onnx", tmp_path / f"{name}.edgepose") for name in ("yolox", "old")]
-    wanted, got = (bundle.goldens().outputs for bundle in made)
+    wanted, got = (read_goldens(bundle).outputs for bundle in made)
     np.testing.assert_allclose(got["boxes"], wanted["boxes"], atol=1e-4)
 
 
@@ -338,19 +342,20 @@ def test_a_pose_bundle_is_not_replaced(tmp_path: Path) -> None:
 def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_yolox(tmp_path / "yolox.onnx")
     monkeypatch.setattr(module, "_PLANES", module._PLANES.replace("{{2, 1, 0}}", "{{0, 1, 2}}"))  # RGB for BGR
-    monkeypatch.setattr("edgepose.bundle.limits.PERSON_SCORE", 0.01)
+    monkeypatch.setattr("edgepose.bundle.tasks.PERSON_SCORE", 0.01)
     with pytest.raises(CheckError, match="does not give the file's own persons: the score error"):
         import_detector(file, tmp_path / "x.edgepose")
     assert not (tmp_path / "x.edgepose").exists()
 
 
+@pytest.mark.slow
 def test_real_yolox_is_imported(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = import_detector(shared / "data/models/yolox_nano/yolox_nano.onnx", tmp_path / "nano.edgepose")
-    golden = bundle.goldens().outputs
+    golden = read_goldens(bundle).outputs
     persons = [len(find_persons(*pair, 0.5)[0]) for pair in zip(golden["boxes"], golden["scores"], strict=True)]
     assert persons[0] == persons[2] == 1 and persons[5] == 2 and persons[6] >= 10  # one photo, two, and many
     report = verify(bundle, CPU)
     assert report.passed, str(report)
-    picture = letterbox(bundle.goldens().images[4], (200, 200))
+    picture = letterbox(read_goldens(bundle).images[4], (200, 200))
     assert len(open_detector(bundle.path)(picture).boxes) == 2

@@ -67,6 +67,7 @@ def error(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.ptp(want))
 
 
+@pytest.mark.slow
 def test_a_batch_of_any_size_gives_pytorchs_numbers_on_every_engine(tmp_path: Path) -> None:
     network = Tiny((3, 5)).eval()
     export_graph(network, SIZE, tmp_path / "x.onnx")
@@ -114,6 +115,7 @@ def real_answers(real_network: nn.Module, real_crops: np.ndarray) -> tuple[np.nd
     return keypoints, heatmaps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", CPU)
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_64_real_crops_give_pytorchs_keypoints(
@@ -156,6 +158,7 @@ def test_the_dynamic_convolution_is_one_node_with_one_body(exported: Path) -> No
     assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 18)]
 
 
+@pytest.mark.slow
 def test_a_network_without_it_needs_no_domain_but_onnx(tmp_path: Path) -> None:
     export_graph(Tiny(), SIZE, tmp_path / "x.onnx")
     model = onnx.load(tmp_path / "x.onnx")
@@ -165,6 +168,7 @@ def test_a_network_without_it_needs_no_domain_but_onnx(tmp_path: Path) -> None:
     assert {opset.domain for opset in model.opset_import} == {""}
 
 
+@pytest.mark.slow
 def test_two_dynamic_convolutions_share_a_body_of_one_size_only(tmp_path: Path) -> None:
     network = Tiny((3, 5), (3, 5)).eval()
     export_graph(network, SIZE, tmp_path / "x.onnx")
@@ -178,6 +182,7 @@ def test_two_dynamic_convolutions_share_a_body_of_one_size_only(tmp_path: Path) 
     assert not (tmp_path / "y.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_network_given_is_left_as_it_was(tmp_path: Path) -> None:
     network = Tiny((3, 3)).train()
     network.norm.eval()  # a frozen batch norm in a network in training
@@ -191,6 +196,7 @@ def test_the_network_given_is_left_as_it_was(tmp_path: Path) -> None:
     assert error(heatmaps, run_torch(network, random_crops(2))[1]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_weights_in_half_are_exported_in_float32(tmp_path: Path) -> None:
     network = Tiny((3, 3)).eval().half()
     export_graph(network, SIZE, tmp_path / "x.onnx")
@@ -201,6 +207,7 @@ def test_weights_in_half_are_exported_in_float32(tmp_path: Path) -> None:
     assert error(heatmaps, run_torch(network.float(), random_crops(2))[1]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         export_graph(Tiny((3, 5)), SIZE, tmp_path / name)
@@ -220,6 +227,7 @@ def tamper(model: onnx.ModelProto, change: dict[str, float]) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -69,7 +69,7 @@ def test_every_network_keeps_the_contract(name: str) -> None:
 def test_training_starts_near_zero_and_learns(kind: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = {
+        network: Any = {
             "hsr_msnet": lambda: ResNetPose(ResNetConfig((1, 1, 1, 1, 1), multiscale=True), 14, kernel=3),
             "sg_hrnet": lambda: SGHRNet(HRNetConfig(8, (1, 1, 1), 1, 16, 8, 1), 14),
         }[kind]()

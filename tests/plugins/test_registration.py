@@ -78,7 +78,7 @@ class Registry:
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A module with as much of TensorRT as the plugin touches; its version is set by the test."""
-    trt = ModuleType("fake_tensorrt")
+    trt: Any = ModuleType("fake_tensorrt")
     registry = Registry()
     trt.get_plugin_registry = lambda: registry
     trt.float32, trt.float16, trt.bfloat16, trt.int8 = "FP32", "FP16", "BF16", "INT8"

@@ -14,6 +14,7 @@ import pytest
 
 from edgepose import prove as prove_module
 from edgepose.backends import onnxruntime as onnxruntime_module
+from edgepose.backends.plan import Runner
 from edgepose.bench.network import BenchReport, Row, bench
 from edgepose.build import options as options_module
 from edgepose.bundle.bundle import Bundle
@@ -48,8 +49,9 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, tuple[in
 
     def fake(bundle: Bundle, targets: list[str], batches: tuple[int, ...], precisions: list[str]) -> BenchReport:
         asked.append((targets[0], precisions[0], batches))
-        pair, times = (targets[0], precisions[0]), {n: Latency(2.0 * n, 3.0, 4.0, 9) for n in sorted({*batches})}
-        rows = [Row(*pair, n, latency, 500.0, 7.0, 80.0) for n, latency in times.items()]
+        runner = Runner(bundle, targets[0], precisions[0], bundle.graph)
+        times = {n: Latency(2.0 * n, 3.0, 4.0, 9) for n in sorted({*batches})}
+        rows = [Row(runner, n, latency, 500.0, 7.0, 80.0) for n, latency in times.items()]
         return BenchReport(bundle, tuple(rows), {}, QUICK)
 
     monkeypatch.setattr(prove_module, "bench", fake)
@@ -65,12 +67,14 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(nvidia_device, "device_info", lambda: GPU)
     monkeypatch.setattr(options_module, "_JETSON", tmp_path / "not a Jetson")
     monkeypatch.setattr(prove_module, "unavailable", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
     cuda = {"cudaDriverGetVersion": lambda: (0, 12060), "cudaRuntimeGetVersion": lambda: (0, 13000)}
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", SimpleNamespace(**cuda))
 
     def replay(bundle: Bundle, targets: list[str], precisions: list[str]) -> Any:
         report = verify(bundle, ["onnxruntime"], ["fp32"])
-        checks = (replace(check, backend=targets[0], precision=precisions[0]) for check in report.checks)
+        runner = Runner(bundle, targets[0], precisions[0], bundle.graph)
+        checks = (replace(check, runner=runner) for check in report.checks)
         return replace(report, checks=tuple(checks))
 
     monkeypatch.setattr(prove_module, "verify", replay)

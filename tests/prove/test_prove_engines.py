@@ -11,11 +11,12 @@ import pytest
 pytest.importorskip("onnx")
 
 from edgepose import prove as prove_module
+from edgepose.backends.plan import Runner
 from edgepose.bench.network import bench
 from edgepose.build.options import BuildOptions
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import EngineRecord
-from edgepose.core.errors import UsageError
+from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.files import sha256
 from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
@@ -97,6 +98,7 @@ def test_a_real_engine_that_cannot_run_is_recorded_all_the_same(
 ) -> None:
     monkeypatch.setattr(nvidia_tensorrt, "load_target", load_target, raising=False)
     monkeypatch.setattr(nvidia_device, "gpu_missing", gpu_missing)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", find_spec)
     for name, function in (("verify", verify), ("bench", bench)):
         monkeypatch.setattr(prove_module, name, function)
     proof = prove(engines, ["tensorrt-rtx"], ["fp32"], ONE)
@@ -108,19 +110,32 @@ def test_a_real_engine_that_cannot_run_is_recorded_all_the_same(
     assert f"backend tensorrt-rtx cannot run here: {gpu_missing()}" in case["steps"]["verify"]["problem"]
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_a_target_that_is_impossible_does_not_stop_the_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: None)
+    monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: "there is no NVIDIA driver")
+    said: list[str] = []
+    proof = prove(bundle, ["onnxruntime", "tensorrt"], options=ONE, say=said.append)
+    assert states(proof) == {"onnxruntime fp32": [PASSED, PASSED], "tensorrt fp32": [NOT_RUN] * 3}
+    why = "tensorrt builds engines only on the GPU they will run on: there is no NVIDIA driver"
+    assert set(proof.problems.values()) == {f"not run: {why}"} and len(said) == 2
+    with pytest.raises(CheckError, match=f"^prove: 3 of 5 steps did not pass; tensorrt fp32, build not run: {why}$"):
+        proof.require_passed()
+
+
 @pytest.fixture
 def labels(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
     """Accuracies of any data set, and what was asked: AP 70 in FP32, 69 in anything else."""
     asked = []
 
-    def fake(_: Bundle, pairs: list[tuple[str, str]], data: str, max_drop: float) -> AccuracyReport:
-        asked.append(pairs)
+    def fake(_: Bundle, runners: list[Runner], data: str, max_drop: float) -> AccuracyReport:
+        asked.append([(runner.backend, runner.precision) for runner in runners])
         less = "1 point less" if max_drop < 1 else None
         checks = [
-            AccuracyCheck(*pair, 70.0, 0.0) if pair[1] == "fp32" else AccuracyCheck(*pair, 69.0, 1.0, less)
-            for pair in pairs
+            AccuracyCheck(runner, 70.0, 0.0) if runner.precision == "fp32" else AccuracyCheck(runner, 69.0, 1.0, less)
+            for runner in runners
         ]
-        return AccuracyReport(data, "AP", 70.0, pairs[0][0], max_drop, tuple(checks))
+        return AccuracyReport(data, "AP", 70.0, runners[0].backend, max_drop, tuple(checks))
 
     monkeypatch.setattr(prove_module, "check_accuracy", fake)
     monkeypatch.setattr("edgepose.data.load_data", lambda *_: None)
@@ -157,6 +172,7 @@ def test_a_larger_budget_of_accuracy_is_kept_to(shipped_variants: Path, tmp_path
     assert proof.problems == {} and read(proof)["accuracy"]["max_drop"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_no_accuracy_is_compared_with_an_fp32_that_is_wrong(
     shipped_variants: Path, tmp_path: Path, labels: list[Any], monkeypatch: pytest.MonkeyPatch

@@ -31,7 +31,7 @@ from tests.prove.proofs import Refuse
         ("--target openvino --batch 1,2", "'1,2' is not MIN,TYPICAL,MAX, such as 1,8,32"),
         ("--target openvino --batch 8,1,32", "--batch must be 1 <= smallest <= typical <= largest"),
         ("--target openvino --data lsp:nowhere", "nowhere is not a folder, expected that of the data set"),
-        ("--target openvino --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
+        ("--target openvino --data lsp:nowhere --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
         ("--target openvino -o {bundle}/pose.onnx", "cannot write "),
         ("--target openvino -o {bundle}/pose.onnx/x", "cannot write "),
     ],
@@ -67,7 +67,7 @@ def test_engines_need_a_gpu(bundle: Bundle, refuse: Refuse, monkeypatch: pytest.
     monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: None)
     monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: missing)
     monkeypatch.setattr(prove_module, "unavailable", lambda _: missing)
-    said = refuse("prove", bundle.path, "--target", "onnxruntime,tensorrt")
+    said = refuse("prove", bundle.path, "--target", "tensorrt,tensorrt-rtx")
     assert said == f"edgepose: tensorrt builds engines only on the GPU they will run on: {missing}\n"
     said = refuse("prove", bundle.path, "--target", "tensorrt-rtx")
     assert said == f"edgepose: tensorrt-rtx can build engines here, but not run them: {missing}\n"
@@ -77,8 +77,8 @@ def test_engines_need_a_gpu(bundle: Bundle, refuse: Refuse, monkeypatch: pytest.
 def test_a_target_that_is_not_installed_has_its_line(
     bundle: Bundle, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgepose.bundle.engine_record.find_spec", lambda _: None)
-    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.nvidia.tensorrt.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: None)
     for target, line in {
         "tensorrt": "pip install tensorrt; on Jetson it is part of JetPack",
         "tensorrt-rtx": "pip install 'edgepose[rtx]'",

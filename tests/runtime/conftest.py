@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgepose.backends.session import Arrays, TensorSpec
+from edgepose.backends.session import Arrays
+from edgepose.bundle.contract import TensorSpec
 from edgepose.core.codecs import silence_codecs
 from edgepose.core.skeletons import LSP14
 from edgepose.detectors.detector import Detections

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgepose.backends.session import TensorSpec
+from edgepose.bundle.contract import TensorSpec
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.geometry import crop_boxes, transform_points
 from edgepose.core.skeletons import COCO17, LSP14

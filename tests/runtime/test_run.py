@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from edgepose.bundle.bundle import write_manifest
-from edgepose.bundle.manifest import GRAPH, Manifest
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.manifest import GOLDENS, Manifest
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.core.images import read_image, write_image
 from edgepose.core.sample_photos import PEOPLE, load_photo
@@ -52,8 +54,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "constant.edgepose"
     path.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, path / GRAPH)
-    write_manifest(path, Manifest("constant", "none", "coco17", (256, 192))).with_files(path / GRAPH)
+    onnx.save(model, path / POSE.graph)
+    goldens = {name: value.astype(np.float32) for name, value in values.items()}
+    Goldens(np.zeros((1, 256, 192, 3), np.uint8), goldens).save(path / GOLDENS)
+    made = write_manifest(path, Manifest("constant", "none", "coco17", (256, 192)))
+    made.with_files(path / POSE.graph, path / GOLDENS)
     return path
 
 
@@ -327,7 +332,7 @@ def test_thresholds_choose_the_persons_and_the_joints_that_are_drawn(bundle: Pat
 
 def test_all_but_the_bundle_and_the_source_are_named(bundle: Path) -> None:
     with pytest.raises(TypeError, match="positional"):
-        run(bundle, "a.png", "person_lite")
+        run(bundle, "a.png", "person_lite")  # type: ignore[misc]
 
 
 def test_places_are_tried_before_the_networks_are_opened(

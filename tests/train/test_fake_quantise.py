@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from edgepose.bundle.bundle import Bundle, open_bundle, replace_files
+from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import CALIBRATION, CHECKPOINT
 from edgepose.calib.ranges import collect
 from edgepose.core.errors import UsageError
@@ -49,7 +51,7 @@ def calibrate(bundle: Bundle, folder: Path) -> Bundle:
     model = onnx.load(bundle.graph)
     placement = place(model, [node.name for node in quantisable(model)])
     folder.mkdir()
-    collect(bundle.graph, placement.tensors, bundle.goldens().images, "minmax").write(folder / CALIBRATION)
+    collect(bundle.graph, placement.tensors, read_goldens(bundle).images, "minmax").write(folder / CALIBRATION)
     return replace_files(bundle, {CALIBRATION: folder / CALIBRATION})
 
 
@@ -81,9 +83,9 @@ def onnx_run(model: onnx.ModelProto, images: np.ndarray, *more: str) -> list[np.
 
 
 @pytest.fixture(scope="module")
-def ditn(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def ditn(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("ditn")
-    return calibrate(export(None, folder / "ditn.edgepose", weights=checkpoint), folder / "new")
+    return calibrate(open_bundle(shutil.copytree(exported, folder / "ditn.edgepose")), folder / "new")
 
 
 def other_bundle(name: str, options: dict[str, bool | int], folder: Path, liven: Callable) -> Bundle:
@@ -112,7 +114,7 @@ class Forced(torch.fx.Interpreter):
 
 def require_the_graph(bundle: Bundle) -> None:
     """Every integer is ONNX Runtime's, given the same integers before it, and so are the heat-maps."""
-    model, images = int8_graph(bundle), bundle.goldens().images
+    model, images = int8_graph(bundle), read_goldens(bundle).images
     names = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     heatmaps, *integers = onnx_run(model, images, *names)
     network = FakeQuantised(network_of(bundle), quantisation_of(model))
@@ -138,6 +140,7 @@ def test_fake_quantisation_is_the_graph(ditn: Bundle) -> None:
     require_the_graph(ditn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("hsr_msnet_lite", {}), ("sg_hrnet_lite", {"bilinear": True})],
@@ -231,7 +234,7 @@ def test_a_graph_without_modules_is_refused(ditn: Bundle) -> None:
     model = int8_graph(ditn)
     for node in model.graph.node:
         del node.metadata_props[:]
-    with pytest.raises(UsageError, match="does not say which modules its nodes are of: export and calibrate"):
+    with pytest.raises(UsageError, match="the graph's nodes have no module paths: export and calibrate"):
         quantisation_of(model)
 
 
@@ -241,6 +244,7 @@ def lsp(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=10)}"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_quantisation_alone(
     ditn: Bundle, lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +295,7 @@ SETTINGS = {"height": 64, "width": 64, "epochs": 1, "batch": 2}
 COMMAND = ("train", "ditn_lite_lsp_int8", *(f"--set={name}={value}" for name, value in SETTINGS.items()))
 
 
+@pytest.mark.slow
 def test_the_command_makes_weights_that_export_to_the_same_int8_graph(ditn: Bundle, lsp: str, tmp_path: Path) -> None:
     from edgepose.cli import main
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgepose.backends.plan import Runner
+from edgepose.bundle.goldens import read_goldens
 from edgepose.core.pictures import draw_pair, picture_tag
 from edgepose.core.skeletons import LSP14
 from edgepose.core.tables import text_table
@@ -54,7 +56,7 @@ def pixels(source: str) -> np.ndarray:
 
 def test_the_page_shows_every_crop_of_every_backend(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose")
-    verify(bundle, CPU).write(bundle.reports)
+    verify(bundle, CPU).save(bundle.reports / "verify.json")
     page = Page((bundle.reports / "verify.html").read_text(encoding="utf-8"))
     assert len(page.pictures) == 3 * len(CPU)
     assert "tiny: verification passed" in page.text and "FAILED" not in page.text
@@ -67,7 +69,7 @@ def test_the_page_shows_every_crop_of_every_backend(tmp_path: Path) -> None:
 
 def test_the_page_says_where_a_failed_backend_is_wrong(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=2)
-    keypoints = bundle.goldens().outputs["keypoints"].copy()
+    keypoints = read_goldens(bundle).outputs["keypoints"].copy()
     keypoints[1, 6, 0] += 7
     change_goldens(bundle, keypoints=keypoints)
     report = verify(bundle, ["onnxruntime"])
@@ -81,11 +83,11 @@ def test_the_page_says_where_a_failed_backend_is_wrong(tmp_path: Path) -> None:
 
 def test_the_page_escapes_what_it_is_told_and_draws_nan(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=1)
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     nothing = {"keypoints": goldens.outputs["keypoints"] * np.nan, "heatmaps": goldens.outputs["heatmaps"] * np.nan}
     checks = (
-        Check("onnxruntime", "fp32", 1, problem="<b>&", outputs=nothing),
-        Check("openvino", "fp32", 1, problem="x"),
+        Check(Runner(bundle, "onnxruntime", "fp32", bundle.graph), 1, problem="<b>&", outputs=nothing),
+        Check(Runner(bundle, "openvino", "fp32", bundle.graph), 1, problem="x"),
     )
     page = Page(verify_page(VerifyReport(bundle, goldens, checks, {"torch": "<script>"}, {})))
     assert "failed: <b>&" in page.text and "torch skipped: <script>" in page.text
@@ -123,14 +125,18 @@ def test_text_table_pads_to_the_widest_cell() -> None:
 
 def test_the_page_shows_the_crops_that_moved_most_first(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny.edgepose", crops=11)
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     keypoints = goldens.outputs["keypoints"].copy()
     keypoints[7, 2, 0] += 3
     keypoints[4, 1, 1] += 9
     heatmaps = goldens.outputs["heatmaps"].copy()
     heatmaps[9, 0, 0, 0] += 0.5
     outputs = {"keypoints": keypoints, "heatmaps": heatmaps}
-    checks = tuple(Check("openvino", p, n, outputs=outputs) for p in ("fp32", "int8") for n in (1, 11))
+    checks = tuple(
+        Check(Runner(bundle, "openvino", p, bundle.graph), n, outputs=outputs)
+        for p in ("fp32", "int8")
+        for n in (1, 11)
+    )
     page = verify_page(VerifyReport(bundle, goldens, checks, {}, {}, {"openvino int8": "a <note>"}))
     assert page.index("crop 4: largest error 9.00 px") < page.index("crop 7: largest error 3.00 px")
     assert page.index("crop 7: largest") < page.index("crop 9: largest error 0.00 px") < page.index("crop 0: largest")

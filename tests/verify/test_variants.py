@@ -11,13 +11,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgepose.backends.plan import ENGINE_BACKENDS, cannot_run
+from edgepose.backends.plan import Runner, choose, plan
 from edgepose.bundle.bundle import Bundle, open_bundle
-from edgepose.bundle.limits import LIMITS
+from edgepose.bundle.goldens import read_goldens
+from edgepose.bundle.limits import POSE_LIMITS
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.graphs.module_names import label
 from edgepose.graphs.probe import Node, write_probe
 from edgepose.graphs.sixteen_bit import to_16_bit
+from edgepose.nvidia.tensorrt import TARGETS
 from edgepose.verify import verify
 from edgepose.verify.probe import run_probe
 from edgepose.verify.variants import first_beyond_fp16, first_departure, half_tensors, int8_ranges, variant_difference
@@ -48,21 +50,27 @@ def conv(bundle: Bundle, precision: str, index: int) -> onnx.NodeProto:
     return [node for node in model.graph.node if node.op_type == "Conv"][index]
 
 
+def engine(bundle: Bundle, precision: str) -> Runner:
+    """What would run an engine, which nobody opens here."""
+    return Runner(bundle, TARGETS[0], precision, bundle.path / "engines" / f"{precision}.engine")
+
+
+@pytest.mark.slow
 def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, tmp_path: Path) -> None:
     bundle = open_bundle(shipped_variants)
     report = verify(bundle, ["openvino", "onnxruntime"])
     assert report.passed and not report.differences
-    onnx_runtime = [p for p in bundle.precisions if cannot_run(bundle, "onnxruntime", p) is None]
+    onnx_runtime = [runner.precision for runner in plan(bundle, ["onnxruntime"]).runners]
     want = [("openvino", p) for p in bundle.precisions] + [("onnxruntime", p) for p in onnx_runtime]
-    assert [(c.backend, c.precision) for c in report.checks[::2]] == want
-    worst = {c.precision: c.figures.score_fraction for c in report.checks if c.figures}
+    assert [(c.runner.backend, c.runner.precision) for c in report.checks[::2]] == want
+    worst = {c.runner.precision: c.figures.score_fraction for c in report.checks if c.figures}
     assert worst["fp32"] < worst["fp16"] < worst["bf16"] < worst["int8"]
-    assert worst["int8"] < LIMITS["int8"].score / 2, "the limit leaves room, and not for everything"
+    assert worst["int8"] < POSE_LIMITS["int8"].score / 2, "the limit leaves room, and not for everything"
     assert onnx_runtime[:2] == ["fp32", "fp16"] and "int8" in onnx_runtime
     assert list(report.skipped) == [f"onnxruntime {p}" for p in bundle.precisions if p not in onnx_runtime]
     assert "no proof of FP16 arithmetic" in report.notes["openvino int8+fp16"]
     assert "note: openvino computes in FP32 here what is FP16 in the graph" in str(report)
-    report.write(tmp_path)
+    report.save(tmp_path / "verify.json")
     written = json.loads((tmp_path / "verify.json").read_text())
     assert written["notes"] == report.notes and set(written["limits"]) == set(bundle.precisions)
     assert {check["precision"] for check in written["checks"]} == set(bundle.precisions)
@@ -70,15 +78,16 @@ def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, t
 
 def test_named_precisions_are_checked_alone(shipped_variants: Path) -> None:
     report = verify(open_bundle(shipped_variants), ["openvino"], ["fp16"])
-    assert {(c.backend, c.precision) for c in report.checks} == {("openvino", "fp16")}
+    assert {(c.runner.backend, c.runner.precision) for c in report.checks} == {("openvino", "fp16")}
     with pytest.raises(UsageError, match="backend onnxruntime cannot run here in bf16: ONNX Runtime's CPU provider"):
         verify(open_bundle(shipped_variants), ["onnxruntime"], ["bf16"])
 
 
+@pytest.mark.slow
 def test_a_clipped_activation_is_named(broken: Bundle) -> None:
     bundle = scale_weight(broken, "int8", "relu_18_scale", 1 / 8)
     report = verify(bundle, ["openvino"], ["fp32", "int8"])
-    assert [c.precision for c in report.checks if c.problem] == ["int8", "int8"]
+    assert [c.runner.precision for c in report.checks if c.problem] == ["int8", "int8"]
     assert list(report.differences) == ["openvino int8"]
     said = report.differences["openvino int8"]
     (maker,) = [node for node in onnx.load(bundle.graph_for("int8")).graph.node if node.output[0] == "relu_18"]
@@ -88,6 +97,7 @@ def test_a_clipped_activation_is_named(broken: Bundle) -> None:
         report.require_passed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "backend", "factor"),
     [("fp16", "onnxruntime", 1.5), ("bf16", "openvino", 2.0), ("int8", "openvino", 3)],
@@ -98,22 +108,22 @@ def test_a_wrong_weight_is_named(broken: Bundle, precision: str, backend: str, f
     report = verify(scale_weight(broken, precision, name, factor), [backend], [precision])
     said = report.differences[f"{backend} {precision}"]
     assert said.startswith(f"it first leaves FP32 at {label(node)}, off by ")
-    assert said.endswith(f"of its range, the limit is {LIMITS[precision].score:g}")
+    assert said.endswith(f"of its range, the limit is {POSE_LIMITS[precision].score:g}")
 
 
 def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:
     node = conv(broken, "fp16", 20)
-    images = {"images": broken.goldens().images[:1]}
-    assert variant_difference(broken, ENGINE_BACKENDS[0], "fp16", images) == (
+    images = {"images": read_goldens(broken).images[:1]}
+    assert variant_difference(engine(broken, "fp16"), images) == (
         "the engine's inner tensors cannot be read; its fp16 graph on onnxruntime: no tensor leaves the limit, so "
         "building the engine changed the numbers"
     )
     bundle = scale_weight(broken, "fp16", node.input[1], 1.5)
     assert f"its fp16 graph on onnxruntime: it first leaves FP32 at {label(node)}, off by" in variant_difference(
-        bundle, ENGINE_BACKENDS[0], "fp16", images
+        engine(bundle, "fp16"), images
     )
     with pytest.raises(UsageError, match="has no mixed graph"):
-        variant_difference(bundle, ENGINE_BACKENDS[0], "mixed", images)
+        variant_difference(engine(bundle, "mixed"), images)
 
 
 def test_the_module_is_named_where_the_graph_knows(exported: Path, tmp_path: Path) -> None:
@@ -135,12 +145,12 @@ def test_a_value_that_fp16_cannot_hold_is_named(tmp_path: Path) -> None:
     write_graph(bundle.graph, weights, GRAPH)
     model = onnx.load(bundle.graph)
     bundle = put_graphs(bundle, {"fp16": to_16_bit(model, "fp16")})
-    images = {"images": bundle.goldens().images}
-    said = variant_difference(bundle, "onnxruntime", "fp16", images)
+    images = {"images": read_goldens(bundle).images}
+    said = variant_difference(choose(bundle, "onnxruntime", "fp16"), images)
     assert said.startswith("Conv stem reaches ") and said.endswith(", above FP16's 65504: keep it in FP32")
     kept = put_graphs(bundle, {"fp16": to_16_bit(model, "fp16", keep=["stem", "relu", "head"])})
     assert "no tensor of the fp16 graph leaves 0.05 of its range" in variant_difference(
-        kept, "onnxruntime", "fp16", images
+        choose(kept, "onnxruntime", "fp16"), images
     )
 
 
@@ -179,7 +189,7 @@ def test_a_probe_reads_16_bit_tensors(tmp_path: Path, precision: str) -> None:
     """The rectified features, which are exact in FP32, to within a rounding."""
     bundle = make_bundle(tmp_path / "tiny.edgepose")
     bundle = put_graphs(bundle, {precision: to_16_bit(onnx.load(bundle.graph), precision)})
-    images = {"images": bundle.goldens().images}
+    images = {"images": read_goldens(bundle).images}
     write_probe(bundle.graph, tmp_path / "fp32.onnx")
     write_probe(bundle.graph_for(precision), tmp_path / "half.onnx")
     want = run_probe(tmp_path / "fp32.onnx", "onnxruntime", images)["rectified"]

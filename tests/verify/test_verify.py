@@ -9,14 +9,18 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgepose.backends.plan import choose_backends, open_graph
+from edgepose.backends.openvino import OPENVINO, OpenVinoSession
+from edgepose.backends.plan import plan
 from edgepose.bundle.bundle import Bundle, open_bundle
-from edgepose.bundle.limits import LIMITS, Figures, compare, judge, limits_for, read_goldens
+from edgepose.bundle.goldens import Figures, compare, excess, read_goldens
+from edgepose.bundle.limits import POSE_LIMITS
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.heatmaps import decode
 from edgepose.graphs.probe import Node
 from edgepose.verify import locate, verify
 from edgepose.verify.locate import first_not_finite, first_unequal, first_unmatched
+from tests.doubles.backends import no_gpu, set_unavailable
 from tests.doubles.tiny_bundle import CPU, GRAPH, change_goldens, make_bundle, make_weights, twin, write_graph
 
 
@@ -28,7 +32,9 @@ def bundle(tmp_path: Path) -> Bundle:
 def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
     report = verify(bundle, CPU)
     assert report.passed and not report.skipped and not report.differences
-    assert [(c.backend, c.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
+    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [
+        (b, "fp32", n) for b in CPU for n in (1, 3)
+    ]
     for check in report.checks:
         assert check.figures is not None
         assert check.figures.score_fraction < 1e-6 and check.figures.largest == 0
@@ -37,11 +43,11 @@ def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
 
 
 def test_the_json_says_what_was_checked_against_what(bundle: Bundle) -> None:
-    verify(bundle, ("onnxruntime",)).write(bundle.reports)
+    verify(bundle, ("onnxruntime",)).save(bundle.reports / "verify.json")
     written = json.loads((bundle.reports / "verify.json").read_text())
     assert written["passed"] is True and written["goldens"] == 3
     assert [check["batch"] for check in written["checks"]] == [1, 3]
-    assert written["limits"] == {"fp32": vars(LIMITS["fp32"])}
+    assert written["limits"] == {"fp32": vars(POSE_LIMITS["fp32"])}
     assert written["files"] == open_bundle(bundle.path).manifest.files
     assert written["environment"]["versions"]["onnxruntime"]
 
@@ -50,18 +56,18 @@ def test_verifying_writes_nothing_and_the_report_goes_where_it_is_told(bundle: B
     before = sorted(bundle.path.rglob("*"))
     report = verify(bundle, ("onnxruntime",))
     assert report.passed and sorted(bundle.path.rglob("*")) == before
-    report.write(tmp_path / "a" / "b")
+    report.save(tmp_path / "a" / "b" / "verify.json")
     assert json.loads((tmp_path / "a" / "b" / "verify.json").read_text())["goldens"] == 3
     assert "tiny: verification" in (tmp_path / "a" / "b" / "verify.html").read_text()
     assert sorted(bundle.path.rglob("*")) == before
 
 
 def test_all_names_what_it_skips(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda b: "no GPU" if b.startswith("tensorrt") else None)
+    set_unavailable(monkeypatch, no_gpu)
     for asked in (None, ["all"]):
-        runnable, skipped = choose_backends(bundle, asked)
-        assert runnable == CPU
-        assert skipped == {
+        found = plan(bundle, asked)
+        assert tuple(runner.backend for runner in found.runners) == CPU
+        assert found.skipped == {
             "tensorrt": "no GPU",
             "tensorrt-rtx": "no GPU",
             "torch": "the bundle has no checkpoint.safetensors",
@@ -69,7 +75,7 @@ def test_all_names_what_it_skips(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_checked_is_not_passed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.backends.plan.unavailable", lambda _: "not here")
+    set_unavailable(monkeypatch, lambda _: "not here")
     report = verify(bundle)
     assert not report.passed
     with pytest.raises(CheckError, match="no backend could run: not here"):
@@ -90,13 +96,13 @@ def test_a_named_backend_that_cannot_run_is_refused(bundle: Bundle, asked: list[
 
 
 def test_a_backend_that_is_not_installed_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepose.backends.plan.find_spec", lambda _: None)
+    monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'edgepose\[openvino\]'"):
         verify(bundle, ["openvino"])
 
 
 def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> None:
-    moved = bundle.goldens().outputs["keypoints"] + np.float32([0.1, 0, 0])
+    moved = read_goldens(bundle).outputs["keypoints"] + np.float32([0.1, 0, 0])
     change_goldens(bundle, keypoints=moved)
     report = verify(bundle, ("onnxruntime",))
     figures = report.checks[1].figures
@@ -109,7 +115,7 @@ def test_golden_keypoints_moved_by_a_tenth_of_a_pixel_fail(bundle: Bundle) -> No
 
 
 def test_a_score_counts_as_a_heatmap_value(bundle: Bundle) -> None:
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     outputs = {**goldens.outputs, "keypoints": goldens.outputs["keypoints"] + np.float32([0, 0, 0.5])}
     figures = compare(goldens, outputs)
     assert figures.score == pytest.approx(0.5) and figures.largest == 0
@@ -124,7 +130,7 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
     assert "NaN or infinite values, the first in crop 0, keypoint 5" in (report.checks[0].problem or "")
     assert report.checks[0].figures is None
     assert report.differences == {"onnxruntime fp32": "NaN or infinity first appears at Conv head"}
-    report.write(bundle.reports)
+    report.save(bundle.reports / "verify.json")
     json.loads((bundle.reports / "verify.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -175,7 +181,7 @@ def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: p
 
 
 def test_goldens_of_another_checkpoint_are_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_goldens(bundle, heatmaps=bundle.goldens().outputs["heatmaps"] * np.float32(1.1))
+    change_goldens(bundle, heatmaps=read_goldens(bundle).outputs["heatmaps"] * np.float32(1.1))
     (bundle.path / "checkpoint.safetensors").touch()
     monkeypatch.setattr(locate, "pytorch_tensors", lambda _, images: list(twin(images, make_weights()).values()))
     assert "the goldens are another checkpoint's" in verify(bundle, ("onnxruntime",)).differences["onnxruntime fp32"]
@@ -186,17 +192,14 @@ def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
 ) -> None:
     """An engine with a fault is imitated by OpenVINO on a graph with another weight."""
 
-    def faulty(graph: Path, backend: str = "onnxruntime"):
-        if backend == "openvino":
-            model = onnx.load(graph)
-            wrong = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
-            wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * np.float32(1.01), "w1"))
-            graph = graph.with_name("faulty.onnx")
-            onnx.save(model, graph)
-        return open_graph(graph, backend)
+    def faulty(_: object, graph: Path) -> OpenVinoSession:
+        model = onnx.load(graph)
+        wrong = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+        wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * np.float32(1.01), "w1"))
+        onnx.save(model, graph.with_name("faulty.onnx"))
+        return OpenVinoSession(graph.with_name("faulty.onnx"))
 
-    monkeypatch.setattr("edgepose.backends.plan.open_graph", faulty)
-    monkeypatch.setattr("edgepose.graphs.probe.open_graph", faulty)
+    monkeypatch.setattr(type(OPENVINO), "open_graph", faulty)
     report = verify(bundle, CPU)
     assert report.differences == {"openvino fp32": "openvino first differs from onnxruntime at Conv stem"}
 
@@ -259,7 +262,7 @@ def test_first_unmatched_does_not_blame_the_good_half_of_a_sum() -> None:
     ],
 )
 def test_unusable_goldens_are_refused(bundle: Bundle, change, message: str) -> None:
-    change_goldens(bundle, **change(bundle.goldens()))
+    change_goldens(bundle, **change(read_goldens(bundle)))
     with pytest.raises(UsageError, match=message):
         read_goldens(bundle)
 
@@ -290,12 +293,12 @@ def test_missing_goldens_are_refused(bundle: Bundle) -> None:
     ],
 )
 def test_an_engine_of_several_precisions_is_held_to_the_coarsest(precision: str, row: str) -> None:
-    assert limits_for(precision) is LIMITS[row]
+    assert POSE.limits(precision) is POSE_LIMITS[row]
 
 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(UsageError, match="no limits for precision 'fp8'"):
-        limits_for("fp8")
+        POSE.limits("fp8")
 
 
 def test_the_decode_step_is_what_a_tie_between_neighbours_can_move() -> None:
@@ -304,13 +307,15 @@ def test_the_decode_step_is_what_a_tie_between_neighbours_can_move() -> None:
     maps[1, 0, 4, 3:5] = 1 - 1e-4, 1
     points = decode(maps)
     assert abs(points[0, 0, 0] - points[1, 0, 0]) == 2
-    assert LIMITS["bf16"].p50 > 2 * 2**0.5
+    assert POSE_LIMITS["bf16"].p50 > 2 * 2**0.5
 
 
 def test_only_fp32_limits_the_tail_of_the_keypoints() -> None:
     """Two peaks of one height: half precision may take the other one, FP32 may not."""
     figures = Figures(score=1e-5, score_fraction=1e-5, p50=0.0, p99=46.0, largest=50.0)
-    assert judge(figures, LIMITS["fp16"]) is None
-    assert judge(figures, LIMITS["fp32"]) == "the 99th percentile of keypoint errors is 46 px, the limit is 0.05 px"
+    assert excess(figures, POSE_LIMITS["fp16"]) is None
+    assert (
+        excess(figures, POSE_LIMITS["fp32"]) == "the 99th percentile of keypoint errors is 46 px, the limit is 0.05 px"
+    )
     broken = replace(figures, score_fraction=0.06)
-    assert "fraction of the range is 0.06, the limit is 0.05" in (judge(broken, LIMITS["fp16"]) or "")
+    assert "fraction of the range is 0.06, the limit is 0.05" in (excess(broken, POSE_LIMITS["fp16"]) or "")

@@ -13,9 +13,10 @@ from onnx import TensorProto, shape_inference
 
 import edgepose
 from edgepose.bundle.bundle import Bundle, open_bundle, write_manifest
-from edgepose.bundle.goldens import Goldens
-from edgepose.bundle.limits import BOX_LIMITS, compare, crop_errors, examine, limits_for, read_goldens
+from edgepose.bundle.goldens import Goldens, compare, read_goldens, verdict
+from edgepose.bundle.limits import BOX_LIMITS
 from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.tasks import PERSONS, POSE
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.detectors.kinds import open_detector
 from edgepose.graphs.sixteen_bit import network_nodes, to_16_bit
@@ -114,7 +115,9 @@ def test_the_goldens_are_what_was_painted(bundle: Bundle) -> None:
 def test_every_engine_finds_the_golden_persons(bundle: Bundle) -> None:
     report = verify(bundle, CPU)
     assert report.passed and not report.skipped and not report.differences
-    assert [(c.backend, c.precision, c.batch) for c in report.checks] == [(b, "fp32", n) for b in CPU for n in (1, 3)]
+    assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [
+        (b, "fp32", n) for b in CPU for n in (1, 3)
+    ]
     for check in report.checks:
         assert check.figures is not None
         assert check.figures.score < 1e-5 and check.figures.largest < 1e-4
@@ -122,12 +125,12 @@ def test_every_engine_finds_the_golden_persons(bundle: Bundle) -> None:
 
 def test_the_table_and_the_page_speak_of_boxes_and_of_the_imported_file(bundle: Bundle) -> None:
     report = verify(bundle, CPU)
-    report.write(bundle.reports)
+    report.save(bundle.reports / "verify.json")
     page = (bundle.reports / "verify.html").read_text()
     assert str(report).splitlines()[0].split()[3:5] == ["score", "error"]
-    assert "3 golden crops replayed and compared with the imported file." in page
+    assert "3 golden pictures replayed and compared with the imported file." in page
     assert "<th>score error</th>" in page and "<th>scores, of range</th>" in page
-    assert 'alt="golden crop 0 with the boxes of the imported file and openvino fp32"' in page
+    assert 'alt="golden picture 0 with the boxes of the imported file and openvino fp32"' in page
     assert page.count("<figure>") == 2 * 3
     for word in ("keypoint", "heat-map", "PyTorch"):
         assert word not in str(report) and word not in page, word
@@ -138,7 +141,7 @@ def test_the_table_and_the_page_speak_of_boxes_and_of_the_imported_file(bundle: 
 
 def test_golden_boxes_that_moved_fail(bundle: Bundle) -> None:
     limit = BOX_LIMITS["fp32"].p50
-    change_goldens(bundle, boxes=bundle.goldens().outputs["boxes"] + np.float32([2 * limit, 0, 2 * limit, 0]))
+    change_goldens(bundle, boxes=read_goldens(bundle).outputs["boxes"] + np.float32([2 * limit, 0, 2 * limit, 0]))
     report = verify(bundle, ("onnxruntime",))
     figures, problem = report.checks[1].figures, report.checks[1].problem or ""
     assert figures is not None and figures.p50 == pytest.approx(2 * limit, abs=1e-4) and figures.score < 1e-5
@@ -152,7 +155,7 @@ def test_golden_boxes_that_moved_fail(bundle: Bundle) -> None:
 
 
 def test_golden_scores_that_differ_fail(bundle: Bundle) -> None:
-    scores, limit = bundle.goldens().outputs["scores"], BOX_LIMITS["fp32"].score
+    scores, limit = read_goldens(bundle).outputs["scores"], BOX_LIMITS["fp32"].score
     change_goldens(bundle, scores=scores - np.float32(2 * limit * np.ptp(scores)))
     (check, _) = verify(bundle, ("openvino",)).checks
     sentence = f"the score error as a fraction of the range is {2 * limit:.3g}, the limit is {limit:.3g}"
@@ -161,10 +164,10 @@ def test_golden_scores_that_differ_fail(bundle: Bundle) -> None:
 
 
 def test_a_person_that_a_graph_loses_costs_all_of_its_score(bundle: Bundle) -> None:
-    goldens = bundle.goldens()
+    goldens = read_goldens(bundle)
     outputs = {**goldens.outputs, "scores": goldens.outputs["scores"].copy()}
     outputs["scores"][0, 3] = 0.01
-    distances, scores = crop_errors(goldens, outputs)
+    distances, scores = PERSONS.errors(goldens.outputs, outputs)
     # The box is 12.8 px wide and high, and its diagonal 18.1 px.
     assert [d.tolist() for d in distances] == [[0, pytest.approx(12.8 * 2**0.5, abs=1e-4)], [0], []]
     np.testing.assert_allclose(scores, [0.90674, 0, 0], atol=1e-5)
@@ -174,9 +177,9 @@ def test_a_person_that_a_graph_loses_costs_all_of_its_score(bundle: Bundle) -> N
 
 
 def test_goldens_without_persons_have_no_distances(bundle: Bundle) -> None:
-    last = bundle.goldens()
+    last = read_goldens(bundle)
     nobody = replace(last, images=last.images[2:], outputs={name: values[2:] for name, values in last.outputs.items()})
-    figures, problem = examine(nobody, dict(nobody.outputs), "fp32")
+    figures, problem = verdict(nobody, dict(nobody.outputs), "fp32")
     assert problem is None and figures is not None
     assert (figures.score, figures.p50, figures.p99, figures.largest) == (0, 0, 0, 0)
 
@@ -184,8 +187,8 @@ def test_goldens_without_persons_have_no_distances(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("weight", "sentence", "node"),
     [
-        ("w2", "scores hold 12 NaN or infinite values, the first in crop 0, box 0", "certainty"),
-        ("w3", "boxes hold 48 NaN or infinite values, the first in crop 0, box 0", "margin"),
+        ("w2", "scores hold 12 NaN or infinite values, the first in picture 0, box 0", "certainty"),
+        ("w3", "boxes hold 48 NaN or infinite values, the first in picture 0, box 0", "margin"),
     ],
 )
 def test_nan_names_the_output_and_the_node(bundle: Bundle, weight: str, sentence: str, node: str) -> None:
@@ -194,20 +197,20 @@ def test_nan_names_the_output_and_the_node(bundle: Bundle, weight: str, sentence
     assert [check.problem for check in report.checks] == [sentence] * 2
     assert report.checks[0].figures is None
     assert report.differences == {"onnxruntime fp32": f"NaN or infinity first appears at Conv {node}"}
-    report.write(bundle.reports)
+    report.save(bundle.reports / "verify.json")
     json.loads((bundle.reports / "verify.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_infinity_is_looked_for_in_the_picture_that_has_it(bundle: Bundle) -> None:
     """Nobody is in that picture, so that no person is lost there."""
-    images = bundle.goldens().images.copy()
+    images = read_goldens(bundle).images.copy()
     images[2, ..., 2] = 255
     change_goldens(bundle, images=images)
     blue = make_weights()["w1"]
     blue[1, 2] = np.finfo(np.float32).max
     change_graph(bundle, w1=blue)
     report = verify(bundle, ("onnxruntime",))
-    assert "NaN or infinite values, the first in crop 2, box 0" in (report.checks[0].problem or "")
+    assert "NaN or infinite values, the first in picture 2, box 0" in (report.checks[0].problem or "")
     assert report.differences == {"onnxruntime fp32": "NaN or infinity first appears at Conv stem"}
 
 
@@ -237,14 +240,14 @@ def test_data_of_labelled_keypoints_is_refused(bundle: Bundle) -> None:
     ],
 )
 def test_limits_of_a_detector_are_those_of_its_coarsest_arithmetic(precision: str, row: str) -> None:
-    assert limits_for(precision, "boxes") is BOX_LIMITS[row]
+    assert PERSONS.limits(precision) is BOX_LIMITS[row]
 
 
 # --- what is refused ---
 
 
 def test_goldens_that_are_not_the_detector_s_are_refused(bundle: Bundle) -> None:
-    goldens, path = bundle.goldens(), bundle.path / "golden.npz"
+    goldens, path = read_goldens(bundle), bundle.path / "golden.npz"
     boxes, scores = goldens.outputs["boxes"], goldens.outputs["scores"]
     for outputs, message in (
         ({"boxes": boxes}, "lacks scores: import the detector again"),
@@ -254,7 +257,10 @@ def test_goldens_that_are_not_the_detector_s_are_refused(bundle: Bundle) -> None
         ({"boxes": boxes[..., :3], "scores": scores}, r"boxes is float32 \(3, 4, 3\), expected .* \(3, 4, 4\)"),
         ({"boxes": boxes, "scores": scores.astype(np.float64)}, r"scores is float64 \(3, 4\)"),
         ({"boxes": boxes + np.float32(np.inf), "scores": scores}, "boxes is float32 .*, expected finite"),
-        ({"boxes": boxes, "scores": scores / 4}, "shows nobody, so it proves nothing: import the detector again"),
+        (
+            {"boxes": boxes, "scores": scores / 4},
+            r"golden\.npz: no person scores 0\.4 or more, so nothing can be verified: import the detector again$",
+        ),
     ):
         Goldens(goldens.images, outputs).save(path)
         with pytest.raises(UsageError, match=message):
@@ -270,8 +276,8 @@ def test_a_manifest_that_does_not_say_how_many_boxes_is_refused(bundle: Bundle, 
 
 def test_a_detector_has_boxes_and_no_skeleton(bundle: Bundle) -> None:
     opened = open_bundle(bundle.path)
-    assert opened.manifest.detects and opened.goldens().decode == "boxes"
-    assert opened.output_shapes == {"boxes": (4, 4), "scores": (4,)}
+    assert opened.task is PERSONS and read_goldens(opened).task is PERSONS
+    assert {spec.name: spec.sample for spec in opened.contract.outputs} == {"boxes": (4, 4), "scores": (4,)}
     with pytest.raises(UsageError, match=r"finder\.edgepose holds a person detector: expected a pose network"):
         _ = opened.skeleton
 
@@ -283,8 +289,8 @@ def test_a_detector_is_no_pose_network(bundle: Bundle) -> None:
 
 def test_a_pose_network_is_no_detector(tmp_path: Path) -> None:
     pose = tiny_bundle.make_bundle(tmp_path / "tiny.edgepose")
-    assert not pose.manifest.detects
-    with pytest.raises(UsageError, match=r"tiny\.edgepose holds a pose network: expected a detector \(edgepose import"):
+    assert pose.task is POSE
+    with pytest.raises(UsageError, match=r"tiny\.edgepose holds a pose network: expected a person detector$"):
         open_detector(pose.path)
 
 
@@ -307,7 +313,9 @@ def test_the_detector_finds_the_person_where_it_was_painted(bundle: Bundle, back
 def test_a_detector_that_does_not_give_its_goldens_is_not_opened(bundle: Bundle) -> None:
     change_graph(bundle, b2=np.array([-3], np.float32))
     changed = bundle.with_files(bundle.graph)
-    with pytest.raises(CheckError, match=r"does not give the imported file's boxes of the golden crops .*score error"):
+    with pytest.raises(
+        CheckError, match=r"does not give the imported file's boxes of the golden pictures .*score error"
+    ):
         open_detector(changed.path, "onnxruntime")
     open_detector(changed.path, "onnxruntime", self_check=False).close()
 
@@ -340,5 +348,5 @@ def test_a_16_bit_graph_is_verified_by_its_own_limits(bundle: Bundle) -> None:
     more = bundle.with_files(path)
     assert more.precisions == ("fp32", "fp16") and more.graph_for("fp16") == path
     report = verify(more, ("onnxruntime",), ("fp16",))
-    assert report.passed and [check.precision for check in report.checks] == ["fp16", "fp16"]
+    assert report.passed and [check.runner.precision for check in report.checks] == ["fp16", "fp16"]
     assert report.to_json()["limits"] == {"fp16": vars(BOX_LIMITS["fp16"])}

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...core.codecs import stderr_silenced
 from ...core.errors import UsageError
 from ...core.images import IMAGE_SUFFIXES, read_image
 from ..job import Frame
@@ -20,8 +19,7 @@ class ImageSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.camera, self.inputs = str(path), (path,)
-        with stderr_silenced():
-            self._image = read_image(path)
+        self._image = read_image(path)
 
     def __iter__(self) -> Iterator[Frame]:
         yield Frame(self.camera, 0, 0.0, self.inputs[0].name, self._image, follows=False)
@@ -46,8 +44,7 @@ class FolderSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.inputs):
             try:
-                with stderr_silenced():
-                    image = read_image(path)
+                image = read_image(path)
             except UsageError as error:
                 self.skipped += 1
                 _logger.warning("skipped: %s", error)

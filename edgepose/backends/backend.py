@@ -1,0 +1,114 @@
+"""The description of an inference engine: what it needs, what it opens of a bundle, and what it can compute in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import PRECISIONS
+from ..core.errors import UsageError, missing_extra
+from .session import Session
+
+#: What ``auto`` takes: what a search chose within a budget of accuracy, else the most exact there is.
+PREFERRED = ("mixed", *(name for name in PRECISIONS if name != "mixed"))
+
+
+@dataclass(frozen=True)
+class Backend(ABC):
+    """One inference engine.
+
+    Attributes:
+        name: on the command line and in reports.
+        module: the Python module that it needs.
+    """
+
+    name: str
+    module: str
+    #: Whether it runs engine files, which a bundle has for few precisions, if any.
+    runs_engines: ClassVar[bool] = False
+
+    def unavailable(self) -> str | None:
+        """Return why the engine cannot run on this machine, in one sentence, or None if it can."""
+        return None if find_spec(self.module) else str(missing_extra(self.module))
+
+    def refuses(self, precision: str) -> str | None:  # noqa: ARG002
+        """Return why the engine cannot compute in a precision, in one sentence, or None if it can."""
+        return None
+
+    def note(self, precision: str) -> str | None:  # noqa: ARG002
+        """Return what to know about results in a precision, in one sentence, or None."""
+        return None
+
+    @abstractmethod
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return those of a bundle's precisions that the engine may run."""
+
+    @abstractmethod
+    def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
+        """Choose the precision and the file of a bundle that the engine runs.
+
+        Args:
+            bundle: an opened bundle.
+            asked: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed``, which a search chose
+                within a budget of accuracy, or else the most exact that the bundle has for this engine.
+
+        Raises:
+            UsageError: the bundle has nothing of that for this engine, or the engine cannot compute in it.
+        """
+
+    @abstractmethod
+    def open(self, bundle: Bundle, file: Path) -> Session:
+        """Open a file of a bundle, from :meth:`choose`.
+
+        Raises:
+            UsageError: the engine cannot load it.
+        """
+
+
+class GraphBackend(Backend):
+    """An engine that runs ONNX graphs."""
+
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:
+        return bundle.precisions
+
+    def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
+        if asked == "auto":
+            there = (name for name in PREFERRED if name in bundle.precisions)
+            asked = next(name for name in there if not self.refuses(name))
+        reason = self.refuses(asked)
+        if reason:
+            raise UsageError(reason)
+        return asked, bundle.graph_for(asked)
+
+    def open(self, bundle: Bundle, file: Path) -> Session:  # noqa: ARG002
+        return self.open_graph(file)
+
+    @abstractmethod
+    def open_graph(self, graph: Path) -> Session:
+        """Open any ONNX file, such as a detector's.
+
+        Raises:
+            UsageError: the engine cannot load it.
+        """
+
+    def without_arithmetic(self, kind: str) -> str:
+        """Return the note on a precision that this engine computes in FP32."""
+        return (
+            f"{self.name} computes in FP32 here what is {kind} in the graph, with weights rounded to {kind}: "
+            f"no proof of {kind} arithmetic"
+        )
+
+
+def sixteen_bit(precision: str) -> str | None:
+    """Return which 16-bit type a graph of a precision holds, ``BF16`` or ``FP16``, or None.
+
+    >>> sixteen_bit("int8+fp16"), sixteen_bit("bf16"), sixteen_bit("int8")
+    ('FP16', 'BF16', None)
+    """
+    if precision == "bf16":
+        return "BF16"
+    return "FP16" if "fp16" in precision or precision == "mixed" else None

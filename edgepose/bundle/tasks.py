@@ -1,0 +1,214 @@
+"""What a network is for: the pose of the person in a crop, or the persons in a picture.
+
+Everything that differs between the two is here. Whoever handles a bundle asks its task, and never which task it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.boxes import PERSON_SCORE, find_persons, person_errors
+from ..core.geometry import Size
+from ..core.heatmaps import STRIDE
+from ..core.pictures import draw_boxes, draw_pair
+from ..core.skeletons import get_skeleton
+from .contract import BOXES, HEATMAPS, KEYPOINTS, SCORES, Contract, float_spec, image_spec
+from .limits import BOX_LIMITS, POSE_LIMITS, Limits, limits_in
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
+#: The outputs of a network, or of a reference, by name.
+Outputs = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Task(ABC):
+    """What differs between a pose network and a person detector.
+
+    Attributes:
+        network: what such a network is called, such as ``pose network``.
+        graph: file name of the FP32 graph in a bundle.
+        image: what a network is given, ``crop`` or ``picture``.
+        point: what is compared in pixels, such as ``keypoint``; ``points`` is its plural.
+        score: what is compared as a fraction of a range, such as ``heat-map``.
+        reference: what made the goldens.
+        remake: what to do about a bundle that is damaged.
+        rows: limits by arithmetic.
+        outputs: names of the outputs in the order in which a fault in one shows in the next.
+        from_checkpoint: whether a bundle carries the PyTorch weights that its graph was exported from.
+    """
+
+    network: str
+    graph: str
+    image: str
+    point: str
+    points: str
+    score: str
+    reference: str
+    remake: str
+    rows: Mapping[str, Limits]
+    outputs: tuple[str, ...]
+    from_checkpoint: bool = True
+
+    def graph_name(self, precision: str) -> str:
+        """Return the file name of the graph of a precision, such as ``pose.fp16.onnx``."""
+        return self.graph if precision == "fp32" else self.graph.replace(".onnx", f".{precision}.onnx")
+
+    def limits(self, precision: str) -> Limits:
+        """Return the limits of a precision, see :func:`edgepose.bundle.limits.limits_in`."""
+        return limits_in(self.rows, precision)
+
+    def options_flaw(self, options: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        """Return what is wrong with the options of a manifest, or None."""
+        return None
+
+    @abstractmethod
+    def contract(self, manifest: Manifest) -> Contract:
+        """Return what the network of a bundle takes and gives."""
+
+    @abstractmethod
+    def errors(self, goldens: Outputs, outputs: Outputs) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        """Compare outputs with those of the reference, for N images.
+
+        Args:
+            goldens: of the reference.
+            outputs: of the same images; they may hold NaN.
+
+        Returns:
+            per image, the distances of its points in pixels (of keypoints (J,), or of the P persons of the golden
+            picture (P,)); and (N,) the largest error of a score. NaN counts as infinite.
+        """
+
+    @abstractmethod
+    def score_range(self, goldens: Outputs) -> float:
+        """Return the range (maximum - minimum) of the golden scores, or 1 where they are constant."""
+
+    @abstractmethod
+    def flaw(self, goldens: Outputs) -> str | None:
+        """Return why goldens prove nothing although they are well-formed, or None."""
+
+    @abstractmethod
+    def draw(
+        self, manifest: Manifest, image: NDArray[np.uint8], golden: Outputs, got: Outputs, distances: NDArray[Any]
+    ) -> tuple[NDArray[np.uint8], str]:
+        """Draw the results of the reference and of an engine over one another.
+
+        Args:
+            manifest: of the bundle.
+            image: (H, W, 3) uint8 RGB.
+            golden, got: outputs of this image, without the batch.
+            distances: of this image's points, in pixels.
+
+        Returns:
+            the enlarged picture, and where they differ most, in parentheses or empty.
+        """
+
+
+def pose_contract(joints: int, size: Size) -> Contract:
+    """Return what a pose network of J joints takes and gives, for crops of (height, width)."""
+    height, width = size
+    heatmaps = float_spec(HEATMAPS, joints, height // STRIDE, width // STRIDE)
+    return Contract(image_spec(height, width), (float_spec(KEYPOINTS, joints, 3),), (heatmaps,))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pose(Task):
+    def contract(self, manifest: Manifest) -> Contract:
+        return pose_contract(len(get_skeleton(manifest.skeleton).joints), manifest.input_size)
+
+    def errors(self, goldens: Outputs, outputs: Outputs) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        difference = outputs[KEYPOINTS].astype(np.float64) - goldens[KEYPOINTS]
+        distances = np.nan_to_num(np.linalg.norm(difference[..., :2], axis=-1), nan=np.inf)
+        scores = np.abs(difference[..., 2]).max(axis=1)
+        if HEATMAPS in goldens:
+            maps = np.abs(outputs[HEATMAPS].astype(np.float64) - goldens[HEATMAPS]).max(axis=(1, 2, 3))
+            scores = np.maximum(scores, maps)
+        return list(distances), np.nan_to_num(scores, nan=np.inf)
+
+    def score_range(self, goldens: Outputs) -> float:
+        scores = goldens[HEATMAPS] if HEATMAPS in goldens else goldens[KEYPOINTS][..., 2]
+        return float(np.ptp(scores)) or 1.0
+
+    def flaw(self, goldens: Outputs) -> str | None:  # noqa: ARG002  every keypoint is compared, wherever it is
+        return None
+
+    def draw(
+        self, manifest: Manifest, image: NDArray[np.uint8], golden: Outputs, got: Outputs, distances: NDArray[Any]
+    ) -> tuple[NDArray[np.uint8], str]:
+        skeleton = get_skeleton(manifest.skeleton)
+        joint = skeleton.joints[int(distances.argmax())].replace("_", " ")
+        return draw_pair(image, golden[KEYPOINTS], got[KEYPOINTS], skeleton), f" ({joint})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Persons(Task):
+    def options_flaw(self, options: Mapping[str, Any]) -> str | None:
+        count = options.get("boxes") if isinstance(options, dict) else None
+        return None if type(count) is int and count > 0 else "options of a detector must name a number of boxes"
+
+    def contract(self, manifest: Manifest) -> Contract:
+        count = int(manifest.options["boxes"])
+        return Contract(image_spec(*manifest.input_size), (float_spec(BOXES, count, 4), float_spec(SCORES, count)))
+
+    def errors(self, goldens: Outputs, outputs: Outputs) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        wanted, got = (zip(found[BOXES], found[SCORES], strict=True) for found in (goldens, outputs))
+        found = [person_errors(*pair, PERSON_SCORE) for pair in zip(wanted, got, strict=True)]
+        finite = np.isfinite(outputs[BOXES]).all(axis=(1, 2)) & np.isfinite(outputs[SCORES]).all(axis=1)
+        return [distances for distances, _ in found], np.where(finite, [score for _, score in found], np.inf)
+
+    def score_range(self, goldens: Outputs) -> float:
+        return float(np.ptp(goldens[SCORES])) or 1.0
+
+    def flaw(self, goldens: Outputs) -> str | None:
+        if goldens[SCORES].max() >= PERSON_SCORE:
+            return None
+        return f"no person scores {PERSON_SCORE:g} or more, so nothing can be verified"
+
+    def draw(
+        self,
+        manifest: Manifest,  # noqa: ARG002
+        image: NDArray[np.uint8],
+        golden: Outputs,
+        got: Outputs,
+        distances: NDArray[Any],  # noqa: ARG002
+    ) -> tuple[NDArray[np.uint8], str]:
+        both = (find_persons(found[BOXES], found[SCORES], PERSON_SCORE)[0] for found in (golden, got))
+        return draw_boxes(image, *both), ""
+
+
+POSE = _Pose(
+    network="pose network",
+    graph="pose.onnx",
+    image="crop",
+    point="keypoint",
+    points="keypoints",
+    score="heat-map",
+    reference="PyTorch",
+    remake="export the bundle again",
+    rows=POSE_LIMITS,
+    outputs=(HEATMAPS, KEYPOINTS),
+)
+PERSONS = _Persons(
+    network="person detector",
+    graph="detector.onnx",
+    image="picture",
+    point="box",
+    points="boxes",
+    score="score",
+    reference="the imported file",
+    remake="import the detector again",
+    rows=BOX_LIMITS,
+    outputs=(SCORES, BOXES),
+    from_checkpoint=False,
+)
+
+#: By the value of ``decode`` in a manifest: keypoints from heat-maps, by argmax with the quarter offset; or boxes of
+#: persons.
+TASKS: Mapping[str, Task] = {"quarter": POSE, "boxes": PERSONS}
