@@ -27,7 +27,7 @@ from edgepose.graphs.calibration import METHODS
 from edgepose.graphs.quantise import place
 from edgepose.graphs.variants import choice_for, make_graph
 
-HEAD = ("network", "method", "AP beside FP32", "identical", "moved > 4 px", "AP beside labels")
+HEAD = ("network", "method", "AP against FP32", "identical", "moved > 4 px", "AP beside labels")
 
 
 def compare(bundle: Bundle, crops: CropSet) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ compared with eager FP32; then the networks take turns in short blocks. Needs a 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -128,7 +129,10 @@ def measure(options: argparse.Namespace) -> Outcome:
     require_gpu()
     torch.backends.cudnn.benchmark = True  # the fastest algorithms for both
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # the reference is FP32
-    rows = [measure_batch(batch) for batch in options.batches]
+    rows = []
+    for batch in options.batches:
+        rows.append(measure_batch(batch))
+        print(table(rows[-1:]), file=sys.stderr, flush=True)  # a run that is cut leaves these lines
     gpu = torch.cuda.get_device_name()
     figures = {
         "gpu": gpu,

@@ -180,7 +180,7 @@ def measure(options: argparse.Namespace) -> Outcome:
         for plot in write_plots(report):
             shutil.copy(plot, options.json.with_name(f"{options.json.stem}_{plot.name}"))
     fp32 = times["onnxruntime fp32"]
-    head = ("precision", rows[0]["metric"], "AP beside FP32", "identical", "moved > 4 px")
+    head = ("precision", rows[0]["metric"], "AP against FP32", "identical", "moved > 4 px")
     cells = [(r["precision"], *(f"{r[key]:.2f} %" for key in ("accuracy", "ap", "identical", "moved"))) for r in rows]
     text = text_table(head, cells)
     text += "\n\n" + text_table(

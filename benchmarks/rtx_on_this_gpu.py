@@ -4,12 +4,14 @@ Two attempts for each network: an engine that was built without a GPU, for the S
 and one that is built here, for this GPU alone, into the bundle. The ordinary backend refuses the first by its record
 where the SM is 8.7 or 9.0; here TensorRT-RTX itself is asked. Each attempt runs in a process of its own, and whatever
 stops it, even a crash, is its result. An engine that runs is compared with the bundle's goldens and timed; a call's
-milliseconds include the copies to and from the GPU. ``--bundles`` is a folder of bundles that any machine can make::
+milliseconds include the copies to and from the GPU. Without ``--bundles`` a copy of the shipped bundle is tried; its
+engine for the default SMs is built here, with the GPU hidden. ``--bundles`` is a folder of bundles that any machine can
+make, such as::
 
     edgepose export hrnet_w32 -o bundles/hrnet_w32.edgepose
     CUDA_VISIBLE_DEVICES= edgepose build bundles/hrnet_w32.edgepose --target tensorrt-rtx
 
-and likewise for ``ditn_hrnet_w32``. The GPU's machine needs the version of TensorRT-RTX that built them, and a driver
+and likewise ``ditn_hrnet_w32``. The GPU's machine needs the version of TensorRT-RTX that built them, and a driver
 for CUDA 13. If it has no network, carry the wheels there from a machine with the same Python and system. They are made
 with ``pip wheel``: ``pip download`` brings ``tensorrt-rtx-cu13`` as a source archive, which does not install offline::
 
@@ -24,14 +26,20 @@ PyTorch and the CUDA toolkit are not needed.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,7 +58,7 @@ from edgepose.nvidia import device, tensorrt
 from edgepose.nvidia.stream import open_stream
 
 TARGET = "tensorrt-rtx"
-MODELS = ("hrnet_w32", "ditn_hrnet_w32")
+SHIPPED = Path(__file__).resolve().parents[1] / "edgepose" / "assets" / "ditn_lite.edgepose"
 BATCHES = (1, 8, 32)
 #: Calls of a new batch size before those that count: TensorRT-RTX compiles kernels for it in the background meanwhile.
 SETTLE = Budget(calls=1_000_000, seconds=10.0)
@@ -68,8 +76,31 @@ def find_prebuilt(bundle: Bundle, precision: str) -> Path:
     )
 
 
-def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
-    """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it."""
+def copy_shipped(folder: Path, precision: str) -> Path:
+    """Put a copy of the shipped bundle into ``folder``, with an engine that is built as if there were no GPU."""
+    bundle = Path(shutil.copytree(SHIPPED, folder / SHIPPED.name))
+    command = [sys.executable, "-m", "edgepose", "build", str(bundle), "--target", TARGET, "--precision", precision]
+    done = subprocess.run(
+        command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UsageError(f"the shipped bundle's engine cannot be built with the GPU hidden: {done.stderr.strip()}")
+    return folder
+
+
+def find_bundles(folder: Path) -> dict[str, Bundle]:
+    """Return the bundles of a folder by name, at least one."""
+    bundles = {path.stem: open_bundle(path) for path in sorted(folder.glob("*.edgepose"))}
+    if not bundles:
+        raise UsageError(f"--bundles {folder} holds no folder named NAME.edgepose: see --help for how to make some")
+    return bundles
+
+
+def run_engine(folder: Path, engine: Path, precision: str, settle: Budget | None = None) -> dict[str, Any]:
+    """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it.
+
+    ``settle`` replaces :data:`SETTLE`.
+    """
     goldens = read_goldens(open_bundle(folder))
     start = time.perf_counter()
     with closing(Executor(tensorrt.load_target(TARGET), open_stream(), engine.read_bytes())) as executor:
@@ -78,16 +109,17 @@ def run_engine(folder: Path, engine: Path, precision: str) -> dict[str, Any]:
         ms = {}
         for batch in BATCHES:
             call = partial(executor.run, {"images": np.resize(goldens.images, (batch, *goldens.images.shape[1:]))})
-            time_calls(call, SETTLE)
+            time_calls(call, settle or SETTLE)
             ms[batch] = summarise(time_calls(call, Budget())).p50
     fraction = figures.score_fraction if figures else None  # None where outputs are not finite
     return {"wrong": wrong, "score_fraction": fraction, "load_ms": load_ms, "ms": ms}
 
 
-def build_and_run(folder: Path, precision: str) -> dict[str, Any]:
+def build_and_run(folder: Path, precision: str, settle: Budget | None = None) -> dict[str, Any]:
     """The same with an engine that is built here, into the bundle."""
     record = build_engine(open_bundle(folder), TARGET, precision)
-    return {"build_seconds": record.build_seconds, **run_engine(folder, folder / ENGINES / record.file_name, precision)}
+    engine = folder / ENGINES / record.file_name
+    return {"build_seconds": record.build_seconds, **run_engine(folder, engine, precision, settle)}
 
 
 def attempt(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
@@ -122,14 +154,16 @@ def measure(options: argparse.Namespace) -> Outcome:
     if missing:
         raise UsageError(f"this benchmark needs an NVIDIA GPU: {missing}")
     trt, gpu, precision = tensorrt.load_target(TARGET), device.device_info(), options.precision
-    bundles = {model: open_bundle(options.bundles / f"{model}.edgepose") for model in MODELS}
-    prebuilt = {model: find_prebuilt(bundle, precision) for model, bundle in bundles.items()}
+    settle = replace(SETTLE, seconds=options.settle)
     rows = []
-    for model, bundle in bundles.items():
-        elsewhere = attempt(run_engine, bundle.path, prebuilt[model], precision)
-        here = attempt(build_and_run, bundle.path, precision)
-        rows += [{"model": model, "engine": f"for {ANY_SM} SM", **elsewhere}]
-        rows += [{"model": model, "engine": f"for {gpu.sm}", **here}]
+    with TemporaryDirectory() as scratch:
+        bundles = find_bundles(options.bundles or copy_shipped(Path(scratch), precision))
+        prebuilt = {model: find_prebuilt(bundle, precision) for model, bundle in bundles.items()}
+        for model, bundle in bundles.items():
+            elsewhere = attempt(run_engine, bundle.path, prebuilt[model], precision, settle)
+            here = attempt(build_and_run, bundle.path, precision, settle)
+            rows += [{"model": model, "engine": f"for {ANY_SM} SM", **elsewhere}]
+            rows += [{"model": model, "engine": f"for {gpu.sm}", **here}]
     text = f"{trt.__name__} {trt.__version__} on {gpu.name}, {gpu.sm}, {precision}\n{table(rows)}"
     excess = [f"{row['model']}, engine {row['engine']}: {row['wrong']}" for row in rows if row.get("wrong")]
     figures = {"gpu": gpu.name, "sm": gpu.sm, "tensorrt_rtx": trt.__version__, "precision": precision, "rows": rows}
@@ -138,7 +172,10 @@ def measure(options: argparse.Namespace) -> Outcome:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundles", type=Path, required=True, help="folder with a bundle of each network")
+    parser.add_argument("--bundles", type=Path, help="folder of bundles (default: the shipped one)")
+    parser.add_argument(
+        "--settle", type=float, default=SETTLE.seconds, help="seconds of each new batch size that do not count"
+    )
     parser.add_argument("--precision", default="fp32", help="of the engines (default %(default)s)")
     return run_benchmark(parser, measure)
 

@@ -2,13 +2,21 @@
 
 >>> import edgepose
 >>> estimator = edgepose.load("ditn_lite.edgepose")  # doctest: +SKIP
->>> poses = estimator(image_rgb, boxes_xyxy)  # doctest: +SKIP
+>>> people = estimator(image_rgb, boxes_xyxy)  # doctest: +SKIP
+
+From frame to frame, with a detector:
+
+>>> pipeline = edgepose.Pipeline(estimator, edgepose.open_detector("person_lite"))  # doctest: +SKIP
+>>> picture = edgepose.draw_poses(image_rgb, pipeline.process(image_rgb), estimator.skeleton)  # doctest: +SKIP
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
 from .core.errors import CheckError, EdgeposeError, UsageError
 from .core.pose import People, Pose
+from .detectors.kinds import open_detector
+from .runtime.draw import draw_poses
+from .runtime.pipeline import Pipeline
 from .runtime.pose import PoseEstimator, load
 
 try:
@@ -16,4 +24,16 @@ try:
 except PackageNotFoundError:  # imported from a checkout that was not installed
     __version__ = "0.0.0"
 
-__all__ = ["CheckError", "EdgeposeError", "People", "Pose", "PoseEstimator", "UsageError", "__version__", "load"]
+__all__ = [
+    "CheckError",
+    "EdgeposeError",
+    "People",
+    "Pipeline",
+    "Pose",
+    "PoseEstimator",
+    "UsageError",
+    "__version__",
+    "draw_poses",
+    "load",
+    "open_detector",
+]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle.bundle import Bundle, open_bundle
 from .bundle.manifest import CHECKPOINT, ENGINES
 from .core.errors import UsageError
-from .core.files import atomic_path
 from .core.geometry import Size, crop_regions, region_affine, warp_crop
-from .core.sample_photos import PEOPLE, load_photo
+from .core.sample_photos import load_scene
 from .detectors.kinds import SHIPPED_NAME
+from .runtime.job import Frame, Job
 from .runtime.run import run
+from .runtime.sinks import VideoSink
 from .runtime.sources import open_source
 from .verify import verify
 
@@ -41,15 +42,15 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     Args:
         output: folder for the bundle, the overlay video and the JSON lines.
         source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
-            public-domain photos of a person each, which come with scikit-image.
+            public-domain photos of a person each, which is sharper where scikit-image is installed.
         say: called with each line of progress.
 
     Raises:
-        UsageError: the folder cannot be written, the source cannot be read, or there is none and scikit-image is not
-            installed.
+        UsageError: the folder cannot be written, or the source cannot be read.
         CheckError: an engine does not give PyTorch's keypoints.
     """
-    _check_source(source)
+    if source is not None:
+        open_source(source).close()  # refused before anything is made
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
@@ -72,16 +73,6 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
         ("poses, one JSON object a frame", poses),
     ):
         say(f"{what}: {path}")
-
-
-def _check_source(source: str | None) -> None:
-    """Refuse what could not be run in the end, before anything is made."""
-    if source is not None:
-        open_source(source).close()
-    elif find_spec("skimage") is None:
-        raise UsageError(
-            "the demo's clip is made from photos of scikit-image: pip install scikit-image, or give --source"
-        )
 
 
 def _export(path: Path, say: Say) -> Bundle:
@@ -115,15 +106,16 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
 
 
 def write_clip(path: Path) -> None:
-    """Write a short video in which a camera moves over two people."""
-    with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), CLIP_FPS, CLIP_SIZE[::-1])
-        if not writer.isOpened():
-            raise UsageError("this OpenCV cannot write MPEG-4 video: install opencv-python-headless")
-        scene = np.concatenate([load_photo(name) for name in PEOPLE], axis=1)
-        for matrix in camera_path(scene.shape[:2]):
-            writer.write(cv2.cvtColor(warp_crop(scene, matrix, CLIP_SIZE), cv2.COLOR_RGB2BGR))
-        writer.release()
+    """Write a short video in which a camera moves over two people.
+
+    Raises:
+        UsageError: it cannot be written, such as on a full disk.
+    """
+    scene = load_scene()
+    with closing(VideoSink(path, CLIP_FPS)) as sink:
+        for index, matrix in enumerate(camera_path(scene.shape[:2])):
+            image = warp_crop(scene, matrix, CLIP_SIZE)
+            sink.write(Job(Frame("clip", index, index / CLIP_FPS, f"clip_{index:06d}", image)))
 
 
 def camera_path(scene: Size) -> Iterator[NDArray[np.float64]]:

@@ -1,1 +1,1 @@
-
+"""Accuracy of keypoints and boxes, against labels or against FP32."""

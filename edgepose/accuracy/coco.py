@@ -1,4 +1,4 @@
-"""Keypoint results in COCO's format and their average precision, by pycocotools. COCO and CrowdPose."""
+"""Write keypoint results in COCO's format, and compute their AP on COCO and CrowdPose with pycocotools."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..core.errors import UsageError, missing_extra
 from ..data.coco import PERSON, persons_of, whole_number
 from .metrics import oks_nms, person_scores
 
-#: The ten figures of COCO's keypoint evaluation, in its order.
+#: The ten figures of COCO's keypoint evaluation, in pycocotools' order.
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
-#: CrowdPose publishes AP by how crowded a picture is: ranges of its crowd index, the upper end not included.
+#: CrowdPose's AP for pictures of different crowdedness: ranges [low, high) of the crowd index.
 CROWD_LEVELS = {"AP easy": (0.0, 0.1), "AP medium": (0.1, 0.8), "AP hard": (0.8, np.inf)}
-#: Share of the box's area that stands for the person's where none is labelled (CrowdPose's own evaluation).
-_AREA_OF_BOX = 0.53
+#: A person's area as a share of the box's, for persons without a labelled area (CrowdPose's own evaluation).
+AREA_OF_BOX = 0.53
 
 Result = dict[str, Any]
 
@@ -38,22 +38,22 @@ def coco_results(
     limit: float = 0.9,
     joint_score: float = 0.2,
 ) -> list[Result]:
-    """Persons as COCO keypoint results: rescored, and without doubles in a picture (HRNet's protocol).
+    """Convert poses to COCO keypoint results: rescore them and drop duplicates in a picture (HRNet's protocol).
 
     Args:
         image_ids: (N,) picture of each person.
         poses: (N, J, 3) x, y in image pixels, and score.
-        box_scores: (N,) of the boxes.
-        areas: (N,) of the crops' regions in square pixels, by which poses are compared with each other.
+        box_scores: (N,) scores of the boxes.
+        areas: (N,) areas of the crops' regions in square pixels, for the OKS between poses.
         sigmas: (J,) of the skeleton.
         suppress: :func:`edgepose.accuracy.metrics.oks_nms` or ``soft_oks_nms``. The defaults of this, ``limit`` and
             ``joint_score`` are HRNet's published protocol; its reference numbers vary them.
-        limit: its OKS.
+        limit: OKS limit of ``suppress``.
         joint_score: see :func:`edgepose.accuracy.metrics.person_scores`.
 
     Returns:
-        one object a person that stays, picture after picture, the best first. There is no ``bbox``: with one,
-        pycocotools would sort unmatched persons into its sizes by the box and no longer by the keypoints.
+        one object per person that is kept, grouped by picture, best first. They have no ``bbox``: pycocotools would
+        take an unmatched person's size from it instead of from the keypoints.
     """
     poses, areas = np.asarray(poses, np.float64), np.asarray(areas, np.float64)
     scores, pictures = person_scores(poses, box_scores, joint_score), np.asarray(image_ids)
@@ -66,23 +66,23 @@ def coco_results(
 
 
 def result(image_id: int, pose: NDArray[np.floating], score: float) -> Result:
-    """One person in COCO's result format; ``pose`` is (J, 3): x, y, score."""
+    """Return one person in COCO's result format; ``pose`` is (J, 3) x, y in image pixels, and score."""
     points = [float(value) for value in pose.ravel()]
     return {"image_id": int(image_id), "category_id": PERSON, "keypoints": points, "score": float(score)}
 
 
 def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequence[int]) -> dict[str, Any]:
-    """The labels of some pictures, as pycocotools takes them.
+    """Read the labels of some pictures, in the form that pycocotools takes.
 
     Args:
         path: COCO-style JSON of persons with keypoints.
         image_ids: pictures to evaluate.
         count: number of joints that the file labels.
-        joints: which of them to evaluate, and in which order.
+        joints: indices of those to evaluate, in the order to return.
 
     Returns:
-        COCO's structure, its ids as numbers. Persons without an ``area`` get 0.53 x their box's (CrowdPose labels
-        none); damaged ones, such as those with another number of joints, and other categories are left out.
+        COCO's structure with integer ids. Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's.
+        Other categories and damaged persons, such as those with another number of joints, are left out.
 
     Raises:
         UsageError: the file cannot be read.
@@ -107,7 +107,7 @@ def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequen
 
 
 def _person(annotation: dict[str, Any], count: int, joints: list[int]) -> dict[str, Any] | None:
-    """What pycocotools reads of a person, with the wanted joints alone; None where it cannot be read."""
+    """Return the fields of a person that pycocotools reads, with the wanted joints; None if the person is damaged."""
     try:
         left, top, width, height = (float(side) for side in annotation["bbox"])
         keypoints = np.asarray(annotation.get("keypoints") or np.zeros(3 * count), np.float64).reshape(count, 3)[joints]
@@ -117,8 +117,8 @@ def _person(annotation: dict[str, Any], count: int, joints: list[int]) -> dict[s
             "category_id": PERSON,
             "iscrowd": int(annotation.get("iscrowd", 0)),
             "bbox": [left, top, width, height],
-            "area": float(annotation.get("area", _AREA_OF_BOX * width * height)),
-            # A person with none is ignored. CrowdPose's own number leaves hidden joints out, and can be 0 before ours.
+            "area": float(annotation.get("area", AREA_OF_BOX * width * height)),
+            # Persons with 0 are ignored. CrowdPose's number leaves hidden joints out, so it can be 0 when ours is not.
             "num_keypoints": min(labelled, int(annotation.get("num_keypoints", labelled))),
             "keypoints": keypoints.ravel().tolist(),
         }
@@ -127,17 +127,17 @@ def _person(annotation: dict[str, Any], count: int, joints: list[int]) -> dict[s
 
 
 def need_pycocotools() -> None:
-    """Raise UsageError with the line that installs pycocotools where it is missing."""
+    """Raise UsageError with the command that installs pycocotools if it is missing."""
     if find_spec("pycocotools") is None:
         raise missing_extra("pycocotools")
 
 
 def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:
-    """COCO's ten figures in percent; None where no labelled person has the size.
+    """Return COCO's ten figures in percent; None for a size that no labelled person has.
 
     Args:
         labels: see :func:`read_labels`; not modified.
-        results: in COCO's format; may be empty; not modified.
+        results: results in COCO's format; may be empty; not modified.
         sigmas: (J,) of the joints.
 
     Raises:
@@ -147,7 +147,7 @@ def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: Arra
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with redirect_stdout(io.StringIO()):  # it reports its progress there
+    with redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = _indexed(COCO(), labels["annotations"], labels)
         found = truth.loadRes([dict(r) for r in results]) if results else _indexed(COCO(), [], labels)
         evaluation = COCOeval(truth, found, "keypoints")
@@ -158,14 +158,14 @@ def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: Arra
     return {n: None if v < 0 else 100 * float(v) for n, v in zip(FIGURES, evaluation.stats, strict=True)}
 
 
-def box_precision(
+def box_ap(
     persons: Sequence[NDArray[np.floating]], found: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]
 ) -> float:
-    """COCO's AP of boxes of persons in percent, of any size.
+    """Return COCO's AP of the boxes of persons of all sizes, in percent.
 
     Args:
-        persons: of each picture, boxes (N, 4) xyxy in pixels; at least one in all.
-        found: of each picture, boxes (M, 4) likewise and scores (M,).
+        persons: the labelled boxes (N, 4) xyxy in pixels of each picture; at least one in all.
+        found: the found boxes (M, 4) and scores (M,) of each picture.
 
     Raises:
         UsageError: pycocotools is not installed.
@@ -177,7 +177,7 @@ def box_precision(
     def objects(picture: int, boxes: NDArray[np.floating]) -> list[dict[str, Any]]:
         sizes = boxes[:, 2:] - boxes[:, :2]
         sides = np.hstack([boxes[:, :2], sizes]).astype(float).tolist()
-        return [{"image_id": picture, "category_id": 1, "bbox": side, "area": side[2] * side[3]} for side in sides]
+        return [{"image_id": picture, "category_id": PERSON, "bbox": side, "area": side[2] * side[3]} for side in sides]
 
     labelled = [o for picture, boxes in enumerate(persons) for o in objects(picture, boxes)]
     annotations = [{**o, "id": number, "iscrowd": 0} for number, o in enumerate(labelled, 1)]
@@ -188,7 +188,7 @@ def box_precision(
     ]
     if not results:
         return 0.0
-    labels = {"images": [{"id": picture} for picture in range(len(persons))], "categories": [{"id": 1}]}
+    labels = {"images": [{"id": picture} for picture in range(len(persons))], "categories": [{"id": PERSON}]}
     with redirect_stdout(io.StringIO()):
         truth = _indexed(COCO(), annotations, labels)
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -199,14 +199,14 @@ def box_precision(
 
 
 def _indexed(coco: Any, annotations: list[dict[str, Any]], labels: dict[str, Any]) -> Any:
-    # pycocotools writes into what it is given
+    # Copies, because pycocotools writes into its input.
     coco.dataset = {**labels, "annotations": [dict(annotation) for annotation in annotations]}
     coco.createIndex()
     return coco
 
 
 def crowd_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:
-    """CrowdPose's figures: AP and AR without COCO's sizes, and AP by crowd index where the pictures have one."""
+    """Return CrowdPose's figures in percent: AP and AR of all sizes, and AP by crowd index if the labels have it."""
     whole = coco_figures(labels, results, sigmas)
     figures = {name: value for name, value in whole.items() if name[-1] not in "ML"}
     for name, (low, high) in CROWD_LEVELS.items():

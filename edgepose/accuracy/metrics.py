@@ -1,4 +1,4 @@
-"""Accuracy of keypoints against labels. NumPy; conventions are those of the public evaluation codes."""
+"""Compute the accuracy of keypoints by the conventions of the public evaluation codes, in NumPy."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.skeletons import Skeleton
 
-#: Rows in which MPII's results are published: the mean of a left and a right joint, and the top of the head.
+#: Rows of MPII's published tables: the top of the head, and means of a left and a right joint.
 MPII_ROWS = ("head_top", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-#: MPII's mean leaves these out.
+#: Joints that are left out of MPII's mean.
 _NOT_IN_MEAN = ("pelvis", "thorax")
-#: HRNet's soft OKS-NMS keeps at most so many poses of a picture, as COCO's evaluation does.
+#: Most poses per picture that HRNet's soft OKS-NMS keeps, as COCO's evaluation does.
 _MOST_POSES = 20
 
 
 def correct_keypoints(
     predicted: ArrayLike, labelled: ArrayLike, reference: ArrayLike, threshold: float
 ) -> NDArray[np.bool_]:
-    """Which keypoints are right: distance <= threshold x reference length. (N, J); arguments as for :func:`pck`."""
+    """Return (N, J) bool, true if distance <= threshold x reference length; arguments are those of :func:`pck`."""
     error = np.linalg.norm(np.asarray(predicted, np.float64) - np.asarray(labelled, np.float64), axis=-1)
     return error <= threshold * np.asarray(reference, np.float64)[:, None]
 
 
 def percent_by_joint(right: ArrayLike, counted: ArrayLike) -> NDArray[np.float64]:
-    """(J,) percent of the counted keypoints (N, J) that are right (N, J); NaN for a joint that is never counted."""
+    """Return (J,) the percentage of ``counted`` keypoints (N, J) that are ``right`` (N, J); NaN if none is counted."""
     counted = np.asarray(counted) > 0
     count = counted.sum(axis=0)
     return np.where(count > 0, 100.0 * (np.asarray(right) & counted).sum(axis=0) / np.maximum(count, 1), np.nan)
@@ -33,7 +33,7 @@ def percent_by_joint(right: ArrayLike, counted: ArrayLike) -> NDArray[np.float64
 def pck(
     predicted: ArrayLike, labelled: ArrayLike, visible: ArrayLike, reference: ArrayLike, threshold: float = 0.2
 ) -> NDArray[np.float64]:
-    """Percentage of correct keypoints per joint: distance <= threshold x reference length.
+    """Return the percentage of correct keypoints (PCK) per joint: distance <= threshold x reference length.
 
     Args:
         predicted: (N, J, 2) x, y in pixels.
@@ -49,34 +49,31 @@ def pck(
 
 
 def mean_pck(per_joint: ArrayLike) -> float:
-    """Mean over the joints, in percent; joints without a label are left out."""
+    """Return the mean of percentages per joint (J,), leaving out NaN: joints without a label."""
     return float(np.nanmean(np.asarray(per_joint, np.float64)))
 
 
 def torso_size(joints: ArrayLike, skeleton: Skeleton) -> NDArray[np.float64]:
-    """Distance from right hip to left shoulder, (N,), of joints (N, J, 2): the reference length of PCK on LSP."""
+    """Return PCK's reference length on LSP, (N,): from right hip to left shoulder of joints (N, J, 2)."""
     joints = np.asarray(joints, np.float64)
     hip, shoulder = skeleton.joints.index("right_hip"), skeleton.joints.index("left_shoulder")
     return np.linalg.norm(joints[:, hip] - joints[:, shoulder], axis=-1)
 
 
 def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> float:
-    """MPII's mean: all labelled joints but pelvis and thorax count alike, so joints weigh by how often they are seen.
+    """Return MPII's mean in percent, over all labelled keypoints except those of pelvis and thorax.
 
     Args:
-        per_joint: (J,) percent of :func:`pck`.
+        per_joint: (J,) percentages from :func:`pck`.
         visible: (N, J) truth of "labelled".
-        skeleton: names the J joints.
+        skeleton: the skeleton of the J joints.
     """
     weights = (np.asarray(visible) > 0).sum(axis=0) * [name not in _NOT_IN_MEAN for name in skeleton.joints]
     return float(np.average(np.nan_to_num(np.asarray(per_joint, np.float64)), weights=weights))
 
 
 def mpii_rows(per_joint: ArrayLike, skeleton: Skeleton) -> dict[str, float]:
-    """The rows of MPII's tables from percent per joint (J,): head, then the plain mean of left and right of each pair.
-
-    A joint that the skeleton lacks has no row.
-    """
+    """Return :data:`MPII_ROWS` from percentages per joint (J,); a joint that the skeleton lacks has no row."""
     percent = dict(zip(skeleton.joints, np.asarray(per_joint, np.float64).tolist(), strict=True))
     rows = {row: [percent[n] for n in (row, f"left_{row}", f"right_{row}") if n in percent] for row in MPII_ROWS}
     return {row: float(np.mean(values)) for row, values in rows.items() if values}
@@ -85,11 +82,11 @@ def mpii_rows(per_joint: ArrayLike, skeleton: Skeleton) -> dict[str, float]:
 def keypoint_similarity(
     predicted: ArrayLike, labelled: ArrayLike, area: ArrayLike, sigmas: ArrayLike
 ) -> NDArray[np.float64]:
-    """COCO's similarity of single joints: exp(-d^2 / (2 area (2 sigma)^2)), d the distance.
+    """Return COCO's similarity of single joints: exp(-d^2 / (2 area (2 sigma)^2)), d the distance.
 
     Args:
         predicted, labelled: (..., J, 2) x, y in pixels; leading axes broadcast.
-        area: (...) of the person in square pixels.
+        area: (...) area of the person in square pixels.
         sigmas: (J,) :attr:`edgepose.core.skeletons.Skeleton.sigmas`.
 
     Returns:
@@ -103,7 +100,7 @@ def keypoint_similarity(
 def oks(
     predicted: ArrayLike, labelled: ArrayLike, visible: ArrayLike, area: ArrayLike, sigmas: ArrayLike
 ) -> NDArray[np.float64]:
-    """Object keypoint similarity of poses with labelled persons: the mean over the labelled joints.
+    """Return the object keypoint similarity of poses and labelled persons: the mean over the labelled joints.
 
     Args:
         predicted: (D, J, 2) x, y in pixels.
@@ -113,8 +110,8 @@ def oks(
         sigmas: (J,) of the skeleton.
 
     Returns:
-        (D, G) in 0..1; 0 for a person without a labelled joint (COCO's own rule for those, the distance to the box,
-        decides only what is ignored, and is left to pycocotools).
+        (D, G) in 0..1; 0 for a person without a labelled joint. (COCO's rule for such persons, by the distance to the
+        box, only decides which poses are ignored; pycocotools applies it.)
     """
     predicted, labelled = np.asarray(predicted, np.float64), np.asarray(labelled, np.float64)
     similarity = keypoint_similarity(predicted[:, None], labelled[None], area, sigmas)
@@ -124,7 +121,7 @@ def oks(
 def pose_oks(
     poses: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, score_above: float = -np.inf
 ) -> NDArray[np.float64]:
-    """OKS of every pose with every other, as HRNet's suppression measures it: by the mean of the two areas.
+    """Return the OKS of every pose with every other, by HRNet's rule: with the mean of the two areas.
 
     Args:
         poses: (N, J, 3) x, y in pixels and score.
@@ -142,7 +139,7 @@ def pose_oks(
 
 
 def _mean_of(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the last axis of (A, B, J) where ``counted`` (B, J) is true; 0 where nothing is."""
+    """Return the mean over the last axis of (A, B, J) where ``counted`` (B, J) is true; 0 if nothing is counted."""
     return (values * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
 
 
@@ -154,15 +151,15 @@ def oks_nms(
     limit: float = 0.9,
     score_above: float = -np.inf,
 ) -> list[int]:
-    """Non-maximum suppression in one picture: no pose that stays has an OKS above ``limit`` with a better one.
+    """Suppress duplicates in one picture: drop each pose that has an OKS above ``limit`` with a kept, better one.
 
     Args:
         poses, areas, sigmas, score_above: see :func:`pose_oks`.
-        scores: (N,) of the persons.
-        limit: OKS that may remain between two poses.
+        scores: (N,) scores of the persons.
+        limit: largest OKS between two kept poses.
 
     Returns:
-        indices of the poses that stay, the best first.
+        indices of the kept poses, best first.
     """
     similarity = pose_oks(poses, areas, sigmas, score_above)
     order, keep = np.argsort(-np.asarray(scores), kind="stable"), []
@@ -176,10 +173,10 @@ def oks_nms(
 def soft_oks_nms(
     poses: ArrayLike, scores: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, limit: float = 0.9
 ) -> list[int]:
-    """Like :func:`oks_nms`, but nothing is dropped: each pose lowers its rivals' rank by exp(-OKS^2 / limit).
+    """Rank the poses of one picture: each pose taken multiplies the remaining ones' scores by exp(-OKS^2 / limit).
 
     Returns:
-        indices in the order in which they were taken, 20 at most (HRNet's limit).
+        indices of the first 20 poses (HRNet's limit), in the order in which they were taken.
     """
     similarity, ranks = pose_oks(poses, areas, sigmas), np.array(scores, np.float64)
     order: NDArray[np.intp] = np.argsort(-ranks, kind="stable")
@@ -193,12 +190,12 @@ def soft_oks_nms(
 
 
 def person_scores(poses: ArrayLike, box_scores: ArrayLike, joint_score: float = 0.2) -> NDArray[np.float64]:
-    """Scores of persons in HRNet's rule: the box's, times the mean of the joint scores above ``joint_score``.
+    """Return scores of persons (N,) by HRNet's rule: the box's, times the mean of the joint scores above a limit.
 
     Args:
         poses: (N, J, 3) x, y, score.
-        box_scores: (N,) of the persons' boxes; 1 for labelled ones.
-        joint_score: joints that do not score more are left out; 0 where none does.
+        box_scores: (N,) scores of the persons' boxes; 1 for labelled boxes.
+        joint_score: the limit; a person with no joint score above it gets 0.
     """
     scores = np.asarray(poses, np.float64)[..., 2]
     sure = scores > joint_score

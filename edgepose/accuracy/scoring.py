@@ -1,4 +1,4 @@
-"""Accuracy of a predictor on labelled persons: each data set by the measure it is published with."""
+"""Score a predictor on a labelled data set, by the metric that results on this data set are published with."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from .metrics import (
 #: uint8 crops (N, H, W, 3) to heat-maps (N, J, h, w).
 Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-#: A joint of COCO or CrowdPose is right from this similarity on: less is a miss in the taxonomy of Ronchi and Perona,
-#: Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017.
+#: Least similarity of a right joint on COCO and CrowdPose; below it, Ronchi and Perona call the joint a miss
+#: (Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation, ICCV 2017).
 SIMILAR = 0.5
 _OKS_JOINTS = f"joints right (similarity of {SIMILAR:g} or more)"
 
-#: Heat-maps (N, J, h, w) to keypoints (N, J, 3), by the name of the method.
+#: Name of the method to a function from heat-maps (N, J, h, w) to keypoints (N, J, 3).
 DECODERS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {"quarter": decode, "dark": decode_dark}
 
 
 @dataclass(frozen=True)
 class Person:
-    """A labelled person and what was found of it.
+    """A labelled person and its prediction.
 
     Attributes:
-        sample: with the joints that were scored alone.
-        keypoints: (J, 3) x, y in image pixels and score; NaN where nothing was found in the picture.
-        score: percent: OKS, or the share of its labelled joints that are right.
+        sample: the labels, with only the joints that were scored.
+        keypoints: (J, 3) predicted x, y in image pixels and score; NaN if nothing was found in the picture.
+        score: in percent: OKS, or the share of the person's labelled joints that are right.
     """
 
     sample: PoseSample
@@ -63,14 +63,14 @@ class Scores:
     """Accuracy on one split, in percent.
 
     Attributes:
-        name: of the headline figure: ``AP``, ``PCKh@0.5`` or ``PCK@0.2 of the torso``.
+        name: name of the headline figure: ``AP``, ``PCKh@0.5`` or ``PCK@0.2 of the torso``.
         value: the headline figure.
-        skeleton: the joints that were scored: the data set's, or those of them that the predictor has.
-        figures: the data set's other figures by name; None where nothing has that size.
-        per_joint_name: what the figures of single joints are.
-        per_joint: by joint name; None where no person has that joint labelled.
+        skeleton: the joints that were scored: all of the data set's, or only those that the predictor has, too.
+        figures: name to value of the data set's other figures; None if no person has the figure's size.
+        per_joint_name: description of the figures in ``per_joint``.
+        per_joint: joint name to its figure; None if no person has this joint labelled.
         persons: every labelled person, in the order of the data set.
-        results: what was found, in COCO's result format (for COCO and CrowdPose exactly what was scored).
+        results: the predictions in COCO's result format (for COCO and CrowdPose exactly those that were scored).
     """
 
     name: str
@@ -84,7 +84,7 @@ class Scores:
 
     @property
     def headline(self) -> str:
-        """Such as ``AP 71.2 %``."""
+        """Name and value of the headline figure, such as ``AP 71.2 %``."""
         return f"{self.name} {self.value:.1f} %"
 
 
@@ -99,21 +99,21 @@ def predict(
     padding: float = CROP_PADDING,
     batch: int = 32,
 ) -> NDArray[np.float64]:
-    """Keypoints (N, J, 3) of every sample: x, y in its image's pixels, and score.
+    """Predict keypoints (N, J, 3) of every sample: x, y in pixels of the sample's image, and score.
 
     Args:
-        predictor: the network behind any backend.
+        predictor: the network, on any backend.
         samples: persons with their boxes.
-        skeleton: of the predictor.
+        skeleton: the predictor's skeleton.
         input_size: (height, width) of the crops.
         flip: average with the mirrored crops (the papers' test protocol).
-        decode: name of one of :data:`DECODERS`.
+        decode: a name in :data:`DECODERS`.
         padding: factor from the box to the crop.
         batch: crops per call.
 
     Raises:
         UsageError: a picture cannot be read.
-        CheckError: the network gave numbers that are not finite.
+        CheckError: the network returns NaN or infinity.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
     with bar("evaluating") as progress:
@@ -132,7 +132,7 @@ def predict(
 
 
 def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Crops (N, h, w, 3) and the matrices (N, 2, 3) back; neighbours in one picture share its reading."""
+    """Return crops (N, h, w, 3) and the matrices (N, 2, 3) back; reads a picture once for consecutive samples."""
     pairs = [
         crop_boxes(_read(image), np.stack([s.box for s in group]), size, padding)
         for image, group in ((image, list(group)) for image, group in groupby(samples, key=lambda s: s.image))
@@ -143,8 +143,8 @@ def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[N
 def _read(image: Path) -> NDArray[np.uint8]:
     try:
         return read_image(image)
-    except UsageError as error:  # unlike in training, leaving it out would change what is measured
-        raise UsageError(f"{error} (without this picture its persons are not scored: remove it to go on)") from error
+    except UsageError as error:  # not skipped as in training: that would change the result
+        raise UsageError(f"{error} (to evaluate without this picture and its persons, remove it)") from error
 
 
 def score(
@@ -162,20 +162,19 @@ def score(
     """Score a predictor: AP on COCO and CrowdPose, PCKh@0.5 on MPII, PCK@0.2 of the torso on LSP.
 
     Args:
-        predictor: the network behind any backend.
+        predictor: the network, on any backend.
         data: labelled persons.
-        skeleton: of the predictor; the data set's, unless ``shared_joints``.
+        skeleton: the predictor's skeleton; must be the data set's, unless ``shared_joints``.
         input_size: (height, width) of the crops.
-        detected: boxes of a detector on the same pictures, in place of the labelled ones
-            (:func:`edgepose.data.detected_samples`).
+        detected: from :func:`edgepose.data.detected_samples`, to crop at a detector's boxes instead of labelled ones.
         flip: average with the mirrored crops (the papers' test protocol).
         decode: ``quarter`` (the papers' quarter offset) or ``dark`` (:func:`edgepose.core.heatmaps.decode_dark`).
         padding: factor from the box to the crop.
-        shared_joints: score only the joints that both skeletons name; the headline says so.
+        shared_joints: score only the joints that are in both skeletons, and mention it in the headline.
 
     Raises:
-        UsageError: an unknown ``decode``, a picture that cannot be read, or what :func:`scored_skeleton` refuses.
-        CheckError: the network gave numbers that are not finite.
+        UsageError: ``decode`` is unknown, a picture cannot be read, or :func:`scored_skeleton` refuses the data.
+        CheckError: the network returns NaN or infinity.
     """
     if decode not in DECODERS:
         raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
@@ -192,10 +191,10 @@ def score(
 
 
 def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool = False) -> Skeleton:
-    """The joints that :func:`score` scores; does no work, and refuses the data for all that ``score`` refuses them for.
+    """Return the joints that :func:`score` will score, after a quick check that it can score the data at all.
 
     Raises:
-        UsageError: the data label other joints, have no lengths to measure errors by, or pycocotools is missing.
+        UsageError: the data label other joints or lack PCK's reference lengths, or pycocotools is not installed.
     """
     scored = get_skeleton(data.skeleton)
     if skeleton.name != scored.name:
@@ -204,19 +203,19 @@ def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool =
             raise UsageError(
                 f"the network predicts the {len(skeleton.joints)} joints of {skeleton.name}, the data label the "
                 f"{len(scored.joints)} of {scored.name}: evaluate on data of the same skeleton, or only the "
-                f"{len(shared.joints)} joints of both with --shared-joints"
+                f"{len(shared.joints)} joints of both with shared_joints (--shared-joints)"
             )
         scored = shared
     if data.scored_by_oks:
         need_pycocotools()
     elif np.isnan(_reference_lengths(data)).all():
         length = "a head size (annot/gt_valid.mat)" if data.kind == "mpii" else "a torso (right hip and left shoulder)"
-        raise UsageError(f"{data.annotations} labels nobody with {length}, the length that errors are measured by")
+        raise UsageError(f"{data.annotations} has no person with {length}, the reference length of PCK")
     return scored
 
 
 def _reference_lengths(data: PoseData) -> NDArray[np.float64]:
-    """(N,) what PCK measures errors by: MPII's head size, or the torso; NaN for a person without it."""
+    """Return PCK's reference lengths (N,) in pixels: MPII's head size, else the torso; NaN for a person without it."""
     if data.kind == "mpii":
         return np.array([s.head_size for s in data.samples])
     skeleton = get_skeleton(data.skeleton)
@@ -226,9 +225,9 @@ def _reference_lengths(data: PoseData) -> NDArray[np.float64]:
 
 
 def shared_skeleton(predicted: Skeleton, labelled: Skeleton) -> Skeleton:
-    """The joints that two skeletons name alike, with the order, bones and sigmas of the labelled one.
+    """Return the skeleton of the joints with the same name in both; order, bones and sigmas are the labelled one's.
 
-    A joint without a bone to another of them is left out, such as the head's top between MPII's neck and LSP's.
+    Joints without a bone to another shared joint are left out, such as MPII's and LSP's head top: their necks differ.
     """
     shared = {i for i, name in enumerate(labelled.joints) if name in predicted.joints}
     bones = [bone for bone in labelled.bones if shared.issuperset(bone)]
@@ -247,17 +246,17 @@ def shared_skeleton(predicted: Skeleton, labelled: Skeleton) -> Skeleton:
 
 
 def _positions(scored: Skeleton, whole: Skeleton) -> list[int]:
-    """Where the joints of ``scored`` are in ``whole``."""
+    """Return the indices in ``whole`` of the joints of ``scored``."""
     return [whole.joints.index(name) for name in scored.joints]
 
 
 def _titled(name: str, data: PoseData, scored: Skeleton) -> str:
-    """The name of a figure, with a remark if not all joints of the data set were scored."""
+    """Return a figure's name, with a remark if not all joints of the data set were scored."""
     return name if scored.name == data.skeleton else f"{name} ({scored.name})"
 
 
 def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Scores:
-    """AP of results; for the single joints, each labelled person has the pose of the highest OKS in its picture."""
+    """Compute AP; for the figures per joint, pair each labelled person with the pose of highest OKS in its picture."""
     whole = get_skeleton(data.skeleton)
     labels = read_labels(data.annotations, data.pictures, len(whole.joints), _positions(skeleton, whole))
     measure = coco_figures if data.kind == "coco" else crowd_figures
@@ -282,7 +281,7 @@ def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Sco
 def _with_best_pose(
     label: dict[str, Any], pictures: dict[int, Path], found: list[NDArray[np.float64]], skeleton: Skeleton
 ) -> Person:
-    """A person that COCO's file labels, with the pose (J, 3) of the highest OKS among those in its picture."""
+    """Pair a labelled person with the pose (J, 3) of highest OKS in its picture."""
     keypoints = np.reshape(label["keypoints"], (-1, 3))
     points, visible, image_id = keypoints[:, :2], keypoints[:, 2] > 0, label["image_id"]
     x, y, width, height = label["bbox"]
@@ -295,12 +294,12 @@ def _with_best_pose(
 
 
 def _similar(person: Person, area: float, skeleton: Skeleton) -> NDArray[np.float64]:
-    """Similarity (J,) of what was found with what is labelled; NaN where nothing was found."""
+    """Return COCO's similarity (J,) of predicted and labelled joints; NaN if nothing was found."""
     return keypoint_similarity(person.keypoints[:, :2], person.sample.joints, area, skeleton.sigmas)
 
 
 def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -> Scores:
-    """PCKh@0.5 on MPII, PCK@0.2 of the torso elsewhere. A person without the reference length is not counted."""
+    """Compute PCKh@0.5 on MPII, else PCK@0.2 of the torso; persons without the reference length are not counted."""
     chosen, mpii = _positions(skeleton, get_skeleton(data.skeleton)), data.kind == "mpii"
     samples = [replace(s, joints=s.joints[chosen], visible=s.visible[chosen]) for s in data.samples]
     labelled, visible = np.stack([s.joints for s in samples]), np.stack([s.visible for s in samples])
@@ -320,7 +319,7 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
     name, value, figures = "PCK@0.2 of the torso", mean_pck(percent), {}
     if mpii:
         name, value = "PCKh@0.5", mean_pckh(percent, counted, skeleton)
-        # A true 0.1; the column that HRNet's evaluation calls so is taken at 0.11.
+        # A true 0.1: HRNet's evaluation computes its column of this name at 0.11.
         loose = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
         figures = {**{row: _or_none(v) for row, v in mpii_rows(percent, skeleton).items()}, "PCKh@0.1": loose}
     joints, name = _by_joint(percent, skeleton), _titled(name, data, skeleton)

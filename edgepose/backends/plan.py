@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.bundle import Bundle
+from ..bundle.external_data import refuse_external_data
 from ..bundle.manifest import PRECISIONS
 from ..core.errors import UsageError, first_line
 from .backend import Backend, GraphBackend
@@ -133,7 +134,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
                 runners.append(found)
             elif named and named_backends:
                 raise UsageError(f"backend {name} cannot run here in {precision}: {found}")
-            else:
+            elif named or not backend.runs_engines:
                 skipped[f"{name} {precision}"] = found
     _require_all(bundle, runners, skipped, named or ())
     return Plan(tuple(runners), skipped)
@@ -202,9 +203,12 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
     """Open any ONNX file, such as a detector, on ``onnxruntime`` or ``openvino``.
 
     Raises:
-        UsageError: another backend was asked for, it is not installed, or it cannot load the file.
+        UsageError: another backend was asked for, it is not installed, it cannot load the file, or weights of the graph
+            are in other files.
     """
     described = BACKENDS.get(backend)
     if not isinstance(described, GraphBackend):
         raise UsageError(f"backend {backend!r} cannot open an ONNX file: expected onnxruntime or openvino")
+    if graph.is_file():
+        refuse_external_data(graph)
     return described.open_graph(graph)

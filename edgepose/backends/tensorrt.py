@@ -211,20 +211,15 @@ def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
 
 
 class EngineBackend(Backend):
-    """TensorRT or TensorRT-RTX, which run engine files."""
+    """TensorRT or TensorRT-RTX."""
+
+    runs_engines = True
 
     def unavailable(self) -> str | None:
         return super().unavailable() or device.gpu_missing()
 
-    def precisions(self, bundle: Bundle) -> tuple[str, ...]:
-        return tuple(name for name in PRECISIONS if self._fits(bundle, name))
-
-    def _fits(self, bundle: Bundle, precision: str) -> bool:
-        try:
-            find_engine(bundle, self.name, precision)
-        except UsageError:
-            return False
-        return True
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:  # noqa: ARG002
+        return PRECISIONS
 
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
         engine = find_engine(bundle, self.name, asked)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,13 +17,13 @@ from ..core.errors import UsageError
 from ..core.report import Report
 from ..core.tables import text_table
 from ..core.timing import Latency, summarise
-from ..detectors.kinds import open_detector
-from ..runtime.draw import draw_poses
-from ..runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
+from ..detectors.kinds import open_finder
+from ..runtime.job import Frame, Job
 from ..runtime.pose import load
-from ..runtime.run import DEFAULT_FPS
-from ..runtime.sinks import Sink, VideoSink
-from ..runtime.sources import Frame, open_source
+from ..runtime.runners import run_inline
+from ..runtime.sinks import open_sinks
+from ..runtime.sources import Source, open_source
+from ..runtime.stages import OWN_WORK, STAGES, Draw, person_stages
 
 #: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
 _WARM_UP_FRAMES = 3
@@ -32,14 +31,14 @@ _WARM_UP_FRAMES = 3
 
 @dataclass(frozen=True)
 class PipelineReport(Report):
-    """What :func:`bench_pipeline` measured, in milliseconds a frame; ``str(report)`` is the table.
+    """What :func:`bench_pipeline` measured, in milliseconds per frame; ``str(report)`` is the table.
 
     Attributes:
         bundle: the pose network.
         source, detector, backend, precision: what ran.
         detector_engine: what ran the detector, such as ``openvino int8``; empty without one.
-        people: mean number of people in a frame.
-        stages: by stage, see :data:`edgepose.runtime.pipeline.STAGES`; ``encode`` writes an MPEG-4 video.
+        people: mean number of people per frame.
+        stages: by stage, see :data:`edgepose.runtime.stages.STAGES`; ``encode`` writes an MPEG-4 video.
         own_work: what the runtime does around the two networks, the sum of ``OWN_WORK`` in each frame.
         total: the sum of all stages in each frame.
     """
@@ -110,60 +109,75 @@ def bench_pipeline(
     """
     if frames < 1:
         raise UsageError(f"cannot measure {frames} frames: expected at least 1")
-    finder = (detector, detector_backend, detector_precision)
-    (ran_on, ran_in, found_by), passes = _measure(bundle, source, finder, (backend, precision), frames)
-    samples: defaultdict[str, list[float]] = defaultdict(list)
-    for stages, _ in passes:
-        for name, milliseconds in stages.items():
-            samples[name].append(milliseconds)
+    with ExitStack() as stack:
+        pictures = stack.enter_context(_Repeating(source))
+        estimator = stack.enter_context(load(bundle, backend, precision))
+        finder = open_finder(detector, detector_backend, precision=detector_precision)
+        stages = [*person_stages(estimator, finder), Draw(estimator.skeleton)]
+        for stage in stages:
+            stack.callback(stage.close)
+        video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
+        sinks = open_sinks(
+            video=video, json_lines=None, coco=None, source=pictures, skeleton=estimator.skeleton, header={}
+        )
+        for sink in sinks:
+            stack.callback(sink.close)
+        collected = _Collected()
+        run_inline(pictures, stages, [*sinks, collected], _WARM_UP_FRAMES + frames)
     return PipelineReport(
         bundle,
         source,
         Path(detector).name,
-        ran_on,
-        ran_in,
-        found_by,
-        people=float(np.mean([people for _, people in passes])),
-        stages={name: summarise(samples[name]) for name in STAGES if name in samples},
-        own_work=summarise([sum(stages.get(name, 0.0) for name in OWN_WORK) for stages, _ in passes]),
-        total=summarise([sum(stages.values()) for stages, _ in passes]),
+        estimator.backend,
+        estimator.precision,
+        finder.engine if finder else "",
+        people=float(np.mean(collected.people)),
+        stages={name: latency for name in STAGES if (latency := collected.latency(name))},
+        own_work=collected.sums(OWN_WORK),
+        total=collected.sums(STAGES),
     )
 
 
-def _measure(
-    bundle: Bundle, source: str, finder: tuple[Path | str, str, str], asked: tuple[str, str], frames: int
-) -> tuple[tuple[str, str, str], list[tuple[dict[str, float], int]]]:
-    """The backend, the precision and the detector's engine that ran, and what :func:`_time_frame` gives for each frame
-    after the warm-up."""
-    with ExitStack() as stack:
-        estimator = stack.enter_context(load(bundle.path, *asked))
-        detector, on, precision = finder
-        found = None
-        if str(detector) != "none":
-            found = stack.enter_context(closing(open_detector(detector, on, precision=precision)))
-        video = Path(stack.enter_context(TemporaryDirectory())) / "bench.mp4"
-        sink = stack.enter_context(closing(VideoSink(video, DEFAULT_FPS)))
-        pictures = stack.enter_context(closing(_again_and_again(source)))
-        pipeline = Pipeline(estimator, found)
-        passes = [_time_frame(pictures, pipeline, sink) for _ in range(_WARM_UP_FRAMES + frames)]
-    return (estimator.backend, estimator.precision, found.engine if found else ""), passes[_WARM_UP_FRAMES:]
+class _Repeating(Source):
+    """A source that starts again when it ends."""
+
+    def __init__(self, spec: str) -> None:
+        self._spec, self._opened = spec, open_source(spec)
+        self.camera = self._opened.camera
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            yield from self._opened
+            self._opened.close()
+            self._opened = open_source(self._spec)
+
+    def close(self) -> None:
+        self._opened.close()
 
 
-def _again_and_again(source: str) -> Generator[Frame, None, None]:
-    while True:
-        with open_source(source) as frames:
-            yield from frames
+class _Collected:
+    """A sink that keeps the milliseconds of every frame after the warm-up, and how many people were in it."""
 
+    def __init__(self) -> None:
+        self.people: list[int] = []
+        self._ms: list[dict[str, float]] = []
+        self._warm_up = _WARM_UP_FRAMES
 
-def _time_frame(pictures: Iterator[Frame], pipeline: Pipeline, sink: Sink) -> tuple[dict[str, float], int]:
-    """Milliseconds of each stage for the next frame, and the number of people in it."""
-    # Fresh times for each frame: the sum over stages needs them frame by frame, not their percentiles.
-    times = pipeline.times = StageTimes()
-    with times.stage("decode"):
-        frame = next(pictures)
-    poses = pipeline.process(frame.image)
-    with times.stage("draw"):
-        drawn = replace(frame, image=draw_poses(frame.image, poses, pipeline.estimator.skeleton))
-    with times.stage("encode"):
-        sink.write(drawn, poses)
-    return {name: stage.mean for name, stage in times.summary().items()}, len(poses)
+    def write(self, job: Job) -> None:
+        if self._warm_up:
+            self._warm_up -= 1
+            return
+        self.people.append(len(job.people or ()))
+        self._ms.append(job.ms)  # the job's own: the time of the sinks is added when they are done
+
+    def close(self) -> None:
+        """The figures stay."""
+
+    def latency(self, stage: str) -> Latency | None:
+        """Return the percentiles of a stage, or None if it did not run."""
+        samples = [ms[stage] for ms in self._ms if stage in ms]
+        return summarise(samples) if samples else None
+
+    def sums(self, stages: Iterable[str]) -> Latency:
+        """Return the percentiles of what several stages took together in each frame."""
+        return summarise([sum(ms.get(stage, 0.0) for stage in stages) for ms in self._ms])

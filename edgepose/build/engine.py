@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.bundle import Bundle, open_bundle, replace_files
+from ..bundle.bundle import Bundle, replace_files
 from ..bundle.contract import IMAGES
 from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, record_path
 from ..bundle.manifest import ENGINES
@@ -269,8 +269,7 @@ def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
         with atomic_path(engine) as temporary:
             temporary.write_bytes(plan)
         record.write(record_path(engine))
-        # Building takes minutes on a board: add to the manifest as it is now, not as it was when the bundle was opened.
-        replace_files(open_bundle(bundle.path), {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
+        replace_files(bundle, {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
 
 
 def _keep_log(job: _Job, log: Any) -> Path:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ GOLDENS = "golden.npz"
 CALIBRATION = "calibration.json"
 ENGINES = "engines"
 REPORTS = "reports"
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -67,34 +73,44 @@ class Manifest:
         """What the network takes and gives."""
         return self.task.contract(self)
 
+    def to_json(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
     def graph_name(self, precision: str) -> str:
         """Return the file name of the graph of a precision, such as ``pose.fp16.onnx``."""
         return self.task.graph_name(precision)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a bundle, without looking at the files that it names.
+
+    Keys that this version does not know are ignored: a later one of the same schema may have written them.
+
+    Args:
+        path: folder of the bundle.
+
+    Raises:
+        UsageError: the folder is no bundle or cannot be read, the manifest is damaged or of a newer schema, holds
+            values of other types than :class:`Manifest` says, or names files outside of the folder.
+    """
     file = path / MANIFEST
-    if not path.is_dir():
-        raise UsageError(f"{path} is not a bundle: expected a folder NAME.edgepose (edgepose export makes one)")
-    if not file.is_file():
-        raise UsageError(f"{path} is not a bundle: it has no {MANIFEST} (edgepose export makes one)")
     try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        schema = values["schema"]
-        if type(schema) is not int or schema < 1:
-            raise ValueError(schema)
+        if not path.is_dir():
+            raise UsageError(f"{path} is not a bundle: expected a folder NAME.edgepose (edgepose export makes one)")
+        if not file.is_file():
+            raise UsageError(f"{path} is not a bundle: it has no {MANIFEST} (edgepose export makes one)")
+        text = file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
-    if schema > SCHEMA:
-        raise UsageError(f"{file} has schema {schema}, this edgepose reads up to {SCHEMA}: upgrade edgepose")
+    values = _parse(file, text)
     try:
-        manifest = Manifest(**{**values, "input_size": tuple(values["input_size"])})
+        known = {entry.name: values[entry.name] for entry in fields(Manifest) if entry.name in values}
+        manifest = Manifest(**{**known, "input_size": tuple(known["input_size"])})
         _check_values(manifest)
     except (TypeError, KeyError, ValueError) as error:
         raise UsageError(
-            f"{file} does not hold a manifest of schema {schema} ({error}): export the bundle again"
+            f"{file} does not hold a manifest of schema {values['schema']} ({error}): export the bundle again"
         ) from error
     escaping = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
     if escaping:
@@ -102,21 +118,60 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
+def _parse(file: Path, text: bytes) -> dict[str, Any]:
+    """The JSON object of a manifest; its schema is one that can be read."""
+    try:
+        values: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+        schema = values["schema"]
+        if type(schema) is not int or schema < 1:
+            raise ValueError(schema)
+    except _DuplicateKeyError as error:
+        raise UsageError(f"{file} holds {error} twice, so it is not clear what it says: do not trust it") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
+    if schema > SCHEMA:
+        raise UsageError(f"{file} has schema {schema}, this edgepose reads up to {SCHEMA}: upgrade edgepose")
+    return values
+
+
+class _DuplicateKeyError(Exception):
+    """A key that stands twice in one JSON object."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of a JSON object; of a key that stands twice, readers disagree which value counts."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _DuplicateKeyError(repr(next(key for key, count in counts.items() if count > 1)))
+    return values
+
+
+def _holds_texts(value: object) -> bool:
+    """Whether a value is an object whose values are texts."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _check_values(manifest: Manifest) -> None:
     """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
     texts = (manifest.name, manifest.model, manifest.skeleton)
+    padding, options, files = manifest.crop_padding, manifest.options, manifest.files
+    flaw = TASKS[manifest.decode].options_flaw(options) if manifest.decode in TASKS else None
     wanted = {
         "name, model and skeleton must be texts": all(isinstance(text, str) for text in texts),
         f"decode must be one of {', '.join(TASKS)}, got {manifest.decode!r}": manifest.decode in TASKS,
         "input_size must be two positive whole numbers": len(manifest.input_size) == 2
-        and all(isinstance(side, int) and side > 0 for side in manifest.input_size),
-        "crop_padding must be a positive number": isinstance(manifest.crop_padding, int | float)
-        and manifest.crop_padding > 0,
-        "options must be an object": isinstance(manifest.options, dict),
-        "files must be an object of texts": isinstance(manifest.files, dict)
-        and all(isinstance(digest, str) for digest in manifest.files.values()),
+        and all(type(side) is int and side > 0 for side in manifest.input_size),
+        "trained must be true or false": isinstance(manifest.trained, bool),
+        "crop_padding must be a positive number": type(padding) in (int, float) and 0 < padding < math.inf,
+        str(flaw): flaw is None,
+        "options must be an object of whole numbers, true or false": isinstance(options, dict)
+        and all(isinstance(value, int) for value in options.values()),
+        "made_with must be an object of texts": _holds_texts(manifest.made_with),
+        "files must be an object of texts": _holds_texts(files),
+        "files must name the sha256 of each file": _holds_texts(files)
+        and all(_SHA256.fullmatch(digest) for digest in files.values()),
     }
     wrong = next((sentence for sentence, holds in wanted.items() if not holds), None)
-    wrong = wrong or manifest.task.options_flaw(manifest.options)
     if wrong:
         raise ValueError(wrong)

@@ -41,6 +41,7 @@ class Task(ABC):
         reference: what made the goldens.
         remake: what to do about a bundle that is damaged.
         rows: limits by arithmetic.
+        outputs: names of the outputs in the order in which a fault in one shows in the next.
         from_checkpoint: whether a bundle carries the PyTorch weights that its graph was exported from.
     """
 
@@ -53,6 +54,7 @@ class Task(ABC):
     reference: str
     remake: str
     rows: Mapping[str, Limits]
+    outputs: tuple[str, ...]
     from_checkpoint: bool = True
 
     def graph_name(self, precision: str) -> str:
@@ -148,7 +150,7 @@ class _Pose(Task):
 @dataclass(frozen=True, eq=False)
 class _Persons(Task):
     def options_flaw(self, options: Mapping[str, Any]) -> str | None:
-        count = options.get("boxes")
+        count = options.get("boxes") if isinstance(options, dict) else None
         return None if type(count) is int and count > 0 else "options of a detector must name a number of boxes"
 
     def contract(self, manifest: Manifest) -> Contract:
@@ -191,6 +193,7 @@ POSE = _Pose(
     reference="PyTorch",
     remake="export the bundle again",
     rows=POSE_LIMITS,
+    outputs=(HEATMAPS, KEYPOINTS),
 )
 PERSONS = _Persons(
     network="person detector",
@@ -202,6 +205,7 @@ PERSONS = _Persons(
     reference="the imported file",
     remake="import the detector again",
     rows=BOX_LIMITS,
+    outputs=(SCORES, BOXES),
     from_checkpoint=False,
 )
 

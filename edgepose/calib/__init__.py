@@ -1,4 +1,4 @@
-"""``edgepose calibrate``: ranges on real crops, and from them the graphs of a bundle in every precision."""
+"""Calibrate a bundle: collect ranges on real crops, and make its graphs in every precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..backends.plan import unavailable
-from ..bundle.bundle import Bundle, open_bundle, replace_files
+from ..bundle.bundle import Bundle, replace_files
 from ..bundle.manifest import CALIBRATION
 from ..core.errors import UsageError, missing_extra
 from ..core.files import atomic_path, staging_folder
@@ -31,23 +31,26 @@ from .search import Memory, Search, SearchResult
 if TYPE_CHECKING:
     import onnx
 
-#: The first crops set the ranges; this share of them, the last, judges what came of it.
+#: Share of the crops, the last ones, that accuracy is measured on; the others set the ranges.
 JUDGED = 1 / 3
-#: More crops than these are not scanned for what FP16 cannot hold.
+#: Most crops to scan for values that FP16 cannot hold.
 SCANNED = 128
-#: Figures of a search, in the reports.
+#: File in the bundle's reports with the figures of a search.
 FIGURES = "search-figures.json"
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a search for the fastest mixed precision is bounded.
+    """Bounds of a search for the fastest mixed precision.
 
     Attributes:
-        max_drop: most accuracy that may be lost, in points.
-        backend: what is measured: ``openvino``, ``onnxruntime``, or with a GPU ``tensorrt`` or ``tensorrt-rtx``, whose
-            engines are built for each candidate, with FP16 as the third precision.
-        minutes: no measurement is begun later.
+        max_drop: largest loss of accuracy to accept, in percentage points, 0 to 100.
+        backend: backend to measure on: ``openvino``, ``onnxruntime``, or with a GPU ``tensorrt`` or ``tensorrt-rtx``;
+            these build an engine per candidate, and FP16 is a third precision.
+        minutes: no measurement begins after this time.
+
+    Raises:
+        UsageError: a number is out of its range, or the backend cannot run here or runs no graphs.
     """
 
     max_drop: float
@@ -56,14 +59,14 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop <= 100:
-            raise UsageError(f"--max-drop is in points of accuracy, from 0 to 100, got {self.max_drop:g}")
+            raise UsageError(f"the largest drop is {self.max_drop:g} points of accuracy, expected 0 to 100")
         if self.backend == "torch":
-            raise UsageError("a search measures what runs graphs or engines, got --backend torch")
+            raise UsageError("the search needs a backend that runs graphs or engines, got torch")
         reason = unavailable(self.backend)
         if reason:
-            raise UsageError(f"--max-drop measures on {self.backend}, which cannot run here: {reason}")
+            raise UsageError(f"the search measures on {self.backend}, which cannot run here: {reason}")
         if not self.minutes > 0:
-            raise UsageError(f"--time-limit is in minutes, above 0, got {self.minutes:g}")
+            raise UsageError(f"the time limit is {self.minutes:g} minutes, expected more than 0")
 
 
 def calibrate(
@@ -74,23 +77,23 @@ def calibrate(
     calibration: Path | None = None,
     search: SearchOptions | None = None,
 ) -> CalibrationReport:
-    """Make the graphs of a bundle in FP16, BF16, INT8 and INT8 with FP16, and with a search also a mixed one.
+    """Make a bundle's graphs in FP16, BF16, INT8 and INT8 with FP16, and after a search also a mixed one.
 
-    The bundle gets the graphs and the ranges (``calibration.json``), its reports the figures. It stays as it is if
-    anything fails.
+    Writes the graphs and the ranges (``calibration.json``) into the bundle, and the figures into its reports. If
+    anything fails, the bundle is not changed.
 
     Args:
         bundle: an opened bundle.
-        crops: persons, or a detector's pictures, as the network sees them; with labels, accuracy is measured against
-            those.
+        crops: the network's inputs: crops of persons, or a detector's pictures. If they have labels, accuracy is
+            measured against these.
         method: one of :data:`edgepose.graphs.calibration.METHODS`.
-        calibration: ranges that were collected before, in place of collecting them.
-        search: None for no search.
+        calibration: file with ranges to use; None to collect ranges.
+        search: bounds of the search; None for no search.
 
     Raises:
-        UsageError: onnx is not installed, the graph is quantised already or cannot be run, or the calibration is of
-            another graph.
-        CheckError: values are not finite.
+        UsageError: onnx is not installed, the graph is quantised already or cannot be run, or the calibration belongs
+            to another graph.
+        CheckError: a tensor or a result holds NaN or infinity.
     """
     try:
         import onnx
@@ -100,7 +103,7 @@ def calibrate(
     tensors = tensors_to_collect(model)
     count = len(crops.images) - round(len(crops.images) * JUDGED)
     scorer = make_scorer(bundle, crops, count)
-    scorer.accuracy(scorer.fp32)  # says what is missing before minutes are spent
+    scorer.accuracy(scorer.fp32)  # fails early if a package is missing
     with bar("scanning") as progress:
         extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
     unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
@@ -115,7 +118,7 @@ def calibrate(
         result = work.search(folder, search) if search else None
         found.write(folder / CALIBRATION)
         files = {file.name: file for file in folder.iterdir()}
-        bundle = replace_files(open_bundle(bundle.path), files)
+        bundle = replace_files(bundle, files)
     report = CalibrationReport(
         bundle=bundle,
         crops=str(crops),
@@ -132,7 +135,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Work:
-    """What making a graph and judging it need."""
+    """Makes a bundle's graphs and measures them."""
 
     bundle: Bundle
     model: onnx.ModelProto
@@ -141,7 +144,7 @@ class _Work:
     scorer: Scorer
 
     def variants(self, folder: Path) -> tuple[Variant, ...]:
-        """Write the graph of every precision into a folder, and judge it; FP32 comes first."""
+        """Write the graph of every precision into a folder and measure it; FP32's figures come first."""
         made = [self._judged("fp32", self.bundle.graph, self.model, 0)]
         with bar("making graphs") as progress:
             for done, precision in enumerate(VARIANTS):
@@ -151,7 +154,7 @@ class _Work:
         return tuple(made)
 
     def search(self, folder: Path, options: SearchOptions) -> SearchResult:
-        """Search, and write the chosen graph."""
+        """Search for the fastest mixed precision, and write its graph into a folder."""
         subject = {
             "graph": self.calibration.graph_sha256,
             "ranges": _hash(json.dumps(self.calibration.ranges, sort_keys=True).encode()),
@@ -173,7 +176,7 @@ class _Work:
     def _write(self, folder: Path, precision: str, choice: Choice) -> Variant:
         graph = make_graph(self.model, choice, self.calibration.ranges)
         path = self._save(folder, precision, graph)
-        # No CPU computes in FP16, so its roundings are put into the graph that is judged.
+        # CPUs do not compute in FP16, so the graph that is measured rounds explicitly.
         judged = graph if choice.rest == "fp32" else with_rounding(graph)
         return self._judged(precision, path, judged, len(choice.int8))
 

@@ -1,4 +1,4 @@
-"""The crops to calibrate on: cut by the runtime's own detector and transform, from a folder or from a data set."""
+"""Collect the crops to calibrate on, with the runtime's own detector and transform, from a folder or a data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..bundle.tasks import PERSONS, POSE
-from ..core.codecs import silence_codecs, stderr_silenced
+from ..core.codecs import silence_codecs
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
@@ -23,28 +23,29 @@ from ..runtime.track import RegionTracker
 
 _T = TypeVar("_T")
 
-#: Fewer crops say too little about the largest values that a network meets.
+#: Fewer crops are not enough to estimate the largest values of a tensor.
 MIN_CROPS = 16
-#: Crops that are taken unless another number is asked for; TensorRT's users calibrate on about 500 pictures.
+#: Default of the number of crops; about 500 pictures are common with TensorRT.
 DEFAULT_LIMIT = 512
 #: Hexadecimal digits of a crop's hash: 128 bits.
 _HASH_DIGITS = 32
-#: Damaged pictures that a sentence names; it counts them all.
+#: Most damaged pictures that a message names.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class CropSet:
-    """Persons as the pose network sees them, or pictures as a detector does.
+    """Inputs of a network: crops of persons for a pose network, whole pictures for a detector.
 
-    The first of them are spread over the pictures as evenly as all are.
+    Any first part of them is spread over the folder or data set as evenly as all of them.
 
     Attributes:
         images: (N, h, w, 3) uint8 RGB.
-        names: of the N persons: file name and number in the picture from 0, such as ``im00001.jpg:0``.
+        names: of N persons, file names with the number of the person in the picture from 0, such as
+            ``im00001.jpg:0``; of N pictures, file names.
         skipped: file names of pictures that could not be read.
-        empty: pictures in which nobody was found.
-        labels: (N, J, 3) of labelled persons: x, y in crop pixels, and 1 where the joint is labelled, else 0.
+        empty: number of pictures in which no person was found.
+        labels: (N, J, 3) labels: x, y in crop pixels, and 1 if the joint is labelled, else 0; None without labels.
     """
 
     images: NDArray[np.uint8]
@@ -55,38 +56,39 @@ class CropSet:
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """See :func:`crop_hashes`."""
+        """Hashes of the images, see :func:`crop_hashes`."""
         return crop_hashes(self.images)
 
     def __str__(self) -> str:
-        """One line, such as ``512 crops; nobody in 3 pictures; 1 picture cannot be read: cut.jpg``."""
+        """Return one line, such as ``512 crops; no person in 3 pictures; 1 picture cannot be read: cut.jpg``."""
         parts = [f"{len(self.images)} crops"]
         if self.empty:
-            parts.append(f"nobody in {_counted(self.empty, 'picture')}")
+            parts.append(f"no person in {_counted(self.empty, 'picture')}")
         if self.skipped:
             parts.append(_unreadable(self.skipped))
         return "; ".join(parts)
 
 
 def crop_hashes(crops: NDArray[np.uint8]) -> tuple[str, ...]:
-    """The first 32 hexadecimal digits of the sha256 of every crop's bytes, for crops (N, h, w, 3)."""
+    """Return the first 32 hexadecimal digits of the SHA-256 of each of the crops (N, h, w, 3)."""
     return tuple(hashlib.sha256(crop.tobytes()).hexdigest()[:_HASH_DIGITS] for crop in crops)
 
 
 def collect_crops(
     bundle: Bundle, images: Path | None, data: str | None, *, detector: str, limit: int = DEFAULT_LIMIT
 ) -> CropSet:
-    """Cut what a bundle's network is calibrated on: crops of persons, or whole pictures for a detector.
+    """Collect the inputs to calibrate a bundle's network on: crops of persons, or pictures for a detector.
 
     Args:
         bundle: an opened bundle.
-        images: folder of pictures; None to take ``data``.
-        data: KIND:ROOT of labelled persons; None to take ``images``.
-        detector: finds the persons in ``images``, see :func:`crops_from_images`.
-        limit: crops at most.
+        images: folder of pictures; None to use ``data``.
+        data: KIND:ROOT of labelled persons; None to use ``images``.
+        detector: detector that finds the persons in ``images``, see :func:`crops_from_images`.
+        limit: most crops to collect.
 
     Raises:
-        UsageError: not exactly one of ``images`` and ``data`` is given, or as the functions that are called.
+        UsageError: not exactly one of ``images`` and ``data`` is given, ``data`` is given for a detector, or too few
+            crops are found, see :func:`crops_from_images`, :func:`crops_from_data` and :func:`pictures_from_images`.
     """
     if (images is None) == (data is None):
         raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
@@ -103,7 +105,7 @@ def _collect_persons(bundle: Bundle, images: Path | None, data: str | None, dete
 
 def _collect_pictures(bundle: Bundle, images: Path | None, data: str | None, detector: str, limit: int) -> CropSet:  # noqa: ARG001
     if images is None:
-        raise UsageError(f"{bundle.path} holds a detector, whose pictures are not cut: give --images DIR")
+        raise UsageError(f"{bundle.path} holds a detector, which calibrates on whole pictures: give --images DIR")
     return pictures_from_images(images, bundle.manifest.input_size, limit=limit)
 
 
@@ -113,23 +115,23 @@ _COLLECT = {POSE: _collect_persons, PERSONS: _collect_pictures}
 def crops_from_images(
     folder: Path, detector: str, input_size: Size, *, limit: int = DEFAULT_LIMIT, padding: float = CROP_PADDING
 ) -> CropSet:
-    """The persons that a detector finds in the pictures of a folder, its subfolders left out.
+    """Cut out the persons that a detector finds in the pictures of a folder, without its subfolders.
 
-    Pictures are taken evenly spread over the sorted names, always the same ones, until there are enough persons. One
+    Pictures are read until there are enough persons, in a fixed order that spreads evenly over the sorted names. One
     picture is in memory at a time.
 
     Args:
-        folder: of pictures.
-        detector: a bundle, an ONNX file, ``person_lite``, or ``none``: each whole picture is one person, where the
-            runtime looks at first without a detector.
+        folder: folder of pictures.
+        detector: a bundle, an ONNX file, ``person_lite``, or ``none``: then each picture is one person, like the first
+            frame of a run without a detector.
         input_size: (height, width) of the crops.
-        limit: crops at most.
+        limit: most crops to cut.
         padding: factor from a person's box to the crop.
 
     Raises:
-        UsageError: no such folder, no picture in it that can be read, nobody found in any, fewer persons than
-            :data:`MIN_CROPS`, or a detector that cannot be opened.
-        CheckError: the detector gave numbers that are not finite.
+        UsageError: the folder does not exist or has no picture that can be read, fewer than :data:`MIN_CROPS` persons
+            are found, or the detector cannot be opened.
+        CheckError: the detector returns NaN or infinity.
     """
     _check_limit(limit)
     paths = _pictures(folder)
@@ -154,15 +156,15 @@ def crops_from_images(
 
 
 def pictures_from_images(folder: Path, input_size: Size, *, limit: int = DEFAULT_LIMIT) -> CropSet:
-    """The pictures of a folder as a detector sees them, letterboxed; taken as by :func:`crops_from_images`.
+    """Letterbox the pictures of a folder for a detector, in the order of :func:`crops_from_images`.
 
     Args:
-        folder: of pictures.
+        folder: folder of pictures.
         input_size: (height, width) of the detector's input.
-        limit: pictures at most.
+        limit: most pictures to read.
 
     Raises:
-        UsageError: no such folder, or fewer pictures in it that can be read than :data:`MIN_CROPS`.
+        UsageError: the folder does not exist, or fewer than :data:`MIN_CROPS` of its pictures can be read.
     """
     _check_limit(limit)
     cutter = _Cutter(input_size, CROP_PADDING, limit, "picture")
@@ -172,7 +174,7 @@ def pictures_from_images(folder: Path, input_size: Size, *, limit: int = DEFAULT
             cutter.add(letterbox(image, input_size), path.name)
         if cutter.full:
             break
-    return cutter.finish(str(folder), "add pictures such as the camera will see")
+    return cutter.finish(str(folder), "add pictures like those of your camera")
 
 
 def crops_from_data(
@@ -183,19 +185,19 @@ def crops_from_data(
     padding: float = CROP_PADDING,
     skeleton: str | None = None,
 ) -> CropSet:
-    """The labelled persons of the training split of a data set, evenly spread over it.
+    """Cut out labelled persons, evenly spread over the training split of a data set.
 
-    The split that accuracy is measured on is never read. Works without torch.
+    The split that results are published on is never read.
 
     Args:
         spec: KIND:ROOT, see :func:`edgepose.data.load_data`.
         input_size: (height, width) of the crops.
-        limit: crops at most.
+        limit: most crops to cut.
         padding: factor from a person's box to the crop.
-        skeleton: id of the one whose joints are wanted: labels of other joints are left out.
+        skeleton: name of the network's skeleton; labels of other skeletons are left out.
 
     Raises:
-        UsageError: the data cannot be read, none of its pictures can, or it has fewer persons than :data:`MIN_CROPS`.
+        UsageError: the data or all of its pictures cannot be read, or it has fewer persons than :data:`MIN_CROPS`.
     """
     from ..data import load_data
 
@@ -240,19 +242,18 @@ class _Cutter:
         return len(self.names) >= self._limit
 
     def read(self, path: Path) -> NDArray[np.uint8] | None:
-        """The picture, or None for a damaged one, which is noted once."""
+        """Return the picture, or None if it is damaged, which is noted once."""
         if path in self._damaged:
             return None
         try:
-            with stderr_silenced():
-                return read_image(path)
+            return read_image(path)
         except UsageError:
             self._damaged.add(path)
             self.skipped.append(path.name)
             return None
 
     def cut(self, image: NDArray[np.uint8], name: str, boxes: NDArray[np.float64], first: int = 0) -> None:
-        """Add the persons in boxes (N, 4); ``first`` is the number of the first of them in the picture."""
+        """Add the persons in boxes (N, 4); ``first`` is the first one's number in the picture."""
         crops, back = crop_boxes(image, boxes[: self._limit - len(self.names)], self._size, self._padding)
         self._crops.extend(crops)
         self._back.extend(back)
@@ -265,11 +266,12 @@ class _Cutter:
         self.names.append(name)
 
     def label(self, joints: NDArray[np.float64], visible: NDArray[np.bool_]) -> None:
-        """The joints (J, 2) in the picture, and which are labelled (J,), of the person that was cut last."""
+        """Add labels of the last person: joints (J, 2) in pixels of the picture, and which are labelled (J,)."""
         points = transform_points(joints, invert_affine(self._back[-1]))
         self._labels.append(np.column_stack([points, visible]))
 
     def finish(self, where: str, advice: str) -> CropSet:
+        """Return the crops; raise UsageError with ``advice`` if there are fewer than :data:`MIN_CROPS`."""
         if len(self.names) < MIN_CROPS:
             got = _counted(len(self.names), self._noun) if self.names else f"no {self._noun}"
             damaged = f" ({_unreadable(self.skipped)})" if self.skipped else ""
@@ -279,7 +281,7 @@ class _Cutter:
 
 
 def _boxes(image: NDArray[np.uint8], detector: NetworkDetector | None) -> NDArray[np.float64]:
-    """(N, 4) xyxy: the persons found, the most certain first, or the whole picture without a detector."""
+    """Return boxes (N, 4) xyxy of the persons found, highest score first; without a detector, the whole picture."""
     return detector(image).boxes if detector else RegionTracker().boxes(image.shape[:2])
 
 
@@ -297,7 +299,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def spread(items: Sequence[_T]) -> Iterator[_T]:
-    """All items, in an order of which every beginning is spread evenly: their numbers with the bits reversed, sorted.
+    """Yield all items, sorted by their bit-reversed indices: any first part of them is spread evenly over all.
 
     >>> list(spread("abcdefgh"))
     ['a', 'e', 'c', 'g', 'b', 'f', 'd', 'h']

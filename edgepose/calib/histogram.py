@@ -1,4 +1,4 @@
-"""How large the values of a tensor are, gathered in constant memory, and the range that INT8 should cover.
+"""Collect a tensor's values in a histogram, and choose the range that INT8 should cover.
 
 Quantisation is symmetric: a range T maps to the levels -127..127, a step is T / 127, and larger magnitudes are clipped.
 """
@@ -17,37 +17,37 @@ from ..graphs.quantise import LEVELS
 #: Percentage of a tensor's values, zeros included, that ``percentile`` keeps inside the range.
 PERCENTILE = 99.99
 
-#: Magnitudes are counted in this many bins; at least half of them are used, because the range is a power of two.
+#: Number of bins; at least half of them are used, because the bins end at the next power of two.
 BINS = 4096
-#: The range of a tensor that is zero everywhere (or below :data:`LEAST_RANGE`): any step represents it exactly.
+#: The range of a tensor with all magnitudes below :data:`LEAST_RANGE`: any step represents zeros exactly.
 RANGE_OF_ZEROS = 1.0
 
-#: Elements that are counted at a time: they and their bin numbers stay in the second-level cache.
+#: Values that are counted at a time: few enough that they and their bin numbers stay in the second-level cache.
 _CHUNK = 1 << 15
-#: TensorRT's entropy calibrator looks at 2048 bins and the 128 magnitudes of INT8 (Migacz 2017).
+#: Bins and levels of TensorRT's entropy calibrator (Migacz 2017).
 _ENTROPY_BINS, _ENTROPY_LEVELS = 2048, 128
-#: A level that is empty while values are clipped into it counts as this much of a value, as in ONNX Runtime's
-#: calibrator. With 0 the divergence would be infinite, and one far outlier would rule.
+#: Count of an empty level into which values are clipped, as in ONNX Runtime's calibrator. With 0 the divergence would
+#: be infinite, and a single outlier would decide.
 _ENTROPY_LEAST = 1e-4
-#: Ranges that ``mse`` tries, first over the whole histogram and then around the best of those.
+#: Number of ranges that ``mse`` tries, first over the whole histogram and then around the best of those.
 _TRIES = 64
 
 
 class Histogram:
-    """Counts of the magnitudes of one tensor, batch by batch.
+    """Counts of the magnitudes of one tensor, in constant memory.
 
-    The bins cover 0 to a power of two that is larger than every magnitude so far; when one is larger, the bins are
-    merged two by two until it fits. So the counts do not depend on the order or the sizes of the batches.
+    The bins cover 0 to a power of two above every magnitude so far; for a larger magnitude, pairs of bins are merged
+    until it fits. So the counts do not depend on the order or the sizes of the batches.
 
     Args:
-        name: of the tensor, for messages.
+        name: name of the tensor, for messages.
 
     Attributes:
         counts: (BINS,) int64: magnitudes above zero in each bin; bin j holds ``j * width <= |x| < (j + 1) * width``.
-        zeros: values that are exactly zero, which every step represents. They are in no bin.
-        count: finite values, zeros included.
-        nonfinite: values that are NaN or infinite; they are in no bin.
-        low, high: least and largest finite value, exact; infinity and -infinity before the first.
+        zeros: number of values that are exactly zero, which every step represents; they are in no bin.
+        count: number of finite values, zeros included.
+        nonfinite: number of NaN and infinite values; they are in no bin.
+        low, high: least and largest finite value, exact; infinity and -infinity before the first value.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,11 +64,11 @@ class Histogram:
 
     @property
     def peak(self) -> float:
-        """The largest finite magnitude, exact; 0 before the first."""
+        """Largest finite magnitude, exact; 0 before the first value."""
         return max(-self.low, self.high, 0.0)
 
     def add(self, values: ArrayLike) -> None:
-        """Count values of any shape; they are read as float32 and not modified."""
+        """Count the values of an array of any shape, converted to float32."""
         flat = np.asarray(values, dtype=np.float32).reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             self._add_chunk(flat[start : start + _CHUNK])
@@ -84,7 +84,7 @@ class Histogram:
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(_exponent(max(-low, high)))
-        # The factor is a power of two: no magnitude is rounded into another bin.
+        # The factor is a power of two, so no magnitude is rounded into another bin.
         scaled = chunk * np.float32(1 / self.width)
         counts = np.bincount(np.abs(scaled, out=scaled).astype(np.int32), minlength=BINS)
         zeros = chunk.size - int(np.count_nonzero(chunk))
@@ -103,43 +103,39 @@ class Histogram:
 
 
 def _exponent(magnitude: float) -> int:
-    """The least e, from that of :data:`LEAST_RANGE` up, with ``magnitude < 2 ** e``."""
+    """Return the least e with ``magnitude < 2 ** e``, but at least the one of :data:`LEAST_RANGE`."""
     return max(math.frexp(magnitude)[1], math.frexp(LEAST_RANGE)[1]) if magnitude else math.frexp(LEAST_RANGE)[1]
 
 
 def check_method(method: str) -> None:
-    """Refuse the name of no method.
-
-    Raises:
-        UsageError: it is none of :data:`METHODS`.
-    """
+    """Raise UsageError unless ``method`` is one of :data:`METHODS`."""
     if method not in METHODS:
         raise UsageError(f"calibration method {method!r} is unknown: expected one of {', '.join(METHODS)}")
 
 
 def threshold(histogram: Histogram, method: str) -> float:
-    """The range T that INT8 should cover: ``|x| > T`` is clipped to T.
+    """Return the range T that INT8 should cover: magnitudes above T are clipped.
 
     Args:
-        histogram: of the tensor.
+        histogram: the histogram of the tensor.
         method: ``entropy``: least Kullback-Leibler divergence between the values and their 128 levels (S. Migacz,
-            8-bit Inference with TensorRT, GTC 2017), zeros left out as they lose nothing; ``percentile``: all but
-            0.01 % of the values lie inside; ``mse``: least expected squared error of clipping and rounding;
-            ``minmax``: all lie inside.
+            8-bit Inference with TensorRT, GTC 2017), without zeros, which are exact in INT8; ``percentile``: all but
+            0.01 % of the values are inside; ``mse``: least expected squared error of clipping and rounding;
+            ``minmax``: all values are inside.
 
     Returns:
-        above 0, at most the largest magnitude; :data:`RANGE_OF_ZEROS` for a tensor that is zero everywhere.
+        a range above 0, at most the largest magnitude; :data:`RANGE_OF_ZEROS` for a tensor of zeros.
 
     Raises:
         UsageError: the method is unknown.
-        CheckError: the tensor had NaN or infinite values, or none at all.
+        CheckError: the tensor has NaN or infinite values, or no values at all.
     """
     check_method(method)
     if histogram.nonfinite:
         total = histogram.count + histogram.nonfinite
         raise CheckError(
-            f"{histogram.nonfinite} of {total} values of tensor {histogram.name!r} are NaN or infinite, which no range "
-            "covers: check the weights and run edgepose verify"
+            f"{histogram.nonfinite} of {total} values of tensor {histogram.name!r} are NaN or infinite: check the "
+            "weights and run edgepose verify"
         )
     if not histogram.count:
         raise CheckError(f"tensor {histogram.name!r} had no values on these crops: leave it out of the calibration")
@@ -152,7 +148,7 @@ def threshold(histogram: Histogram, method: str) -> float:
 
 
 def _percentile(histogram: Histogram) -> float:
-    """Linear inside the bin. A tensor of hardly anything but zeros keeps its peak: a range of zero would erase it."""
+    """Interpolate in the percentile's bin; if that is among the zeros, return the peak: a range must not be zero."""
     wanted = histogram.count * PERCENTILE / 100
     if wanted <= histogram.zeros:
         return histogram.peak
@@ -163,11 +159,11 @@ def _percentile(histogram: Histogram) -> float:
 
 
 def _entropy(histogram: Histogram) -> float:
-    """The candidate range of i bins, for every i from 128 up, whose 128 levels tell least about the rest.
+    """Return the range of i bins, i >= 128, with the least divergence KL(P, Q).
 
-    P is the histogram up to i with everything beyond in bin i - 1, Q the one that the levels remember: the bins of a
-    level share its count evenly, those that are empty in P apart. With sums from the left, KL(P, Q) needs only the
-    counts of the levels: ``sum P log P`` over bins minus ``sum (P of the level) log (Q in the level)``.
+    P is the histogram of the first i bins, with all larger values added to bin i - 1. Q is the histogram after
+    quantisation: each level's count of values inside, spread evenly over its bins that are not empty in P. With
+    cumulative sums, KL(P, Q) needs only counts per level: ``sum P log P`` over bins minus ``sum P log Q`` over levels.
     """
     counts = histogram.counts.reshape(_ENTROPY_BINS, -1).sum(axis=1).astype(np.float64)
     used = int(np.flatnonzero(counts)[-1]) + 1
@@ -178,7 +174,7 @@ def _entropy(histogram: Histogram) -> float:
 
     edges = np.arange(_ENTROPY_LEVELS + 1) * ends[:, None] // _ENTROPY_LEVELS
     levels, bins = np.diff(sums[edges], axis=1), np.diff(filled[edges], axis=1)
-    bins[:, -1] += (last == 0) & (beyond > 0)  # what lies beyond fills it
+    bins[:, -1] += (last == 0) & (beyond > 0)  # clipped values fill the last bin
     remembered = np.log(np.maximum(levels, _ENTROPY_LEAST)) - np.log(np.maximum(bins, 1))
     levels[:, -1] += beyond
     cross = np.sum(levels * remembered, axis=1)
@@ -189,7 +185,7 @@ def _entropy(histogram: Histogram) -> float:
 
 
 def _sums(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Sums of the first 0, 1, ... values."""
+    """Return the sums of the first 0, 1, ... values."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
@@ -198,7 +194,7 @@ def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mse(histogram: Histogram) -> float:
-    """Coarse, then fine: the error falls with the range while clipping rules, and grows while rounding does."""
+    """Search a coarse, then a fine grid: small ranges have large clipping errors, large ones large rounding errors."""
     coarse = np.geomspace(histogram.peak / BINS, histogram.peak, _TRIES)
     best = int(np.argmin(_squared_errors(histogram, coarse)))
     fine = np.linspace(coarse[max(best - 1, 0)], coarse[min(best + 1, _TRIES - 1)], _TRIES)
@@ -206,11 +202,11 @@ def _mse(histogram: Histogram) -> float:
 
 
 def _squared_errors(histogram: Histogram, ranges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of the squared errors of all values, for each of the ranges (K,): (K,).
+    """Return the sum of the squared errors of all values for each of the ranges (K,), as (K,).
 
-    Values are taken as spread evenly over their bin, so a step may be far smaller than a bin. The integral of the
-    squared rounding error from 0 to x, with n the nearest level and r the rest in steps s, is s^3 (n / 12 + r^3 / 3);
-    that of the clipping error beyond T is (x - T)^3 / 3.
+    Values are assumed to be spread evenly over their bin, so a step may be far smaller than a bin. With steps of size
+    s, n the nearest level to x and r = x / s - n, the integral of the squared rounding error from 0 to x is
+    s^3 (n / 12 + r^3 / 3); that of the clipping error is (x - T)^3 / 3.
     """
     used = int(np.flatnonzero(histogram.counts)[-1]) + 1
     edges, limits = np.arange(used + 1) * histogram.width, ranges[:, None]

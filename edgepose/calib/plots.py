@@ -1,4 +1,4 @@
-"""What a search found, drawn: the front of latency and accuracy, and what each part of the network costs in INT8."""
+"""Plot the results of a search: latency against accuracy, and the accuracy lost by each part of the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARETO, SENSITIVITY = "pareto.png", "sensitivity.png"
 
 
 def write_plots(report: CalibrationReport) -> list[Path]:
-    """Write the plots of a search into the bundle's reports; without a search there are none.
+    """Write the plots of a search into the bundle's reports and return their paths; without a search, do nothing.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -37,7 +37,7 @@ def write_plots(report: CalibrationReport) -> list[Path]:
 
 
 def draw_front(result: SearchResult, title: str) -> Figure:
-    """Every point that was measured, the front through the best, and the choice."""
+    """Draw every measured point, the front, FP32 and the chosen point."""
     figure = _figure(6)
     axes = figure.subplots()
     axes.scatter([p.milliseconds for p in result.points], [p.accuracy for p in result.points], s=18, label="measured")
@@ -55,7 +55,7 @@ def draw_front(result: SearchResult, title: str) -> Figure:
 
 
 def draw_sensitivity(result: SearchResult, title: str) -> Figure:
-    """One bar a part: the points that are lost when only it is in a lower precision."""
+    """Draw one bar per part and precision: the points lost if only this part computes in it."""
     figure = _figure(1 + 0.25 * len(result.sensitivity))
     axes = figure.subplots()
     parts = list(result.sensitivity)[::-1]

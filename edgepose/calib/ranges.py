@@ -1,4 +1,4 @@
-"""Ranges of the tensors of a graph: collected on crops, streamed, and kept in a file that knows its graph."""
+"""Run a graph on crops to collect the ranges of its tensors for INT8, and to scan them for FP16."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ..graphs.probe import write_outputs
 from .crops import crop_hashes
 from .histogram import Histogram, check_method, threshold
 
-#: Bytes of tensors that a run may give back; larger batches are made smaller. ONNX Runtime holds them twice.
+#: Most bytes of tensors that one run returns; batches are made smaller to respect it. ONNX Runtime needs twice that.
 _OUTPUT_BUDGET = 1 << 29
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Least and largest finite value of a tensor (NaN where it had none), and whether all values were finite."""
+    """Least and largest finite value of a tensor (NaN if it has none), and whether all values are finite."""
 
     low: float
     high: float
@@ -48,24 +48,24 @@ def collect(
 ) -> Calibration:
     """Run the FP32 graph in ONNX Runtime and choose a range for each tensor.
 
-    Memory does not grow with the number of crops: every batch goes into histograms, all values of it.
+    Memory does not grow with the number of crops: the values of each batch are counted in histograms.
 
     Args:
         graph: ONNX file with one input, crops.
         tensors: names of floating-point tensors of the main graph, each computed by a node.
         crops: (N, h, w, 3) uint8 RGB.
         method: one of :data:`edgepose.graphs.calibration.METHODS`.
-        batch: crops a run at most; fewer where they would give back more than half a gigabyte.
-        progress: called after every batch with the crops done and all crops.
+        batch: most crops per run; fewer if the tensors would exceed half a gigabyte.
+        progress: called after every batch with the number of crops done and of all crops.
 
     Raises:
-        UsageError: the graph cannot be run on these crops, or lacks a tensor.
+        UsageError: the method is unknown, or the graph cannot be run on these crops or lacks a tensor.
         CheckError: a tensor holds NaN or infinity.
     """
     check_method(method)
     names = list(dict.fromkeys(tensors))
     if not names:
-        raise UsageError(f"no tensor of {graph} was named to calibrate: expected the inputs of its convolutions")
+        raise UsageError(f"got no tensors of {graph} to calibrate, expected the inputs of its convolutions")
     histograms = {name: Histogram(name) for name in names}
     for arrays in _tensors(graph, names, crops, batch, progress):
         for name in names:
@@ -82,9 +82,9 @@ def collect(
 def scan(
     graph: Path, crops: NDArray[np.uint8], *, batch: int = 8, progress: Progress | None = None
 ) -> dict[str, Extent]:
-    """Least and largest value of every floating-point tensor that the main graph computes, in the graph's order.
+    """Return the extent of every floating-point tensor that the main graph computes, in the graph's order.
 
-    Tensors inside functions and subgraphs are left out, and so are the weights. Arguments are those of :func:`collect`.
+    Weights and tensors inside functions and subgraphs are left out. Arguments are those of :func:`collect`.
 
     Raises:
         UsageError: the graph cannot be run on these crops.
@@ -118,15 +118,15 @@ def _union(a: Extent, b: Extent) -> Extent:
 def _tensors(
     graph: Path, names: Sequence[str] | None, crops: NDArray[np.uint8], batch: int, progress: Progress | None
 ) -> Iterator[Arrays]:
-    """The named tensors of the main graph (None: all), batch by batch; the caller may empty the dictionaries."""
+    """Yield the named tensors of the main graph (None: all), batch by batch; the caller may change the dictionaries."""
     if not len(crops):
-        raise UsageError("there are no crops to run the graph on: expected at least one")
+        raise UsageError("got no crops to run the graph on, expected at least one")
     if batch < 1:
         raise UsageError(f"batch is {batch}, expected at least 1 crop")
     with _probe(graph, names) as session:
         (images,) = session.inputs
         done = 0
-        size = 1  # how much one crop gives back decides how many may go together
+        size = 1  # the first run measures the bytes per crop
         while done < len(crops):
             arrays = session.run({images.name: crops[done : done + size]})
             done += min(size, len(crops) - done)
@@ -140,7 +140,7 @@ def _tensors(
 
 @contextmanager
 def _probe(graph: Path, names: Sequence[str] | None) -> Iterator[Session]:
-    """A session on a copy of the graph whose outputs are the named tensors alone."""
+    """Open a session on a copy of the graph that has only the named tensors as outputs."""
     with TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"
         write_outputs(graph, names, probe)

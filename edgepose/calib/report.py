@@ -1,4 +1,4 @@
-"""What a calibration did: as a table and as JSON."""
+"""The report of a calibration."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .search import SearchResult
 
 @dataclass(frozen=True)
 class Variant:
-    """One graph that was made.
+    """One graph, measured.
 
     Attributes:
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        megabytes: of the file (10^6 bytes).
-        int8: how many convolutions are in INT8.
-        agreement: with FP32's keypoints.
-        accuracy: average precision beside the labels, in percent; None without labels.
+        megabytes: size of the file in MB (10^6 bytes).
+        int8: number of convolutions in INT8.
+        agreement: agreement with FP32's keypoints or boxes.
+        accuracy: AP against the labels, in percent; None without labels.
     """
 
     precision: str
@@ -42,16 +42,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class CalibrationReport(Report):
-    """What :func:`calibrate` did; ``str(report)`` is the table.
+    """The results of :func:`edgepose.calib.calibrate`; ``str(report)`` is a table.
 
     Attributes:
-        bundle: with the new graphs.
-        crops: a line on where the crops came from.
-        calibrated, judged: how many crops set the ranges, and how many judged.
-        method: how the ranges were chosen.
+        bundle: the bundle with the new graphs.
+        crops: one line that describes the crops.
+        calibrated, judged: number of crops that set the ranges, and that accuracy was measured on.
+        method: method that chose the ranges.
         unsafe: nodes that FP16 cannot hold.
         variants: FP32, and the graphs that were made.
-        search: None without a search.
+        search: result of the search; None without one.
     """
 
     bundle: Bundle
@@ -68,21 +68,21 @@ class CalibrationReport(Report):
             "precision",
             "MB",
             "INT8 convolutions",
-            "AP beside FP32",
+            "AP against FP32",
             "identical",
             "moved > 4 px",
-            "AP beside labels",
+            "AP against labels",
         )
         rows = [variant.cells for variant in self.variants]
         lines = [
-            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), {self.judged} judge",
+            f"{self.crops}: {self.calibrated} set the ranges ({self.method}), accuracy is measured on {self.judged}",
             text_table(head, rows),
             *map(str, self.unsafe),
         ]
         return "\n".join([*lines, str(self.search)] if self.search else lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the results as JSON values, with the files' hashes and the environment."""
         return {
             "bundle": self.bundle.manifest.name,
             "crops": self.crops,

@@ -1,4 +1,4 @@
-"""How accurate and how fast a graph is, on crops and a backend of this machine."""
+"""Measure the accuracy and latency of graphs on crops, on a backend of this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accuracy.agreement import Agreement, agreement, person_agreement, person_precision, precision_beside
+from ..accuracy.agreement import Agreement, agreement, oks_ap, person_agreement, person_ap
 from ..backends.plan import choose, open_graph
 from ..backends.session import Session
 from ..build import BuildOptions, build_engine
-from ..bundle.bundle import Bundle, open_bundle, write_manifest
+from ..bundle.bundle import Bundle, write_manifest
 from ..bundle.contract import BOXES, IMAGES, KEYPOINTS, SCORES
+from ..bundle.manifest import read_manifest
 from ..bundle.tasks import PERSONS, POSE
 from ..core.errors import CheckError
 from ..core.geometry import Size
@@ -31,23 +32,23 @@ from .crops import CropSet
 if TYPE_CHECKING:
     import onnx
 
-#: Opens a graph for as long as it is measured.
+#: Opens a session on a graph, as a context manager.
 Opener = Callable[["onnx.ModelProto"], AbstractContextManager[Session]]
 
-#: Crops a call when keypoints are computed; latency is that of one crop.
+#: Crops per call when accuracy is measured; latency is measured with one crop.
 _BATCH = 8
-#: How long a latency is measured.
+#: Bounds of a measurement of latency.
 _BUDGET = Budget(warm_up=5, calls=200, seconds=2.0)
 
 
 @dataclass(frozen=True)
 class Scorer(ABC):
-    """Measures graphs; there is one for each kind of network.
+    """Measures the graphs of one kind of network.
 
     Attributes:
-        crops: (N, H, W, 3) uint8, not those that the ranges were collected from.
-        fp32: what the FP32 graph finds on them, as :meth:`find` gives it.
-        open_model: opens a graph on what is measured.
+        crops: (N, H, W, 3) uint8 RGB, none of which set the ranges.
+        fp32: the FP32 graph's results on these crops, in the form of :meth:`find`.
+        open_model: opens a graph on the backend to measure.
     """
 
     crops: NDArray[np.uint8]
@@ -55,11 +56,7 @@ class Scorer(ABC):
     open_model: Opener
 
     def find(self, model: onnx.ModelProto) -> NDArray[np.float32]:
-        """What a graph finds on the crops.
-
-        Raises:
-            CheckError: numbers that are not finite.
-        """
+        """Return a graph's results on the crops; raise CheckError if they are not finite."""
         with self.open_model(model) as session:
             found = self.read(session, self.crops)
         if not np.isfinite(found).all():
@@ -69,34 +66,34 @@ class Scorer(ABC):
     @staticmethod
     @abstractmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What a network finds on crops."""
+        """Return a network's results on crops, in the form that the subclass describes."""
 
     @property
     @abstractmethod
     def labelled(self) -> bool:
-        """Whether accuracy is measured beside labels, and not beside FP32."""
+        """Whether accuracy is measured against labels instead of FP32's results."""
 
     @abstractmethod
     def agreement(self, found: NDArray[np.float32]) -> Agreement:
-        """How what was found compares with FP32's."""
+        """Compare results with FP32's."""
 
     @abstractmethod
     def accuracy(self, found: NDArray[np.float32]) -> float:
-        """Average precision in percent, beside the labels, or beside FP32 where there are none."""
+        """Return the AP of results in percent, against the labels, or against FP32's results if there are none."""
 
     def latency(self, model: onnx.ModelProto) -> float:
-        """Median milliseconds of one crop."""
+        """Return a graph's median latency in milliseconds, with one crop."""
         with self.open_model(model) as session:
             return median(time_calls(partial(session.run, {IMAGES: self.crops[:1]}), _BUDGET))
 
 
 @dataclass(frozen=True)
 class PoseScorer(Scorer):
-    """Finds (N, J, 3): x, y in crop pixels and score of keypoints.
+    """Scorer of pose networks; results are keypoints (N, J, 3): x, y in crop pixels, and score.
 
     Attributes:
-        labels: (N, J, 3) likewise, scored 1 where labelled; None where nobody labelled them.
-        skeleton: names the J joints.
+        labels: (N, J, 3) x, y in crop pixels, and 1 if labelled, else 0; None without labels.
+        skeleton: the skeleton of the J joints.
         input_size: (height, width) of the crops.
         padding: factor from a person's box to the crop.
     """
@@ -119,12 +116,12 @@ class PoseScorer(Scorer):
 
     def accuracy(self, found: NDArray[np.float32]) -> float:
         reference = self.fp32 if self.labels is None else self.labels
-        return precision_beside(reference, found, self.skeleton, self.input_size, self.padding)
+        return oks_ap(reference, found, self.skeleton, self.input_size, self.padding)
 
 
 @dataclass(frozen=True)
 class PersonScorer(Scorer):
-    """Finds (N, K, 5): corners of boxes, xyxy in pixels of the picture, and scores."""
+    """Scorer of detectors; results are boxes (N, K, 5): xyxy in pixels of the network's input, and score."""
 
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -139,7 +136,7 @@ class PersonScorer(Scorer):
         return person_agreement(self.fp32, found)
 
     def accuracy(self, found: NDArray[np.float32]) -> float:
-        return person_precision(self.fp32, found)
+        return person_ap(self.fp32, found)
 
 
 def _pose_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:
@@ -166,16 +163,16 @@ def make_scorer(bundle: Bundle, crops: CropSet, count: int) -> Scorer:
     """Make the scorer of a bundle's network, on ONNX Runtime.
 
     Args:
-        bundle: with the FP32 graph.
-        crops: as the network sees them, with labels if there are any.
-        count: how many of the first set the ranges; the rest judge.
+        bundle: the bundle of the network.
+        crops: the crops, with labels if there are any.
+        count: number of crops that set the ranges; accuracy is measured on those after them.
     """
     return _SCORERS[bundle.task](bundle, crops, count, partial(open_on_cpu, "onnxruntime"))
 
 
 @contextmanager
 def open_on_cpu(backend: str, model: onnx.ModelProto) -> Iterator[Session]:
-    """A graph on ``onnxruntime`` or ``openvino``."""
+    """Open a graph on ``onnxruntime`` or ``openvino``."""
     import onnx
 
     with TemporaryDirectory() as folder:
@@ -187,10 +184,10 @@ def open_on_cpu(backend: str, model: onnx.ModelProto) -> Iterator[Session]:
 
 @contextmanager
 def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator[Session]:
-    """A graph as an engine of this machine, built for it: seconds on a PC, minutes on a board.
+    """Build an engine for a graph and open it; takes seconds on a PC, minutes on a board.
 
     Args:
-        bundle: whose network the graph is of.
+        bundle: the bundle of the network.
         target: ``tensorrt`` or ``tensorrt-rtx``.
         model: the graph.
     """
@@ -201,12 +198,13 @@ def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator
         onnx.save(model, graph)
         candidate = write_manifest(Path(folder), replace(bundle.manifest, files={})).with_files(graph)
         build_engine(candidate, target, "mixed", BuildOptions(batches=(1, 1, _BATCH)))
-        with closing(choose(open_bundle(candidate.path), target, "mixed").open()) as session:
+        built = Bundle(candidate.path, read_manifest(candidate.path))
+        with closing(choose(built, target, "mixed").open()) as session:
             yield session
 
 
 def _run(session: Session, crops: NDArray[np.uint8], *names: str) -> list[NDArray[np.float32]]:
-    """The outputs of these names; the others, such as heat-maps, are not kept."""
+    """Return the named outputs for all crops; others, such as heat-maps, are dropped to save memory."""
     parts = []
     for start in range(0, len(crops), _BATCH):
         outputs = session.run({IMAGES: crops[start : start + _BATCH]})

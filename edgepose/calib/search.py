@@ -1,9 +1,8 @@
-"""The fastest precision of each module within a budget of accuracy.
+"""Search for the fastest mixed precision that loses at most a given accuracy.
 
-First the sensitivity of every part of the network: what is lost when only it computes in a lower precision. Then from
-the lowest everywhere upwards, the most sensitive part first, with accuracy and latency measured at each step: a front
-from the fastest graph to the most exact one. Every figure is kept as it comes, so that a search that was stopped goes
-on where it was.
+First the sensitivity of each part of the network is measured: the accuracy lost if only this part computes in a lower
+precision. Then all parts start in the lowest precision and are raised one by one, the most sensitive first; accuracy
+and latency are measured at each step. Every figure is stored at once, so that a stopped search can continue.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .scorer import Scorer
 if TYPE_CHECKING:
     import onnx
 
-#: Precision of each part, by its path.
+#: Path of a part to its precision: ``int8``, ``fp16`` or ``fp32``.
 Levels = dict[str, str]
 
 
@@ -37,9 +36,9 @@ class Point:
     """One choice of precisions, measured.
 
     Attributes:
-        levels: by part, ``int8``, ``fp16`` or ``fp32``; empty for the FP32 graph.
-        accuracy: in percent, :meth:`edgepose.calib.scorer.Scorer.accuracy`.
-        milliseconds: median latency of one crop.
+        levels: the precision of each part; empty for the FP32 graph.
+        accuracy: accuracy in percent, see :meth:`edgepose.calib.scorer.Scorer.accuracy`.
+        milliseconds: median latency with one crop.
     """
 
     levels: Levels
@@ -47,22 +46,22 @@ class Point:
     milliseconds: float
 
     def count(self, level: str) -> int:
-        """How many parts compute in a precision."""
+        """Return the number of parts in a precision."""
         return list(self.levels.values()).count(level)
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        fp32: the FP32 graph.
-        sensitivity: by part and precision, such as ``backbone.layer1 int8``, the accuracy lost when only that part
-            computes in it, in points; most sensitive first.
-        points: every choice that was measured, the lowest precision first.
-        chosen: the fastest of all within the budget.
-        max_drop: the budget, in points.
-        finished: False if the time limit came first.
+        fp32: the FP32 graph, measured.
+        sensitivity: part and precision, such as ``backbone.layer1 int8``, to the accuracy lost if only this part
+            computes in it, in percentage points; largest loss first.
+        points: every measured choice, lowest precision first.
+        chosen: the fastest choice within the budget.
+        max_drop: the budget: largest loss of accuracy to accept, in percentage points.
+        finished: False if the time limit ended the search.
     """
 
     fp32: Point
@@ -74,7 +73,7 @@ class SearchResult:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The points that no other one beats in both accuracy and latency, fastest first."""
+        """Points for which none is both faster and at least as accurate, fastest first."""
         best: list[Point] = []
         for point in sorted((*self.points, self.fp32), key=lambda p: (p.milliseconds, -p.accuracy)):
             if not best or point.accuracy > best[-1].accuracy:
@@ -82,7 +81,7 @@ class SearchResult:
         return tuple(best)
 
     def __str__(self) -> str:
-        """The front as a table, the most sensitive parts, and the choice."""
+        """Return the front as a table, the most sensitive parts, and the choice."""
         levels = sorted({level for point in self.points for level in point.levels.values()})
         rows = [
             (f"{p.milliseconds:.2f}", f"{p.accuracy:.2f} %", *(str(p.count(level)) for level in levels))
@@ -93,24 +92,24 @@ class SearchResult:
         parts = ", ".join(f"{chosen.count(level)} parts in {level}" for level in levels) if chosen.levels else "FP32"
         lines = (
             text_table(("ms", "accuracy", *(f"parts in {level}" for level in levels)), rows),
-            f"most sensitive (points lost alone): {', '.join(most)}",
+            f"most sensitive (points lost by one part alone): {', '.join(most)}",
             f"chosen: {parts}, {chosen.milliseconds:.2f} ms ({speed:.1f} x FP32), "
             f"accuracy {chosen.accuracy - self.fp32.accuracy:+.2f} points, budget {self.max_drop:g}",
-            *([] if self.finished else ["the time limit came first: run it again to go on"]),
+            *([] if self.finished else ["the time limit ended the search: run it again to continue"]),
         )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the front."""
+        """Return the result as JSON values, with the front."""
         return {**asdict(self), "front": [asdict(point) for point in self.front]}
 
 
 class Memory:
-    """Figures that were measured before, in a JSON file.
+    """Measured figures, stored in a JSON file.
 
     Args:
-        path: the file; it is made, and replaced if it holds the figures of something else.
-        subject: names what the figures are of: graph, ranges, crops and backend.
+        path: the file; created if missing, replaced if its subject differs.
+        subject: identifies what the figures are valid for: graph, ranges, crops, labels and backend.
     """
 
     def __init__(self, path: Path, subject: Mapping[str, str]) -> None:
@@ -121,10 +120,10 @@ class Memory:
             if content["subject"] == self._subject:
                 self._figures = {str(key): float(value) for key, value in content["figures"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # nothing usable: measure again
+            pass  # without a usable file everything is measured
 
     def recall(self, what: str, levels: Levels, measure: Callable[[], float]) -> float:
-        """A figure of a choice, measured if it is not known, and then kept."""
+        """Return the figure ``what`` of a choice; if it is not stored yet, measure and store it."""
         key = f"{what} {sha256(json.dumps(levels, sort_keys=True).encode()).hexdigest()[:16]}"
         if key not in self._figures:
             self._figures[key] = measure()
@@ -136,11 +135,11 @@ class Search:
     """A search over the precisions of a graph's parts.
 
     Args:
-        model: the FP32 graph, with its modules.
-        base: what the rest computes in: FP16 (some nodes FP32) gives every part a third precision to choose.
-        ranges: of the activations.
+        model: the FP32 graph, with module paths.
+        base: the choice without INT8. If it is FP16 (with some nodes in FP32), every part has a third precision.
+        ranges: ranges of the activations.
         scorer: measures candidates.
-        memory: keeps.
+        memory: stores the figures.
     """
 
     def __init__(
@@ -149,11 +148,11 @@ class Search:
         self._model, self._base, self._ranges = model, base, ranges
         self._scorer, self._memory = scorer, memory
         self._parts = partition(quantisable(model, stem=True))
-        #: The lowest precision first.
+        #: Precisions of a part, lowest first.
         self._levels = ("int8", "fp32") if base.rest == "fp32" else ("int8", base.rest, "fp32")
 
     def graph(self, levels: Levels) -> onnx.ModelProto:
-        """The graph of a choice; without any, the FP32 graph."""
+        """Return the graph of a choice; with empty ``levels``, the FP32 graph."""
         if not levels:
             return self._model
         int8 = frozenset(name for part, level in levels.items() if level == "int8" for name in self._parts[part])
@@ -165,12 +164,12 @@ class Search:
         """Measure the sensitivities, and then the choices from the lowest precision upwards.
 
         Args:
-            max_drop: most accuracy that may be lost, in points.
-            seconds: no measurement is begun after this time.
-            progress: is told of every step.
+            max_drop: largest loss of accuracy to accept, in percentage points.
+            seconds: no measurement begins after this time.
+            progress: called before every step.
 
         Returns:
-            what was found; in the worst case the choice is FP32, which loses nothing.
+            the result; if nothing else is within the budget, the choice is FP32.
         """
         end = time.monotonic() + seconds
         fp32 = self._measure({})
@@ -202,8 +201,10 @@ class Search:
         return {**dict.fromkeys(self._parts, "fp32"), part: level}
 
     def _upwards(self, order: list[tuple[str, str]]) -> list[Levels]:
-        """The choices from the lowest precision up, one part and one precision a step; what could not be judged alone
-        stays FP32."""
+        """Return the choices from the lowest precision up, each raising one part by one precision.
+
+        Parts whose sensitivity was not measured stay FP32.
+        """
         judged = {part for part, _ in order}
         levels = {part: self._levels[0] if part in judged else "fp32" for part in self._parts}
         choices = [dict(levels)] if order else []

@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import CheckError, UsageError
+from ..core.files import STDOUT, place
 from .commands import close_stdout
 from .options import COMMANDS, DEBUG
 
@@ -21,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        arguments.call(arguments)
+        with _room_for_results(arguments):
+            arguments.call(arguments)
     except CheckError as error:
         return _say(error, 1, arguments.debug)
     except UsageError as error:
@@ -32,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         close_stdout()
     return 0
+
+
+def _room_for_results(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    """Send what is printed to stderr if a result is written to standard output (``--save-json -``)."""
+    paths = [value for value in vars(arguments).values() if isinstance(value, Path)]
+    return redirect_stdout(sys.stderr) if place(STDOUT) in map(place, paths) else nullcontext()
 
 
 def _say(error: Exception, code: int, debug: bool) -> int:

@@ -1,11 +1,17 @@
-"""Boxes of persons, xyxy in pixels: how they overlap, which of them say the same person, and how two sets differ."""
+"""Boxes of persons, xyxy in pixels: how they overlap, which belong to one person, and how two sets differ."""
 
 from __future__ import annotations
+
+from numbers import Real
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import UsageError
+
+_Box = TypeVar("_Box", bound=np.floating)
+_Score = TypeVar("_Score", bound=np.floating)
 
 #: Of two boxes that overlap by more than this IoU, the more certain stays.
 NMS = 0.5
@@ -13,7 +19,7 @@ NMS = 0.5
 SAME_PERSON = 0.5
 #: Where a detector is compared with another form of itself, what it scores as high as this is a person.
 PERSON_SCORE = 0.4
-#: Boxes of lower scores are nobody's.
+#: Where detectors are compared, boxes of lower scores are ignored.
 LEAST_SCORE = 0.05
 
 
@@ -29,24 +35,52 @@ def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floa
     return np.asarray(shared / np.maximum(area_a[:, None] + area_b[None, :] - shared, 1e-9), dtype=np.float64)
 
 
-def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float) -> NDArray[np.intp]:
-    """Indices of the boxes (N, 4) that stay, the most certain first: none overlaps a better one by more than an IoU."""
-    order = np.argsort(-scores, kind="stable")
-    rivals = box_iou(boxes[order], boxes[order]) > overlap
-    stays = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if stays[i]:
-            stays[i + 1 :] &= ~rivals[i, i + 1 :]
-    return order[stays]
+def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float = NMS) -> NDArray[np.intp]:
+    """Choose the boxes that stay: in order of falling score, each that overlaps no chosen one by more than an IoU.
+
+    Memory grows with N, not with its square, so that a detector's every box may be given.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N,).
+        overlap: of two boxes whose IoU is above it, the more certain stays.
+
+    Returns:
+        indices of those that stay, the most certain first.
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        left = left[~(box_iou(boxes[best : best + 1], boxes[left])[0] > overlap)]
+    return np.array(kept, dtype=np.intp)
 
 
 def find_persons(
-    boxes: NDArray[np.floating], scores: NDArray[np.floating], threshold: float
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Of boxes (N, 4) and scores (N,), those that reach a score and no better box overlaps, the most certain first."""
+    boxes: NDArray[_Box], scores: NDArray[_Score], threshold: float
+) -> tuple[NDArray[_Box], NDArray[_Score]]:
+    """Return, of boxes (N, 4) and scores (N,), those that reach a score and that no better box overlaps.
+
+    The most certain comes first; overlap begins above an IoU of :data:`NMS`.
+    """
     chosen = np.flatnonzero(scores >= threshold)
-    kept = chosen[nms(boxes[chosen], scores[chosen], NMS)]
+    kept = chosen[nms(boxes[chosen], scores[chosen])]
     return boxes[kept], scores[kept]
+
+
+def check_threshold(threshold: float, name: str) -> None:
+    """Refuse a least score that is none.
+
+    Args:
+        threshold: a number from 0 to 1.
+        name: what the user calls it.
+
+    Raises:
+        UsageError: not a number, or outside of 0 to 1.
+    """
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise UsageError(f"{name} is {threshold!r}, expected a score from 0 to 1")
 
 
 def person_errors(

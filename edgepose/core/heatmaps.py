@@ -1,7 +1,7 @@
-"""Heat-maps: targets from keypoints, keypoints from heat-maps, flip merging. NumPy, the readable reference.
+"""Encode keypoints as heat-maps, decode heat-maps to keypoints, merge flipped heat-maps; all in NumPy.
 
 The exported graphs and the PyTorch code are tested against these functions. Heat-maps are float32 (..., h, w) at a
-quarter of the crop's resolution: crop pixel = 4 x heat-map coordinate (HRNet's convention).
+quarter of the crop's resolution: crop coordinate = 4 x heat-map coordinate (HRNet's convention).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ STRIDE = 4
 def encode_joints(
     joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], sigma: float = 2.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gaussian joint targets, in HRNet's rule.
+    """Return Gaussian joint targets by HRNet's rule.
 
-    The mean is the joint rounded to a whole heat-map pixel, ``int(x / 4 + 0.5)`` (towards zero), the peak is exactly 1,
-    and values stop at three sigma. A joint whose window misses the map loses its weight.
+    The mean is the joint rounded to a whole heat-map pixel, ``int(x / 4 + 0.5)`` (towards zero). The peak is exactly 1,
+    and values more than three sigma away on an axis are 0. If all of this window is outside the map, the weight is 0.
 
     Args:
         joints: (J, 2) x, y in crop pixels.
@@ -54,7 +54,7 @@ def encode_bones(
     shape: tuple[int, int],
     sigma: float = 2.0,
 ) -> NDArray[np.float32]:
-    """Bone targets of DITN: exp(-d^2 / (2 sigma^2)), d the distance from the pixel to the segment between two joints.
+    """Return DITN's bone targets: exp(-d^2 / (2 sigma^2)), with d the distance of a pixel from the bone's segment.
 
     Args:
         joints: (J, 2) x, y in crop pixels.
@@ -82,9 +82,9 @@ def encode_bones(
 def encode_segmentation(
     joints: ArrayLike, visible: ArrayLike, shape: tuple[int, int], radius: float = 5.0
 ) -> NDArray[np.float32]:
-    """Segmentation target of SG-HRNet (equation 2): 1 within ``radius`` of any labelled joint, else 0.
+    """Return SG-HRNet's segmentation target (equation 2): 1 within ``radius`` of any labelled joint, else 0.
 
-    Reading: the exponent of equation 2 is the index of the 2-norm, and radius and map are in heat-map pixels.
+    We read the exponent of equation 2 as the index of the 2-norm, and its radius and map as heat-map pixels.
 
     Args:
         joints: (J, 2) x, y in crop pixels.
@@ -103,7 +103,7 @@ def encode_segmentation(
 
 
 def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
-    """Keypoints from heat-maps: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
+    """Decode heat-maps to keypoints: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
 
     The first maximum in row-major order wins. The offset is applied only where ``1 < x < w - 1`` and ``1 < y < h - 1``
     (HRNet's bounds, which are not symmetric). A maximum that is not positive gives (0, 0) and keeps its score.
@@ -133,22 +133,21 @@ def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
 
 
 def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
-    """Keypoints from heat-maps with the sub-pixel centre of distribution-aware decoding.
+    """Decode heat-maps to keypoints with the sub-pixel centre of distribution-aware decoding.
 
-    Zhang et al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020: the
-    map is smoothed with a Gaussian (the training targets', equation 10), and from its maximum m the centre of the
-    Gaussian around it is one Newton step away on the logarithm P: ``m - P''(m)^-1 P'(m)`` (equation 9). The derivatives
-    are central differences, which are exact for a Gaussian. Equation 11's rescaling is left out, because a factor on
-    the map does not change the derivatives of its logarithm.
+    Source: Zhang et al., Distribution-Aware Coordinate Representation for Human Pose Estimation, CVPR 2020. The map is
+    smoothed with the training targets' Gaussian (equation 10). One Newton step on its logarithm P leads from its
+    maximum m to the Gaussian's centre, ``m - P''(m)^-1 P'(m)`` (equation 9). The derivatives are central differences,
+    which are exact for a Gaussian. Equation 11's rescaling is left out: a factor on the map does not change the
+    derivatives of its logarithm.
 
-    Where there is no such step the keypoint is :func:`decode`'s: within two pixels of a border, where the map around m
-    is flat, not positive or no peak, and where the step would be longer than a pixel on an axis. Scores are always
-    those of :func:`decode`.
+    The keypoint is :func:`decode`'s within two pixels of a border, where the map around m is flat, not positive or not
+    a peak, and where the step would exceed one pixel on an axis. Scores are always those of :func:`decode`.
 
     Args:
         heatmaps: (N, J, h, w) float.
-        sigma: of the smoothing, in heat-map pixels. Evaluation always takes 2, as all recipes do for their targets:
-            no checkpoint or bundle says its own, so after ``--set sigma=3`` the smoothing is less than the paper's.
+        sigma: of the smoothing, in heat-map pixels. Evaluation always takes 2, the sigma of all recipes' targets:
+            checkpoints and bundles do not record it, so after ``--set sigma=3`` it is smaller than the paper's.
 
     Returns:
         (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum of the unsmoothed map as score.
@@ -157,7 +156,7 @@ def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
     n, joints, height, width = maps.shape
     keypoints, index = decode(maps), maps.reshape(n, joints, height * width).argmax(axis=2)
     y, x = np.divmod(index, width)
-    # Nearer to a border the smoothing, which sees zeros outside, would pull the maximum inwards by half a pixel.
+    # Nearer to a border, the smoothing, which assumes zeros outside, would pull the maximum inwards by half a pixel.
     inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
     sample, joint = np.nonzero(inside & (keypoints[..., 2] > 0))
     x, y = x[sample, joint], y[sample, joint]
@@ -181,7 +180,7 @@ def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
 
 
 def _blur_matrix(length: int, sigma: float) -> NDArray[np.float64]:
-    """(length, length) float64: row i holds the weights with which a Gaussian filter makes pixel i; zeros outside."""
+    """Return (length, length) float64: in row i, the Gaussian weight of every pixel in the smoothed pixel i."""
     distance = np.subtract.outer(np.arange(length), np.arange(length))
     return np.exp(-(distance**2) / (2 * sigma**2))
 
@@ -189,13 +188,16 @@ def _blur_matrix(length: int, sigma: float) -> NDArray[np.float64]:
 def merge_flipped(heatmaps: ArrayLike, flipped: ArrayLike, flip_order: Sequence[int]) -> NDArray[np.float32]:
     """Average the heat-maps of a crop with those of its mirror image.
 
-    The mirrored maps are turned back, left and right joints exchanged, and shifted one pixel to the right (column 0
+    The mirrored maps are mirrored back, left and right joints exchanged, and shifted one pixel to the right (column 0
     keeps its value), which aligns the two grids for stride-4 maps (HRNet's ``SHIFT_HEATMAP``).
 
     Args:
         heatmaps: (N, J, h, w) of the crops.
         flipped: (N, J, h, w) of the mirrored crops.
         flip_order: :attr:`edgepose.core.skeletons.Skeleton.flip_order`.
+
+    Returns:
+        (N, J, h, w) float32.
     """
     back = np.asarray(flipped)[:, list(flip_order), :, ::-1].copy()
     back[..., 1:] = back[..., :-1].copy()

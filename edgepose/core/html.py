@@ -1,4 +1,4 @@
-"""The HTML that every report's page is made of."""
+"""Build the HTML pages and tables of reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ figcaption {{ font-size: .85rem; padding-top: .3rem; font-variant-numeric: tabul
 
 
 def html_page(title: str, body: Sequence[str], more_style: str = "") -> str:
-    """Return a self-contained page; title and body are HTML already."""
+    """Return a self-contained HTML page; ``title``, ``body`` and the CSS ``more_style`` are inserted unescaped."""
     return "\n".join(
         (
             '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">',
@@ -36,7 +36,7 @@ def html_page(title: str, body: Sequence[str], more_style: str = "") -> str:
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; cells are HTML already."""
+    """Return an HTML table; its cells are inserted unescaped."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="scroll"><table>\n<tr>{header}</tr>\n{body}</table></div>'

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .codecs import decodable, find_damage
 from .errors import UsageError
 from .files import atomic_path
 from .geometry import Size
@@ -30,11 +31,11 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read image {path}: {error.strerror}") from error
-    # OpenCV decodes a JPEG that was cut after its header into a full-size grey picture; the end marker tells.
-    if data[:2] == b"\xff\xd8" and not _jpeg_ends(data):
-        raise UsageError(f"image {path} is truncated (a JPEG without its end marker): copy it again")
+    damage = find_damage(data)
+    if damage is not None:
+        raise UsageError(f"image {path} is {damage}: copy it again")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(decodable(data), np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:  # a header that announces more pixels than OpenCV takes
         raise UsageError(f"image {path} cannot be decoded: {error.err or error}") from error
     if image is None:
@@ -44,29 +45,33 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether a JPEG's own end marker is there: not that of a thumbnail before it, and whatever a camera appended."""
-    position = 2
-    while (marker := data[position : position + 2]) not in (b"\xff\xda", b""):  # where the scan begins
-        filling = marker[0] != 0xFF or marker == b"\xff\xff"
-        position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return data.rfind(b"\xff\xd9", position) >= 0  # from the back, where it is in a whole file
+def check_image_name(path: Path) -> None:
+    """Refuse the name of a picture file to write if its ending is not one of :data:`IMAGE_SUFFIXES`.
+
+    Raises:
+        UsageError: another ending, or none.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) uint8 RGB; the ending of ``path`` chooses the format.
+    """Write a picture (H, W, 3) uint8 RGB; the ending of ``path`` chooses the format.
 
     Raises:
         UsageError: the ending is of no format that OpenCV writes, or the file cannot be written.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    check_image_name(path)
     try:
         encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:  # OpenCV 4 raises where 5 returns False
         encoded = False
     if not encoded:
-        raise UsageError(f"cannot write picture {path}: OpenCV cannot encode shape {image.shape} so; name a .png")
+        suffix = path.suffix.lower()
+        raise UsageError(
+            f"cannot write picture {path}: OpenCV cannot encode an image of shape {image.shape} as {suffix}: "
+            "use a name ending in .png"
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
 

@@ -1,4 +1,4 @@
-"""The machine that a figure holds for: processor, GPU, versions, memory."""
+"""Describe this machine, its memory use and the installed versions, for reports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def usable_threads() -> int:
-    """Logical processors that this process may use; containers and ``taskset`` allow fewer than the machine has."""
+    """Return how many logical processors this process may use; containers and ``taskset`` may limit them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of the packages that are installed; ``python`` stands for the interpreter."""
+    """Return the versions of those packages that are installed; ``python`` stands for the interpreter."""
     found = {}
     for name in packages:
         try:
@@ -26,7 +26,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def version_numbers(version: str, count: int) -> tuple[int, ...]:
-    """Return the first numbers of a version, to be compared.
+    """Return the first ``count`` numbers of a version, for comparing versions.
 
     >>> version_numbers("10.3.0.26", 2), version_numbers("1.30rc1", 2)
     ((10, 3), (1, 30))
@@ -35,9 +35,9 @@ def version_numbers(version: str, count: int) -> tuple[int, ...]:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MB (10^6 bytes); None where there is no ``/proc``.
+    """Return the peak resident memory of this process in MB (10^6 bytes); None without ``/proc``.
 
-    Not ``getrusage``: Linux lets its maximum start at what the parent process had.
+    ``getrusage`` does not serve: on Linux its maximum begins with the parent process's.
     """
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="ascii", errors="replace").splitlines() if status.is_file() else []
@@ -46,19 +46,19 @@ def peak_memory_mb() -> float | None:
 
 
 def cpu_name() -> str:
-    """The processor's own name where the system tells it, else the architecture."""
+    """Return the processor's name from ``/proc/cpuinfo`` or ``platform``, else the architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(iter(named), platform.processor() or platform.machine())
 
 
-#: JetPack's number by that of Jetson Linux (L4T).
+#: Major version of Jetson Linux (L4T) to that of JetPack.
 _JETPACKS = {35: "5", 36: "6", 38: "7"}
 
 
 def jetson_release(release: str) -> str:
-    """The first line of ``/etc/nv_tegra_release`` in words.
+    """Describe the release of Jetson Linux from the first line of ``/etc/nv_tegra_release``.
 
     >>> jetson_release("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64")
     'Jetson Linux 36.4.3 (JetPack 6)'

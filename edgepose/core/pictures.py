@@ -1,4 +1,4 @@
-"""Pictures of a crop with two skeletons, and how they come into a page."""
+"""Draw a reference's and a backend's skeletons or boxes onto a picture, and embed it in an HTML page."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from .skeletons import Skeleton
 
-#: RGB, also used in the page's legend: PyTorch's skeleton lies wide below, the backend's thin above.
+#: RGB, also in the page's legend: wide lines for PyTorch, thin lines over them for the backend.
 PYTORCH = (0, 200, 255)
 BACKEND = (255, 90, 0)
-#: Pictures are enlarged so that their longer side is about this many pixels.
+#: Approximate length of an enlarged picture's longer side, in pixels.
 _PICTURE = 384
 
 
 def draw_pair(
     crop: NDArray[np.uint8], pytorch: NDArray[np.float32], backend: NDArray[np.float32], skeleton: Skeleton
 ) -> NDArray[np.uint8]:
-    """An enlarged crop with PyTorch's skeleton wide below and the backend's thin above.
+    """Return an enlarged crop with PyTorch's skeleton in wide lines and the backend's in thin lines over it.
 
     Args:
         crop: (H, W, 3) uint8 RGB.
-        pytorch: (J, 3) x, y in crop pixels and score; likewise ``backend``. Joints without a positive score, which
-            have no place, and those that are not finite are left out.
+        pytorch, backend: (J, 3) x, y in crop pixels and score. Joints without a positive score, whose position is
+            arbitrary, and joints that are not finite are left out.
         skeleton: the bones to draw.
 
     Returns:
@@ -34,7 +34,7 @@ def draw_pair(
     """
     picture, factor = _enlarge(crop)
     for keypoints, colour, width in ((pytorch, PYTORCH, 6), (backend, BACKEND, 2)):
-        # To the centre of an enlarged pixel; an engine that fails may give points too far away for OpenCV.
+        # The centre of an enlarged pixel; clipped, because a wrong engine's points may be too far away for OpenCV.
         points = ((keypoints[:, :2] + 0.5) * factor).clip(-9999, 9999)
         drawn = (keypoints[:, 2] > 0) & np.isfinite(keypoints[:, :2]).all(axis=1)
         corners = {j: (round(float(x)), round(float(y))) for j, (x, y) in enumerate(points) if drawn[j]}
@@ -49,9 +49,9 @@ def draw_pair(
 def draw_boxes(
     crop: NDArray[np.uint8], reference: NDArray[np.floating], backend: NDArray[np.floating]
 ) -> NDArray[np.uint8]:
-    """An enlarged picture with the reference's boxes (N, 4) wide below and the backend's (M, 4) thin above.
+    """Return an enlarged picture with the reference's boxes in wide lines and the backend's in thin lines over them.
 
-    Boxes that are not finite are left out.
+    Boxes are (N, 4) and (M, 4) xyxy in pixels of ``crop``; those that are not finite are left out.
     """
     picture, factor = _enlarge(crop)
     for boxes, colour, width in ((reference, PYTORCH, 6), (backend, BACKEND, 2)):
@@ -67,7 +67,7 @@ def _enlarge(crop: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
 
 
 def picture_tag(picture: NDArray[np.uint8], alt: str) -> str:
-    """An ``<img>`` that carries its JPEG inside, from (H, W, 3) uint8 RGB."""
+    """Return an ``<img>`` tag with a picture (H, W, 3) uint8 RGB embedded as JPEG."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     encoded = base64.b64encode(data.tobytes()).decode("ascii")
     height, width = picture.shape[:2]

@@ -93,6 +93,11 @@ def nobody(joints: int) -> People:
     return People(np.zeros((0, 4)), np.zeros((0, joints, 3), np.float32))
 
 
+def people_in_boxes(boxes: NDArray[np.float64]) -> People:
+    """Return people whose boxes (N, 4) xyxy are known and whose joints were not looked for yet: J is 0."""
+    return People(boxes, np.zeros((len(boxes), 0, 3), np.float32))
+
+
 def people_from_crops(
     keypoints: NDArray[np.float32], inverses: NDArray[np.float64], boxes: NDArray[np.float64]
 ) -> People:

@@ -1,17 +1,17 @@
-"""A progress bar on a terminal, where tqdm is installed; nothing otherwise."""
+"""Show a progress bar on a terminal if tqdm is installed, else nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: Called with the steps done, the steps in all, and, if there is something to say, a sentence.
+#: Called with the number of steps done, the number of all steps, and optionally a text to show.
 Progress = Callable[..., None]
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """A bar that the yielded function moves."""
+    """Show a progress bar while the context is open; yield the function that updates it."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,4 +1,4 @@
-"""The one shape of every report: a text, plain values, a file, and a verdict."""
+"""The base class of every command's report."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .files import write_text
 
 
 class Report(ABC):
-    """What a command found. ``str(report)`` is what a person reads on a terminal."""
+    """The results of a command; ``str(report)`` is the text for a terminal."""
 
     @abstractmethod
     def __str__(self) -> str: ...
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, with the versions, hashes and machine that they hold for."""
+        """Return the results as JSON values, with the versions, hashes and machine that they are valid for."""
 
     def save(self, path: Path) -> None:
-        """Write the plain values as JSON; a report that has a page or a plot puts it beside, under the same name.
+        """Write :meth:`to_json` to a file; a report with a page or a plot writes it beside, under the same name.
 
         Raises:
             UsageError: the file cannot be written.
         """
         write_text(path, json.dumps(self.to_json(), indent=2) + "\n")
 
-    def require_passed(self) -> None:  # noqa: B027  a report of figures alone has nothing to fail
-        """Raise CheckError with the first reason unless every check of the report passed."""
+    def require_passed(self) -> None:  # noqa: B027  a report without checks keeps this
+        """Raise CheckError with the first failed check's reason; return if all passed."""

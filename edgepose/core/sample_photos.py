@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +17,12 @@ from .errors import missing_extra
 #: The person's box in each photo: xyxy in pixels.
 PEOPLE = {"camera": (0.0, 60.0, 335.0, 512.0), "astronaut": (20.0, 10.0, 420.0, 512.0)}
 
+#: Crops of both photos that come with the package: the first half shows one person, the second the other.
+_SHIPPED_CROPS = Path(__file__).parents[1] / "assets" / "ditn_lite.edgepose" / "golden.npz"
+
 
 def load_photo(name: str) -> NDArray[np.uint8]:
-    """One of :data:`PEOPLE`'s photos, (512, 512, 3) uint8 RGB.
+    """Return one of :data:`PEOPLE`'s photos, (512, 512, 3) uint8 RGB.
 
     Raises:
         UsageError: scikit-image is not installed.
@@ -27,3 +33,17 @@ def load_photo(name: str) -> NDArray[np.uint8]:
         raise missing_extra("skimage") from error
     image = np.asarray(getattr(data, name)())
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image, dtype=np.uint8)
+
+
+def load_scene() -> NDArray[np.uint8]:
+    """Return both persons side by side, uint8 RGB.
+
+    (512, 1024, 3) of the photos; where scikit-image is not installed, (256, 384, 3) of crops of them.
+    """
+    if find_spec("skimage") is not None:
+        people = [load_photo(name) for name in PEOPLE]
+    else:
+        with np.load(_SHIPPED_CROPS) as arrays:
+            crops = arrays["images"]
+        people = [crops[0], crops[len(crops) // 2]]
+    return np.concatenate(people, axis=1)

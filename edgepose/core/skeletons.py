@@ -1,7 +1,6 @@
-"""Skeletons: joints, bones, left-right pairs and OKS sigmas.
+"""The skeletons of COCO, MPII, LSP and CrowdPose: joints, bones, left-right pairs and OKS sigmas.
 
-A skeleton is plain data. ``bones`` are pairs of joint indices; every joint belongs to at least one bone, because the
-bone branch of DITN hands its information back to the joints along them.
+Every joint belongs to at least one bone, because DITN's bone branch passes its information to the joints along bones.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class Skeleton:
         name: the identifier used in manifests and on the command line.
         joints: joint names, in output order; left and right are the person's own.
         bones: pairs of joint indices.
-        flip_pairs: (left, right) joint indices that change places when the image is mirrored.
-        sigmas: OKS fall-off of each joint (COCO's definition); where they come from is said beside each skeleton.
+        flip_pairs: pairs of left and right joint indices, which are exchanged when the image is mirrored.
+        sigmas: OKS fall-off of each joint, by COCO's definition; a comment at each skeleton names their source.
     """
 
     name: str
@@ -39,7 +38,10 @@ class Skeleton:
     @property
     def flip_order(self) -> tuple[int, ...]:
         """Joint order after mirroring: ``mirrored[:, j] = original[:, flip_order[j]]``."""
-        return _swapped(len(self.joints), self.flip_pairs)
+        order = list(range(len(self.joints)))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return tuple(order)
 
     @property
     def bone_flip_order(self) -> tuple[int, ...]:
@@ -47,13 +49,6 @@ class Skeleton:
         order = self.flip_order
         position = {frozenset(bone): i for i, bone in enumerate(self.bones)}
         return tuple(position[frozenset((order[a], order[b]))] for a, b in self.bones)
-
-
-def _swapped(count: int, pairs: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    order = list(range(count))
-    for a, b in pairs:
-        order[a], order[b] = b, a
-    return tuple(order)
 
 
 COCO17 = Skeleton(
@@ -74,9 +69,8 @@ COCO17 = Skeleton(
     ),
 )
 
-# MPII and LSP publish no sigmas. Theirs are COCO's by joint name, the ear's value for head top, the shoulder's for neck
-# and thorax, and the hip's for pelvis, so that OKS-based tools (NMS between persons, COCO export) have something stated
-# to work with.
+# MPII and LSP publish no sigmas, but NMS between persons and COCO export need some. Here each joint has the sigma of
+# COCO's joint of the same name; head top has the ear's, neck and thorax the shoulder's, pelvis the hip's.
 MPII16 = Skeleton(
     name="mpii16",
     joints=(
@@ -110,8 +104,7 @@ LSP14 = Skeleton(
     sigmas=(0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.035),
 )
 
-# The bones are LSP's. The sigmas are those of CrowdPose's evaluation code: COCO's, and the shoulder's for head top and
-# neck.
+# LSP's bones. The sigmas of CrowdPose's evaluation code: COCO's, with the shoulder's for head top and neck.
 CROWDPOSE14 = Skeleton(
     name="crowdpose14",
     joints=(
@@ -130,11 +123,7 @@ SKELETONS = {s.name: s for s in (COCO17, MPII16, LSP14, CROWDPOSE14)}
 
 
 def get_skeleton(name: str) -> Skeleton:
-    """Look a skeleton up by name.
-
-    Raises:
-        UsageError: no skeleton has that name.
-    """
+    """Return the skeleton of a name; raise UsageError if none has it."""
     if name not in SKELETONS:
         raise UsageError(f"unknown skeleton {name!r}: expected one of {', '.join(SKELETONS)}")
     return SKELETONS[name]

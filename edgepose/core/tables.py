@@ -1,4 +1,4 @@
-"""Plain-text tables, as every report prints them."""
+"""Format the plain-text tables of reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns of text, two spaces apart.
+    """Return a table with left-aligned columns, two spaces apart; ``head`` is its first line.
 
     >>> print(text_table(("a", "long"), [("xyz", "1")]))
     a    long

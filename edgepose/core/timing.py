@@ -1,4 +1,4 @@
-"""Durations of calls: measured within a budget, and summed up in percentiles."""
+"""Measure durations of calls within a budget, and summarise them as percentiles."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .errors import UsageError
 
 @dataclass(frozen=True)
 class Budget:
-    """How long one backend and batch is measured: ``calls`` times, or less when ``seconds`` have passed.
+    """Bounds of a measurement: at most ``calls`` calls, none of which begins after ``seconds``.
 
-    ``warm_up`` calls come first and are not counted; engines allocate and choose kernels in them.
+    ``warm_up`` calls come first, in which engines allocate memory and choose kernels; they are not counted.
     """
 
     calls: int = 100
@@ -32,7 +32,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles of durations in milliseconds, and how many were measured."""
+    """Percentiles of durations in milliseconds, and the number of durations."""
 
     p50: float
     p95: float
@@ -41,7 +41,7 @@ class Latency:
 
 
 def summarise(samples: Sequence[float]) -> Latency:
-    """Percentiles of durations in milliseconds, linear between samples.
+    """Return percentiles of durations in milliseconds, interpolated linearly between samples.
 
     >>> summarise([1.0, 2.0, 3.0, 4.0, 5.0])
     Latency(p50=3.0, p95=4.8, p99=4.96, count=5)
@@ -53,12 +53,12 @@ def summarise(samples: Sequence[float]) -> Latency:
 def time_calls(
     call: Callable[[], object], budget: Budget, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """Durations of a call in milliseconds, at least one.
+    """Measure a call repeatedly and return its durations in milliseconds, at least one.
 
     Args:
-        call: what to measure; it must not return before its work is done.
-        budget: warm-up, and the bounds on count and time.
-        clock: seconds that only grow.
+        call: the function to measure; it must not return before its work is done.
+        budget: the warm-up, and the bounds on count and time.
+        clock: returns seconds that never decrease.
     """
     for _ in range(budget.warm_up):
         call()

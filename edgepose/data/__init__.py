@@ -1,4 +1,4 @@
-"""Data sets: read into :class:`PoseData`, augmented into batches."""
+"""Read the data sets COCO, CrowdPose, LSP and MPII into :class:`PoseData`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _KINDS = {"coco": load_coco, "crowdpose": load_crowdpose, "lsp": load_lsp, "mpii
 
 
 def load_data(spec: str, split: str) -> PoseData:
-    """Read one split of ``KIND:ROOT``.
+    """Read one split of a data set.
 
     Args:
-        spec: such as ``coco:/data/coco``. Kinds: ``coco``, ``crowdpose``, ``lsp``, ``mpii``.
-        split: ``train`` or ``val`` (what the data set evaluates on: LSP's test list).
+        spec: ``KIND:ROOT``, such as ``coco:/data/coco``. Kinds: ``coco``, ``crowdpose``, ``lsp``, ``mpii``.
+        split: ``train``, or ``val`` for the split that results are published on (of LSP, its test list).
 
     Raises:
-        UsageError: the text is not KIND:ROOT, the kind is unknown, files are missing or broken, or no person can be
-            used.
+        UsageError: ``spec`` or ``split`` is none of these, files are missing or broken, or no person can be used.
     """
     kind, _, root = spec.partition(":")
     if kind not in _KINDS or not root:

@@ -1,4 +1,4 @@
-"""COCO keypoints, and data sets in its format: CrowdPose, and the boxes of a detector."""
+"""Read the keypoint annotations of COCO, and of CrowdPose, which has the same format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .samples import PoseData, PoseSample
 
 
 def load_coco(root: Path, split: str) -> PoseData:
-    """Read ``annotations/person_keypoints_{split}2017.json``, or the same without the year.
+    """Read ``annotations/person_keypoints_{split}2017.json``, or a file of that name without the year.
 
     The pictures are in ``{split}2017``, ``images/{split}2017``, ``{split}``, ``images/{split}`` or ``images``.
 
@@ -27,7 +27,7 @@ def load_coco(root: Path, split: str) -> PoseData:
         split: ``train`` or ``val``.
 
     Raises:
-        UsageError: a file is missing or of another kind, or no person can be used.
+        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
     annotations = find_annotations([root / "annotations" / name for name in names])
@@ -102,7 +102,7 @@ _Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
 
 
 def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: int) -> _Person | str:
-    """Joints (J, 2), visibility (J,) and box xyxy of an annotation, or why it cannot be used."""
+    """Return joints (J, 2), visibility (J,) and box xyxy of an annotation, or the reason why it cannot be used."""
     try:
         crowd, area = bool(annotation.get("iscrowd")), float(annotation.get("area", 1))
         keypoints = np.asarray(annotation.get("keypoints", []), dtype=np.float64)
@@ -128,21 +128,21 @@ def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: i
 
 
 def _clip(box: tuple[float, float, float, float], size: tuple[float, float]) -> NDArray[np.float64]:
-    """Box xywh to the xyxy of its first and last pixel, as HRNet does: a corner outside is moved, the size stays.
+    """Convert xywh to the xyxy of the first and last pixel, by HRNet's rule, in a picture of ``size`` (width, height).
 
-    ``size`` is the picture's (width, height).
+    A negative x or y becomes 0 with the box's size unchanged; the far corner is then clipped to the picture.
     """
     x, y = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = x + max(0.0, box[2] - 1), y + max(0.0, box[3] - 1)
     return np.array([x, y, min(size[0] - 1, right), min(size[1] - 1, bottom)])
 
 
-#: The category of persons in COCO's files, and in results.
+#: Id of the category "person" in COCO's files and in results.
 PERSON = 1
 
 
 def whole_number(value: Any) -> int | None:
-    """An id, which some tools write as text: the number, or None for what is not a whole one.
+    """Parse an id, which some tools write as text; return None if it is not an integer.
 
     >>> whole_number("000139"), whole_number(139.0), whole_number(0.5), whole_number("a")
     (139, 139, None, None)
@@ -155,9 +155,9 @@ def whole_number(value: Any) -> int | None:
 
 
 def persons_of(content: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
-    """What tells the annotations of persons from others in a COCO-style file.
+    """Return a function that decides whether an annotation of a COCO-style file is of a person.
 
-    Persons have the category that the file names "person", else category 1, or say none.
+    The annotation's category must be missing, or the one that the file names "person" (1 if the file names none).
     """
     categories = content.get("categories")
     named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []

@@ -1,4 +1,4 @@
-"""Leeds Sports Pose and its extended training set."""
+"""Read Leeds Sports Pose and its extended training set."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .samples import PoseData, PoseSample
 def load_lsp(root: Path, split: str) -> PoseData:
     """Read ``joints.mat`` and ``images/im*.jpg``.
 
-    ``train.txt`` and ``test.txt`` list the 1-based image numbers of the two splits, one a line; without them the first
-    half of the numbers is ``train`` and the rest ``val`` (LSP's own rule). The person's box is drawn around the
-    labelled joints (:func:`edgepose.core.geometry.keypoint_box`), because the data set has none.
+    ``train.txt`` and ``test.txt`` list the 1-based image numbers of the two splits, one per line. Without them, the
+    first half of the numbers is ``train`` and the rest ``val`` (LSP's own rule). The data set has no boxes: a person's
+    box is computed from the labelled joints (:func:`edgepose.core.geometry.keypoint_box`).
 
     Args:
         root: folder of the data set.
         split: ``train``, or ``val`` for LSP's test split.
 
     Raises:
-        UsageError: a file is missing or does not hold what LSP holds, or no person can be used.
+        UsageError: a file is missing or does not have LSP's layout, or no person can be used.
     """
     annotations = root / "joints.mat"
     joints, visible = _read_joints(annotations)
@@ -32,7 +32,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
     intake = Intake("lsp", "lsp14", annotations, [root / "images"])
     for number in _numbers(listing, len(joints)):
         if not 1 <= number <= len(joints):
-            raise UsageError(f"{listing}: image {number} has no column in joints.mat ({len(joints)})")
+            raise UsageError(f"{listing}: got image {number}, expected 1 to {len(joints)}, the images of joints.mat")
         points, seen = joints[number - 1], visible[number - 1]
         names = [f"im{number:0{digits}d}{suffix}" for suffix in (".jpg", ".png") for digits in (5, 4)]
         image = intake.picture(number, *names)
@@ -48,7 +48,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
 
 
 def _read_joints(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 14, 2) joints and (N, 14) visibility; LSP stores (3, 14, N) with 0 = visible, the extension (14, 3, N)."""
+    """Return joints (N, 14, 2), visibility (N, 14); LSP stores (3, 14, N), 0 if visible, its extension (14, 3, N)."""
     if not path.is_file():
         raise UsageError(f"{path} is missing: give the folder that holds joints.mat and images/")
     raw = read_mat(path, "joints")
@@ -64,6 +64,6 @@ def _numbers(listing: Path, count: int) -> list[int]:
         try:
             return [int(line) for line in listing.read_text().split()]
         except ValueError as error:
-            raise UsageError(f"{listing}: expected one image number a line ({error})") from error
+            raise UsageError(f"{listing}: expected one image number per line ({error})") from error
     half = count // 2
     return list(range(1, half + 1)) if listing.stem == "train" else list(range(half + 1, count + 1))

@@ -1,4 +1,4 @@
-"""MPII Human Pose in the layout that HRNet and its relatives read."""
+"""Read MPII Human Pose, converted to HRNet's JSON layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.geometry import CROP_PADDING
 from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json, read_mat
 from .samples import PoseData, PoseSample
 
-#: PCKh's reference length is this share of the head box's diagonal (MPII's own evaluation code).
+#: PCKh's reference length as a share of the head box's diagonal (MPII's own evaluation code).
 _HEAD_SHARE = 0.6
 
 
@@ -21,16 +21,16 @@ def load_mpii(root: Path, split: str) -> PoseData:
     """Read ``annot/train.json`` or ``annot/valid.json``, and ``images``.
 
     A person is ``{image, center, scale, joints, joints_vis}``: 1-based pixels, scale in units of 200 px of body height.
-    The box is the square around the centre from which :func:`edgepose.core.geometry.crop_regions` makes HRNet's region:
-    the centre moves down by 15 scale, and the side is 200 scale. ``annot/gt_valid.mat``, where it is there, gives
-    ``val`` its head sizes, without which PCKh cannot be computed.
+    The box is a square with sides of 200 x scale pixels, 15 x scale pixels below the centre, from which
+    :func:`edgepose.core.geometry.crop_regions` makes HRNet's region. The head sizes of ``val`` are read from
+    ``annot/gt_valid.mat`` if it exists; without them PCKh cannot be computed.
 
     Args:
         root: folder of the data set.
         split: ``train`` or ``val``.
 
     Raises:
-        UsageError: a file is missing or of another kind, or no person can be used.
+        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     annotations = find_annotations([root / "annot" / ("train.json" if split == "train" else "valid.json")])
     persons = read_json(annotations)
@@ -59,7 +59,7 @@ _Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
 
 
 def _read_person(person: dict[str, Any]) -> _Person | str:
-    """Joints (16, 2) and visibility (16,), 0-based, and box xyxy of an entry, or why it cannot be used."""
+    """Return 0-based joints (16, 2), visibility (16,) and box xyxy of an entry, or why it cannot be used."""
     try:
         joints, visible = (np.asarray(person[key], dtype=np.float64) for key in ("joints", "joints_vis"))
         x, y, scale = (float(value) for value in (*person["center"], person["scale"]))
@@ -74,7 +74,7 @@ def _read_person(person: dict[str, Any]) -> _Person | str:
     if scale <= 0:
         return "no area"
     half = 100 * scale
-    if x == -1:  # HRNet's mark of a missing centre, which it neither moves nor pads
+    if x == -1:  # a missing centre: HRNet then neither moves the centre nor pads the box
         half /= CROP_PADDING
     else:
         y += 15 * scale
@@ -82,11 +82,11 @@ def _read_person(person: dict[str, Any]) -> _Person | str:
 
 
 def _head_sizes(path: Path, count: int) -> NDArray[np.float64]:
-    """(N,) PCKh reference lengths in pixels from ``headboxes_src`` (2 corners, 2, N) of MPII's ground-truth file."""
+    """Return PCKh's reference lengths (N,) in pixels, from ``headboxes_src`` (2 corners, 2, N) in MPII's own file."""
     boxes = read_mat(path, "headboxes_src")
     if boxes.shape != (2, 2, count):
         raise UsageError(
             f"{path}: 'headboxes_src' has shape {boxes.shape}, expected (2, 2, {count}) for the {count} persons of "
-            "valid.json: give the two files of one release"
+            "valid.json: use the two files of the same release"
         )
     return np.asarray(_HEAD_SHARE * np.linalg.norm(boxes[1] - boxes[0], axis=0), dtype=np.float64)

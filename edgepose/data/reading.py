@@ -1,4 +1,4 @@
-"""What the readers of the data sets share: files that are there, files of the right kind, persons that can be used."""
+"""Helpers of all data set readers: they find and read files, and collect the persons that can be used."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import ArrayLike
 from ..core.errors import UsageError, missing_extra
 from .samples import PoseData, PoseSample, describe_skipped, first_five
 
-#: What reading a field raises that is missing, or not of its type.
+#: Errors that reading a field raises if it is missing or of the wrong type.
 DAMAGED = (KeyError, TypeError, ValueError, OverflowError)
 
 
 class Intake:
-    """A split while it is read: finds the pictures, takes the persons, names what cannot be used.
+    """Builds the :class:`PoseData` of a split: finds pictures, collects persons, notes what cannot be used.
 
     Args:
-        kind, skeleton, annotations: of the :class:`PoseData`.
-        folders: where the pictures may be; the first that has one of that name gives it.
+        kind, skeleton, annotations: see :class:`PoseData`.
+        folders: folders to look for a picture in, in this order.
     """
 
     def __init__(self, kind: str, skeleton: str, annotations: Path, folders: Sequence[Path]) -> None:
@@ -32,7 +32,7 @@ class Intake:
         self._missing: set[int] = set()
 
     def picture(self, number: int, *names: str) -> Path | None:
-        """The path of picture ``number`` under the first of its possible names, or None (noted once) without one."""
+        """Return the path of picture ``number``, the first of ``names`` that exists, or None, which is noted once."""
         if number in self._missing or number in self._data.pictures:
             return self._data.pictures.get(number)
         for path in (folder / name for name in names for folder in self._folders):
@@ -44,7 +44,7 @@ class Intake:
         return None
 
     def skip(self, reason: str, name: str) -> None:
-        """Note what cannot be used."""
+        """Note that ``name`` cannot be used, and why."""
         self._data.skipped.setdefault(reason, []).append(name)
 
     def take(self, sample: PoseSample) -> None:
@@ -52,47 +52,35 @@ class Intake:
         self._data.samples.append(sample)
 
     def finish(self) -> PoseData:
-        """The split.
-
-        Raises:
-            UsageError: no person of it can be used.
-        """
+        """Return the split; raise UsageError if no person of it can be used."""
         data, missing = self._data, self._data.skipped.get("picture missing", [])
         if missing and not data.pictures:
             places = ", ".join(map(str, self._asked))
             raise UsageError(
-                f"none of the {len(missing)} pictures that {data.annotations} names is in {places}, "
+                f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}, "
                 f"such as {first_five(missing)}: put them there"
             )
         if not data.samples:
-            why = describe_skipped(data) or "it names none"
+            why = describe_skipped(data) or "it lists none"
             raise UsageError(
                 f"{data.annotations} has no person that can be used with {data.skeleton}, {why}: "
-                f"give the annotations that --data {data.kind} stands for"
+                f"give {data.kind}'s annotations"
             )
         return data
 
 
 def find_annotations(candidates: Sequence[Path]) -> Path:
-    """The first annotation file that exists.
-
-    Raises:
-        UsageError: none does; names the files of that kind that are beside them.
-    """
+    """Return the first annotation file that exists; raise UsageError if none does."""
     for path in candidates:
         if path.is_file():
             return path
     there = sorted({file.name for path in candidates for file in path.parent.glob(f"*{path.suffix}")})
-    found = f"found {first_five(there)}" if there else "found none like it"
+    found = f"found {first_five(there)}" if there else f"found no {candidates[0].suffix} file there"
     raise UsageError(f"{' or '.join(map(str, candidates))} is missing ({found}): check ROOT and its layout")
 
 
 def read_json(path: Path) -> Any:
-    """The content of an annotation file.
-
-    Raises:
-        UsageError: it cannot be read, or is damaged.
-    """
+    """Return the content of a JSON file; raise UsageError if it cannot be read or is damaged."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -102,10 +90,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """The array ``name`` of a MATLAB file.
+    """Return the array ``name`` of a MATLAB file.
 
     Raises:
-        UsageError: SciPy is not installed, or the file is damaged, lacks the array, or holds no numbers in it.
+        UsageError: SciPy is not installed, or the file is damaged, lacks the array, or the array is not of numbers.
     """
     try:
         from scipy.io import loadmat
@@ -123,19 +111,19 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
 
 def has_objects(items: Any, *keys: str) -> bool:
-    """Whether ``items`` is a list of JSON objects of which, unless it is empty, at least one has all ``keys``."""
+    """Return whether ``items`` is a list of JSON objects, and empty or with all ``keys`` in one of them."""
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         return False
     return not items or any(item.keys() >= set(keys) for item in items)
 
 
 def plausible(*values: ArrayLike) -> bool:
-    """Whether all are numbers of pixels that can be meant: finite, and less than a million either way."""
+    """Return whether all values can be pixel coordinates: finite, and of a magnitude below a million."""
     return all(bool((np.abs(np.asarray(value)) < 1e6).all()) for value in values)
 
 
 def describe_kind(content: Any) -> str:
-    """What a JSON file seems to be, for the sentence that refuses it."""
+    """Guess what a JSON file holds, for the message that refuses it."""
     listed = content.get("annotations") if isinstance(content, dict) else content
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     if isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Annotated persons, the form into which every data set is read."""
+"""The form into which all data sets are read: persons with joints and boxes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PoseSample:
         visible: (J,) bool, True where labelled.
         box: (4,) float64 xyxy in image pixels.
         image_id: number of the image in its data set.
-        score: of the box; 1 for a labelled one.
-        head_size: MPII's reference length in pixels (0.6 x the diagonal of the head box), NaN elsewhere.
+        score: the box's score; 1 for a labelled box.
+        head_size: PCKh's reference length in pixels (0.6 x the diagonal of MPII's head box); NaN if unknown.
     """
 
     image: Path
@@ -37,13 +37,13 @@ class PoseData:
     """One split of a data set.
 
     Attributes:
-        kind: ``coco``, ``crowdpose``, ``mpii`` or ``lsp``: decides the metric.
-        skeleton: id of the skeleton whose joints are labelled.
+        kind: ``coco``, ``crowdpose``, ``mpii`` or ``lsp``; decides the metric.
+        skeleton: name of the labelled skeleton.
         samples: the persons that can be used.
-        annotations: the file the labels came from (for COCO kinds, what pycocotools reads).
-        skipped: by reason, the names of what could not be used, such as
+        annotations: the file with the labels.
+        skipped: reason to the names of the pictures or annotations that cannot be used, such as
             ``{"no labelled joint": ["000000001000.jpg: annotation 183020"]}``.
-        pictures: by image number, every picture of the split that is there, also those without a usable person.
+        pictures: image number to path, for every existing picture of the split, also without a usable person.
     """
 
     kind: str
@@ -55,12 +55,12 @@ class PoseData:
 
     @property
     def scored_by_oks(self) -> bool:
-        """Whether its measure is AP by OKS, which takes the boxes of a detector; else persons are scored one by one."""
+        """Whether the metric is AP by OKS, which can use a detector's boxes; other metrics use the labelled boxes."""
         return self.kind in ("coco", "crowdpose")
 
 
 def describe_skipped(data: PoseData) -> str | None:
-    """One line on what could not be used: the count by reason, the first five names; None where all could be.
+    """Return one line with counts per reason and the first five names; None if nothing was skipped.
 
     >>> describe_skipped(PoseData("lsp", "lsp14", [], Path("joints.mat"), {"picture missing": ["im00002.jpg"]}))
     'skipped 1 (1 picture missing): im00002.jpg'
@@ -71,5 +71,5 @@ def describe_skipped(data: PoseData) -> str | None:
 
 
 def first_five(names: list[str]) -> str:
-    """Up to five names, and dots where there are more."""
+    """Join up to five names, followed by dots if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

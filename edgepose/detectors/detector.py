@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.session import Arrays, Session
-from ..bundle.contract import TensorSpec
-from ..core.boxes import nms
+from ..core.boxes import check_threshold, find_persons
 from ..core.errors import CheckError, UsageError
 from ..core.geometry import Size
-from ..core.images import fitted_size, letterbox
+from ..core.images import check_image, fitted_size, letterbox
+
+#: Boxes (N, 4) float64 xyxy in pixels of the network's input, and scores (N,) float32.
+Decoded = tuple[NDArray[np.float64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Detector(Protocol):
     engine: str
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
-        """What the network takes, from a picture (H, W, 3) uint8 RGB."""
+        """Return what the network takes, from a picture (H, W, 3) uint8 RGB."""
         ...
 
     def infer(self, feeds: Arrays) -> Arrays:
@@ -47,7 +50,7 @@ class Detector(Protocol):
         ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        """Persons from what the network gave for a picture of size ``source`` (height, width).
+        """Return the persons in what the network gave for a picture of size ``source`` (height, width).
 
         Raises:
             CheckError: the network gave numbers that are not finite.
@@ -59,26 +62,66 @@ class Detector(Protocol):
         ...
 
 
-class NetworkDetector:
-    """What the kinds of detectors share: letterbox, run, decode, bring the boxes back into the picture.
+@dataclass(frozen=True)
+class DetectorKind:
+    """What differs between detectors: how to recognise one, what it takes, and how its outputs are read.
 
-    Args:
-        session: the network.
-        size: (height, width) of its input.
-        threshold: least score of a person.
-        nms: of two boxes that overlap by more than this IoU, the more certain stays.
+    Attributes:
+        name: of the kind, as bundles name it.
+        threshold: least score of a person, unless another one is asked for.
+        expects: the inputs and outputs of such a network, in words.
+        recognise: the (height, width) of the input of a network of this kind; None for any other network.
+        blob: the network's input, from a letterboxed picture (h, w, 3) uint8 RGB.
+        decode: the boxes in the network's outputs for one picture, of an input size (height, width), that reach a
+            least score. They may overlap.
     """
 
-    def __init__(self, session: Session, size: Size, threshold: float, nms: float) -> None:
-        self.size, self.engine = size, session.backend
-        self._session, self._threshold, self._nms = session, threshold, nms
+    name: str
+    threshold: float
+    expects: str
+    recognise: Callable[[Session], Size | None]
+    blob: Callable[[NDArray[np.uint8]], NDArray[Any]]
+    decode: Callable[[Arrays, Size, float], Decoded]
+
+
+class NetworkDetector:
+    """A detector of any kind: letterbox, run, decode, bring the boxes back into the picture.
+
+    Args:
+        session: the network; owned by the detector from here on.
+        kind: how it is fed and read.
+        threshold: least score of a person, from 0 to 1; None for the kind's own.
+
+    Attributes:
+        kind: as above.
+        size: (height, width) of the network's input.
+        engine: see :class:`Detector`.
+
+    Raises:
+        UsageError: the network is not of this kind, or the threshold is no score.
+    """
+
+    def __init__(self, session: Session, kind: DetectorKind, threshold: float | None = None) -> None:
+        self._threshold = kind.threshold if threshold is None else threshold
+        check_threshold(self._threshold, "the detector's threshold")
+        size = kind.recognise(session)
+        if size is None:
+            raise unknown_network(session, kind.expects)
+        self.kind, self.size, self.engine = kind, size, session.backend
+        self._session = session
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Detect persons in a picture (H, W, 3) uint8 RGB."""
+        """Detect the persons in a picture (H, W, 3) uint8 RGB.
+
+        Raises:
+            UsageError: not such a picture.
+            CheckError: the network gave numbers that are not finite.
+        """
         return self.finish(self.infer(self.prepare(image)), image.shape[:2])
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
-        return {self._session.inputs[0].name: self.blob(letterbox(image, self.size))}
+        check_image(image)
+        return {self._session.inputs[0].name: self.kind.blob(letterbox(image, self.size))}
 
     def infer(self, feeds: Arrays) -> Arrays:
         return self._session.run(feeds)
@@ -88,29 +131,19 @@ class NetworkDetector:
             # No score above the threshold would read as an empty picture.
             backend = self._session.backend
             raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its file")
-        boxes, scores = self.decode(outputs)
+        boxes, scores = self.kind.decode(outputs, self.size, self._threshold)
         fitted = fitted_size(source, self.size)
         limit = np.array([source[1], source[0]] * 2, dtype=np.float64)
-        boxes = np.clip(boxes * limit / [fitted[1], fitted[0], fitted[1], fitted[0]], 0, limit)
-        keep = nms(boxes, scores, self._nms)
-        keep = keep[(boxes[keep, 2:] - boxes[keep, :2]).min(axis=1) >= 1]  # a sliver at the border is nobody
-        return Detections(boxes[keep], scores[keep])
+        inside = np.clip(boxes * limit / [fitted[1], fitted[0], fitted[1], fitted[0]], 0, limit)
+        boxes, scores = find_persons(inside, scores, self._threshold)
+        wide = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1  # a sliver at the border is nobody
+        return Detections(boxes[wide], scores[wide])
 
     def close(self) -> None:
         self._session.close()
 
-    def blob(self, canvas: NDArray[np.uint8]) -> NDArray[Any]:
-        """The network's input, from a letterboxed picture (h, w, 3) uint8 RGB."""
-        raise NotImplementedError
 
-    def decode(self, outputs: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Boxes (N, 4) xyxy in pixels of the network's input, and scores (N,), of the persons above the threshold."""
-        raise NotImplementedError
-
-
-def _unknown(session: Session, expected: str) -> UsageError:
-    return UsageError(f"got inputs {_listed(session.inputs)}, outputs {_listed(session.outputs)}; {expected}")
-
-
-def _listed(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(map(str, specs))
+def unknown_network(session: Session, expected: str) -> UsageError:
+    """Return the error of a network that is of no kind that was expected."""
+    inputs, outputs = (", ".join(map(str, specs)) for specs in (session.inputs, session.outputs))
+    return UsageError(f"got inputs {inputs}, outputs {outputs}; expected {expected}")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from ..backends.plan import Runner, choose
 from ..bundle.bundle import open_bundle
 from ..bundle.contract import HEATMAPS, IMAGES
 from ..core.errors import UsageError
+from ..core.files import check_writable
 from ..core.geometry import CROP_PADDING, Size
-from ..core.images import IMAGE_SUFFIXES
+from ..core.images import check_image_name
 from ..core.skeletons import Skeleton, get_skeleton
 from ..data import load_data
 from ..data.detections import detected_samples
@@ -52,10 +52,10 @@ def evaluate(
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
     """
-    split = load_data(data, "val")
-    detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
     open_target = _open_checkpoint if target.is_file() else _open_bundle
     with open_target(target, backend, precision) as network:
+        split = load_data(data, "val")
+        detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
     if detected is not None:
         unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
@@ -96,16 +96,10 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
     Raises:
         UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
     """
-    if worst and worst.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"cannot write picture {worst}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
+    if worst:
+        check_image_name(worst)
     for path in filter(None, (worst, *others)):
-        if path.is_dir():
-            raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        check_writable(path)
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,10 @@ def _open_runner(runner: Runner) -> Iterator[_Network]:
     skeleton = bundle.skeleton
     with closing(runner.open()) as session:
         bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
+        if HEATMAPS not in {spec.name for spec in session.outputs}:
+            raise UsageError(
+                f"the network of {bundle.path} gives no {HEATMAPS}: expected one that does, to decode them"
+            )
 
         def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
             return session.run({IMAGES: crops})[HEATMAPS]

@@ -81,12 +81,12 @@ def _decide_spec(
     if known is not None:
         if model not in (None, known.model):
             raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
-        for what, asked, is_known in (
-            ("skeleton", skeleton, known.skeleton),
-            ("input size", input_size, known.input_size),
+        for what, option, asked, is_known in (
+            ("skeleton", "--skeleton", skeleton, known.skeleton),
+            ("input size", "--size", input_size, known.input_size),
         ):
             if asked not in (None, is_known):
-                raise UsageError(f"{weights} is of {what} {is_known}, got {asked}: leave it out, or train for it")
+                raise UsageError(f"{weights} was trained for {what} {is_known}, got {asked}: leave {option} out")
         return known
     if model is None:
         why = "no model was named" if weights is None else f"{weights} does not say which model it is of"

@@ -28,8 +28,8 @@ from ..core.machine import versions
 from ..core.sample_photos import PEOPLE, load_photo
 from ..detectors.detector import NetworkDetector
 from ..detectors.kinds import detector_graph, open_detector
-from ..detectors.yolox import YoloxDetector, yolox_cells
-from ..graphs.sixteen_bit import OPSET
+from ..detectors.yolox import yolox_cells
+from ..plugins.onnx_function import OPSET
 
 if TYPE_CHECKING:
     import onnx
@@ -88,9 +88,9 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
     file = detector_graph(detector)
     if file.is_dir():
         raise UsageError(f"{file} is a folder: expected the ONNX file of a detector")
-    with closing(open_detector(file, threshold=-np.inf)) as opened, staging_folder(output) as folder:
+    with closing(open_detector(file)) as opened, staging_folder(output) as folder:
         goldens, size = make_goldens(opened, file), opened.size
-        kind = "yolox" if isinstance(opened, YoloxDetector) else "peaks"
+        kind = opened.kind.name
         manifest = Manifest(
             name=output.resolve().name.removesuffix(".edgepose"),
             model=kind,
@@ -108,7 +108,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
 
 
 def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
-    """What a detector that leaves nothing out gives for :func:`golden_pictures`, one by one.
+    """All that a detector's network gives for :func:`golden_pictures`, one by one.
 
     Raises:
         UsageError: numbers that are not finite, or nobody found.
@@ -132,7 +132,7 @@ def _detect(
     if not all(np.isfinite(values).all() for values in outputs.values()):
         raise UsageError(f"{file} gives NaN or infinity: check its weights")
     with np.errstate(over="ignore", invalid="ignore"):
-        boxes, scores = detector.decode(outputs)
+        boxes, scores = detector.kind.decode(outputs, detector.size, -np.inf)
     if not (np.abs(boxes) < np.finfo(np.float32).max).all():
         raise UsageError(f"the boxes of {file} are not finite: export it without --decode_in_inference")
     return boxes, scores

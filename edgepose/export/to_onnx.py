@@ -1,22 +1,24 @@
-"""A PyTorch network to a portable ONNX graph that keeps the contract of ``train.models.contract``."""
+"""Export PyTorch networks as portable ONNX graphs, and check that the graphs compute the same."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ..bundle.contract import HEATMAPS, IMAGES, KEYPOINTS
 from ..core.errors import CheckError, UsageError, missing_extra
 from ..core.files import atomic_path
+from ..core.geometry import Size
 from ..core.heatmaps import decode
 from ..graphs.module_names import name_modules
 from ..models.pose_graph import PoseGraph
@@ -37,7 +39,7 @@ SIMPLIFY_LIMIT = 1e-5
 DECODE_LIMIT = 1e-3
 
 
-def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) -> None:
+def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
     """Write ``network`` as an FP32 ONNX graph: uint8 crops in, keypoints and heat-maps out, dynamic batch.
 
     The graph is simplified (onnxsim) and compared with what it was before; dynamic convolutions are one
@@ -53,25 +55,41 @@ def export_graph(network: nn.Module, input_size: tuple[int, int], path: Path) ->
         UsageError: onnx, onnxscript or onnxsim is not installed, or ``path`` cannot be written.
         CheckError: simplifying changed the numbers, or the graph does not decode its own heat-maps rightly.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  the exporter needs it and says so less clearly
-        import onnxsim
-    except ImportError as error:
-        raise missing_extra(error.name or "onnx", "export") from error
-    exported = _with_function_body(_export(network, input_size))
-    with _quiet():
-        simplified, _ = onnxsim.simplify(exported)
-    _check_same(exported, simplified, input_size)
-    name_modules(simplified, exported)
-    onnx.checker.check_model(simplified, full_check=True)
-    with atomic_path(path) as temporary:
-        onnx.save(simplified, temporary)
-
-
-def _export(network: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
     # A copy: the exporter sets modes on the module, and the caller's may be in training.
     graph = PoseGraph(copy.deepcopy(network).cpu().float()).eval()
+    exported = _with_function_body(trace(graph, input_size, _OUTPUTS))
+    simplified = simplify(exported)
+    _check_same(exported, simplified, input_size)
+    name_modules(simplified, exported)
+    save_graph(simplified, path)
+
+
+def require_exporter() -> None:
+    """Refuse to go on without the modules of an export.
+
+    Raises:
+        UsageError: onnx, onnxscript or onnxsim is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401  PyTorch's own message for a missing onnxscript is less clear
+        import onnxsim  # noqa: F401
+    except ImportError as error:
+        raise missing_extra(error.name or "onnx", "export") from error
+
+
+def trace(graph: nn.Module, input_size: Size, outputs: Sequence[str]) -> onnx.ModelProto:
+    """Export a module as ONNX, with the input ``images``, uint8 (N, H, W, 3), of which N is dynamic.
+
+    Args:
+        graph: in eval mode, on the CPU; it takes the pictures and returns as many tensors as there are ``outputs``.
+        input_size: (height, width) of the pictures.
+        outputs: names of the graph's outputs.
+
+    Raises:
+        UsageError: onnx, onnxscript or onnxsim is not installed.
+    """
+    require_exporter()
     # Two samples, because the exporter would take a batch of one as a constant.
     example = torch.zeros(2, *input_size, 3, dtype=torch.uint8)
     with _quiet():
@@ -80,7 +98,7 @@ def _export(network: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
             (example,),
             dynamo=True,
             input_names=[IMAGES],
-            output_names=list(_OUTPUTS),
+            output_names=list(outputs),
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
             opset_version=OPSET,
             verbose=False,
@@ -88,6 +106,37 @@ def _export(network: nn.Module, input_size: tuple[int, int]) -> onnx.ModelProto:
     if program is None:
         raise AssertionError("torch.onnx.export returned nothing")
     return program.model_proto
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return what onnxsim makes of a graph; ``model`` is not modified."""
+    import onnxsim
+
+    with _quiet():
+        return onnxsim.simplify(model)[0]
+
+
+def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8], outputs: Sequence[str]) -> list[np.ndarray]:
+    """Run a graph once in ONNX Runtime on pictures (N, H, W, 3); returns the named outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(list(outputs), {IMAGES: images})
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Check a graph against ONNX's own rules and write it under a temporary name first.
+
+    Raises:
+        UsageError: ``path`` cannot be written.
+    """
+    import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
 
 
 def _with_function_body(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -111,18 +160,9 @@ def _with_function_body(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: tuple[int, int]) -> None:
-    import onnxruntime
-
+def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: Size) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, *input_size, 3), dtype=np.uint8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-
-    def run(model: onnx.ModelProto) -> list[np.ndarray]:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return session.run(list(_OUTPUTS), {IMAGES: images})
-
-    (_, want), (keypoints, got) = run(before), run(after)
+    (_, want), (keypoints, got) = (run_graph(model, images, _OUTPUTS) for model in (before, after))
     error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))
     if not error <= SIMPLIFY_LIMIT:
         raise CheckError(f"onnxsim changed the heat-maps by {error:.1e} of their range (limit {SIMPLIFY_LIMIT:.0e})")
@@ -134,7 +174,7 @@ def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: tup
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; a user can act on none of it."""
+    """Hide the exporter's warnings about its own internals, on which a user cannot act; logger levels are restored."""
     loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The ranges of a graph's activations, in a file that names its graph."""
+"""Read and write calibration files: the range of each activation of one FP32 graph, for INT8."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from ..core.files import sha256, write_text
 
 #: Version of the calibration file's layout.
 SCHEMA = 1
-
-
-_LARGEST = float(np.finfo(np.float32).max)
+#: Ways to choose the range: least squared error, all but the largest of 10,000 values, least loss of information, all.
+#: The first is the default: the best or within a point of it on every network measured (docs/precision.md).
+METHODS = ("mse", "percentile", "entropy", "minmax")
+#: Limits of a range: below the least, a float32 step might be rounded to zero.
+LEAST_RANGE, _LARGEST = 2.0**-100, float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What INT8 needs to know of a graph's tensors.
+    """The ranges of a graph's activations, and how they were found.
 
     Attributes:
-        ranges: by tensor, the magnitude T that INT8's level 127 stands for; larger ones are clipped.
-        method: one of :data:`edgepose.graphs.calibration.METHODS`.
-        graph_sha256: of the FP32 graph that the ranges were collected on.
+        ranges: tensor name to the magnitude T that INT8's level 127 represents; larger values are clipped.
+        method: one of :data:`METHODS`.
+        graph_sha256: hash of the FP32 graph that the ranges were collected on.
         crops: hashes of the crops, see :func:`edgepose.calib.crops.crop_hashes`.
-        made_with: versions of the packages.
+        made_with: package names to their versions.
         schema: version of the file's layout.
     """
 
@@ -40,7 +42,7 @@ class Calibration:
     schema: int = SCHEMA
 
     def write(self, path: Path) -> None:
-        """Write a JSON file; read it with :func:`read_calibration`.
+        """Write a JSON file, which :func:`read_calibration` reads.
 
         Raises:
             UsageError: the file cannot be written.
@@ -49,15 +51,15 @@ class Calibration:
 
 
 def read_calibration(path: Path, graph: Path) -> Calibration:
-    """Read the ranges of a graph.
+    """Read the calibration of a graph.
 
     Args:
         path: a file that :meth:`Calibration.write` wrote.
-        graph: the FP32 ONNX graph that they must belong to.
+        graph: the FP32 ONNX graph that it was made for.
 
     Raises:
-        UsageError: a file cannot be read, this is not a calibration of this schema, it is of another graph, or a range
-            is not one that INT8 can use.
+        UsageError: a file cannot be read, is not a calibration of this schema, belongs to another graph, or holds a
+            range that is not a positive finite number.
     """
     again = "run edgepose calibrate again"
     try:
@@ -87,7 +89,7 @@ def read_calibration(path: Path, graph: Path) -> Calibration:
 
 
 def _wrong_field(content: dict[str, Any]) -> str | None:
-    """What of a calibration's fields is missing or of another type."""
+    """Describe the first field that is missing or of the wrong type; return None if all are right."""
     if content.keys() != set(Calibration.__dataclass_fields__):
         return f"its fields are {', '.join(sorted(content))}"
     ranges, crops, versions_ = content["ranges"], content["crops"], content["made_with"]
@@ -108,12 +110,3 @@ def _graph_hash(graph: Path) -> str:
         return sha256(graph)
     except OSError as error:
         raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
-
-
-#: Ways to choose the range: least squared error, all but the largest of 10,000 values, least loss of information, all.
-#: The first is the default: the best or within a point of it on every network measured (docs/precision.md).
-METHODS = ("mse", "percentile", "entropy", "minmax")
-
-
-#: Below this, a range cannot be trusted to give a float32 step above zero.
-LEAST_RANGE = 2.0**-100

@@ -1,4 +1,4 @@
-"""Which PyTorch module a node of a graph came from, kept in the node's metadata so that any tool can tell."""
+"""Store in each ONNX node's metadata the path of the PyTorch module that it came from, and read it back."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-#: Key of a node's metadata: path of its module in the network, such as ``backbone.layer1.0.conv1``; empty for what
-#: surrounds the network (normalisation and decoding).
+#: Metadata key; its value is the module's path in the network, such as ``backbone.layer1.0.conv1``, or empty for nodes
+#: outside of the network (normalisation and decoding).
 MODULE = "edgepose.module"
-#: The exporter's own key: names of all modules around an operation, and of the operation, outermost first.
+#: PyTorch's own key: a Python list of the names of all modules around an operation, outermost first, and its own name.
 _SCOPES = "pkg.torch.onnx.name_scopes"
-#: The network inside :class:`edgepose.models.pose_graph.PoseGraph`.
+#: Attribute of :class:`edgepose.models.pose_graph.PoseGraph` that holds the network.
 _NETWORK = "network"
 
 
 def name_modules(model: onnx.ModelProto, exported: onnx.ModelProto) -> None:
-    """Give the nodes of a simplified graph the modules of the exported one's nodes of the same name, in place."""
+    """Store module paths in the nodes of ``model``, a simplified copy of ``exported``; nodes are matched by name."""
     scopes = {node.name: _metadata(node, _SCOPES) for node in exported.graph.node}
     for node in model.graph.node:
         entry = node.metadata_props.add()
@@ -26,18 +26,18 @@ def name_modules(model: onnx.ModelProto, exported: onnx.ModelProto) -> None:
 
 
 def module_of(node: onnx.NodeProto) -> str:
-    """Path of a node's module, or an empty string."""
+    """Return the path of a node's module, or an empty string if the node has none."""
     return _metadata(node, MODULE)
 
 
 def label(node: onnx.NodeProto) -> str:
-    """How to name a node in a sentence: its type, its ONNX name, and its module."""
+    """Return a node's type, ONNX name and module, for messages."""
     module = module_of(node)
     return f"{node.op_type} {node.name or node.output[0]}{f' (module {module})' if module else ''}"
 
 
 def _path(node: onnx.NodeProto, scopes: str) -> str:
-    # The exporter folds batch norms into convolutions, and names the result after the batch norm: the weight knows.
+    # The exporter names a convolution after the batch norm folded into it; its weight keeps the convolution's path.
     weight = node.input[1] if node.op_type == "Conv" else ""
     modules = ast.literal_eval(scopes)[:-1] if scopes else [""]
     path = weight.removesuffix(".weight") if weight.endswith(".weight") else modules[-1]

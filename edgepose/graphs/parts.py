@@ -1,4 +1,4 @@
-"""The parts of a network that a precision is chosen for: modules, neither too large nor too many."""
+"""Split a network into the parts that a search chooses a precision for."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .module_names import module_of
 if TYPE_CHECKING:
     import onnx
 
-#: A part holds at most this share of the convolutions, unless it is a single module.
+#: Largest share of all convolutions in one part; only a module without child modules may hold more.
 _SHARE = 1 / 16
 
 
 def partition(convolutions: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
-    """Names of Conv nodes by the path of the module that holds them.
+    """Group the names of Conv nodes by module path.
 
-    A module with too many of them is split into its children. An imported graph knows no modules: its convolutions are
-    taken by runs, as they follow each other.
+    A module with too many of them is split into its child modules. Without module paths, as in an imported graph,
+    consecutive convolutions form the groups.
 
     Raises:
-        UsageError: the graph does not say of every node which module it is of.
+        UsageError: some nodes have a module path and others have none.
     """
     modules = {node.name: module_of(node) for node in convolutions}
     largest = max(1, round(len(modules) * _SHARE))
@@ -30,7 +30,7 @@ def partition(convolutions: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
         return _runs(list(modules), largest)
     unknown = next((name for name, module in modules.items() if not module), None)
     if unknown is not None:
-        raise UsageError(f"the graph does not say which module {unknown} is of: export the bundle again")
+        raise UsageError(f"node {unknown} has no module path, unlike other convolutions: export the bundle again")
     return _split("", sorted(modules), modules, largest)
 
 

@@ -1,6 +1,6 @@
-"""Read the inner tensors of a graph: a copy of it has them as outputs.
+"""Write copies of a graph that return its inner tensors as outputs.
 
-That keeps engines from fusing across nodes, so a fault that only exists in a fused graph cannot be seen through it.
+Engines cannot fuse nodes across such an output, so a copy does not show a fault that exists only in a fused graph.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Protocol, TypeVar
 from ..core.errors import UsageError, missing_extra
 from .module_names import label
 
-#: Ends the name of a 16-bit tensor that is read out as FP32: NumPy has no BF16.
+#: Suffix of the FP32 copy of a 16-bit tensor: NumPy has no BF16.
 READ = "/as_fp32"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph: what to call it in a sentence, and the names of its tensors, as ONNX calls them."""
+    """A node of a graph: its label for messages, and the names of its tensors, in attributes named as ONNX's are."""
 
     label: str
     input: tuple[str, ...]
@@ -27,7 +27,7 @@ class Node:
 
 
 class HasTensors(Protocol):
-    """A node, of ONNX or of this module."""
+    """A node with tensor names: ONNX's ``NodeProto`` or :class:`Node`."""
 
     @property
     def input(self) -> Sequence[str]: ...
@@ -40,7 +40,7 @@ _NodeT = TypeVar("_NodeT", bound=HasTensors)
 
 
 def leading_to(nodes: Sequence[_NodeT], tensors: Iterable[str]) -> list[_NodeT]:
-    """Return the nodes that tensors are computed from, in order."""
+    """Return the nodes that compute ``tensors``, directly or through others, in the order of ``nodes``."""
     wanted, found = set(tensors), []
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.output):
@@ -53,7 +53,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
     """Write a copy of a graph with its functions inlined and every float tensor as an output.
 
     Returns:
-        the nodes in the order of the file, which ONNX requires to be an order of computation.
+        the nodes in the file's order, in which ONNX requires each to follow the nodes it reads from.
 
     Raises:
         UsageError: the ``onnx`` package is not installed.
@@ -82,15 +82,15 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
 
 
 def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
-    """Write a copy of a graph whose outputs are inner tensors alone, its functions left as they are.
+    """Write a copy of a graph with only the named tensors as outputs; its functions are kept.
 
     Args:
         graph: ONNX file.
-        names: of tensors that nodes of the main graph compute; None for all of them.
+        names: tensors that nodes of the main graph compute; None for all of them.
         path: the file to write.
 
     Raises:
-        UsageError: the ``onnx`` package is not installed, the file is not a graph, or it computes no tensor of a name.
+        UsageError: ``onnx`` is not installed, the file is not a graph, or no node of it computes a named tensor.
     """
     try:
         import onnx
@@ -100,15 +100,15 @@ def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
         model = onnx.load(graph)
     except OSError as error:
         raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
-    except Exception as error:  # protobuf's DecodeError, and whatever else the bytes make it raise
+    except Exception as error:  # protobuf's DecodeError is not the only type that damaged bytes cause
         raise UsageError(f"{graph} is not an ONNX graph: export or import the model again") from error
     computed = [name for node in model.graph.node for name in node.output if name]
     unknown = sorted(set(names or ()) - set(computed))
     if unknown:
         raise UsageError(
-            f"{graph} computes no tensor {unknown[0]!r} outside of its functions: expected outputs of its nodes"
+            f"{graph} computes no tensor {unknown[0]!r} outside of its functions: expected an output of a node"
         )
     del model.graph.output[:]
-    # Without a type: ONNX Runtime infers it, also behind nodes that are functions of the file.
+    # No type is given: ONNX Runtime infers it, also for outputs of the file's functions.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (computed if names is None else names))
     onnx.save(model, path)

@@ -1,10 +1,10 @@
-"""Where Q/DQ pairs stand in a graph, by TensorRT's rules for explicit quantisation.
+"""Insert Q/DQ pairs into a graph by TensorRT's rules for explicit quantisation.
 
-A convolution computes in INT8 if its input and its weights come from a DequantizeLinear. Activations are symmetric with
-one scale a tensor, weights symmetric with one scale an output channel; biases and outputs are not quantised. What is
-added to the output of such a convolution (a residual) is quantised, too, so that the sum becomes part of its kernel. A
-nearest Resize copies int8, so its input is quantised and not its output, and the branches of a Concat, as the terms of
-one of HRNet's sums over resolutions, share one scale.
+A convolution computes in INT8 if its input and its weights come from a DequantizeLinear. Quantisation is symmetric,
+with one scale per activation tensor and one per output channel of the weights; biases and outputs are not quantised.
+The residual that is added to such a convolution's output is quantised too, so that engines fuse the sum into the
+convolution's kernel. A nearest Resize can copy int8, so its input is quantised, not its output. The branches of a
+Concat share one scale, and so do the terms of HRNet's sums over resolutions.
 
 Source: NVIDIA TensorRT documentation, "Working with Quantized Types", recommendations for placing Q/DQ.
 """
@@ -26,18 +26,18 @@ from .sixteen_bit import network_nodes, require_opset
 if TYPE_CHECKING:
     import onnx
 
-#: INT8 levels on each side of zero.
+#: INT8 levels on each side of zero: -128 is not used.
 LEVELS = 127
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What to quantise.
+    """The convolutions and activations to quantise.
 
     Attributes:
         convolutions: names of the Conv nodes that compute in INT8.
-        readers: by activation tensor, the names of the nodes that read it through its Q/DQ pair.
-        shared: sets of these tensors that have one scale.
+        readers: activation tensor to the names of the nodes that read it through its Q/DQ pair.
+        shared: sets of these tensors; the tensors of a set share one scale.
     """
 
     convolutions: frozenset[str]
@@ -51,14 +51,14 @@ class Placement:
 
 
 def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.NodeProto]:
-    """The convolutions that INT8 makes faster and that can bear it, in order.
+    """Return the convolutions that may compute in INT8, in the graph's order.
 
-    Left out are the heads, which no other dense convolution follows, and grouped convolutions.
+    Left out are grouped convolutions, and heads: convolutions that no other dense convolution follows.
 
     Args:
         model: an FP32 graph.
-        stem: whether to take the convolutions that see the picture itself: not every network can bear that, so only
-            a search, which measures, does.
+        stem: also return the convolutions that read the picture itself. Some networks lose too much accuracy with
+            these in INT8, so only a search, which measures the loss, includes them.
 
     Raises:
         UsageError: the graph holds Q/DQ pairs already, its opset is too old, or there is no such convolution.
@@ -74,30 +74,30 @@ def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.Node
     made = {name for node in nodes for name in node.output}
     found = [node for node in dense if node.name in behind and (stem or node.input[0] in made)]
     if not found:
-        raise UsageError("the graph has no convolution between its first and its last: there is nothing to quantise")
+        raise UsageError("the graph has no convolution between its first and its last: it has nothing to quantise")
     return found
 
 
 def place(model: onnx.ModelProto, convolutions: Collection[str]) -> Placement:
-    """Decide what is quantised for some convolutions to compute in INT8.
+    """Decide which tensors to quantise so that some convolutions compute in INT8.
 
     Args:
         model: an FP32 graph.
-        convolutions: names of Conv nodes, some of :func:`quantisable`.
+        convolutions: names of Conv nodes that :func:`quantisable` returns.
     """
     return _Placing(model, frozenset(convolutions)).place()
 
 
 def tensors_to_collect(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Every activation that a placement of some of the graph's convolutions may quantise, sorted.
+    """Return, sorted, every activation that :func:`place` may quantise for any choice of convolutions.
 
-    Which operand of a sum is the residual depends on which convolutions are in INT8; one alone decides like many.
+    Which operand of a sum is the residual depends on the chosen convolutions; choosing each alone finds all cases.
     """
     return tuple(sorted({name for node in quantisable(model, stem=True) for name in place(model, [node.name]).tensors}))
 
 
 class _Placing:
-    """The graph, indexed, and the placement as it grows."""
+    """Builds a placement from an index of the graph's nodes and tensors."""
 
     def __init__(self, model: onnx.ModelProto, convolutions: frozenset[str]) -> None:
         self.nodes = list(model.graph.node)
@@ -110,6 +110,7 @@ class _Placing:
         self.placement = Placement(convolutions)
 
     def place(self) -> Placement:
+        """Return the finished placement."""
         for node in self.nodes:
             if node.name in self.placement.convolutions or (node.op_type == "Resize" and self._int8(node.input[0])):
                 self._quantise(node.input[0], node)
@@ -119,16 +120,16 @@ class _Placing:
             elif node.op_type == "Concat" and node.output[0] in self.placement.readers:
                 self._place_concat(node)
         for node in self.nodes:
-            if node.op_type == "Add" and not self._feeds_sum(node):
+            if node.op_type == "Add" and node.output[0] not in self.summed:  # the last of a chain of sums
                 terms = {name for name in self._terms(node) if name in self.placement.readers}
                 if len(terms) > 1:
                     self.placement.shared.append(terms)
         return self.placement
 
     def _place_sum(self, node: onnx.NodeProto) -> None:
-        """The sum becomes part of a convolution that only it reads: the other operand is the residual.
+        """Quantise the residual, if one operand is an INT8 convolution's output that only this sum reads.
 
-        Where there is none, the operands that are quantised for others are read so as well.
+        Otherwise the sum reads those of its operands through Q/DQ pairs that are quantised for other nodes already.
         """
         fused = next((name for name in node.input if self._int8(name) and self.read[name] == 1), None)
         for name in node.input:
@@ -144,14 +145,11 @@ class _Placing:
         self.placement.readers.setdefault(tensor, set()).add(reader.name)
 
     def _int8(self, tensor: str) -> bool:
-        """Whether a convolution in INT8 makes a tensor."""
+        """Return whether a tensor is the output of a convolution in INT8."""
         return tensor in self.makers and self.makers[tensor].name in self.placement.convolutions
 
-    def _feeds_sum(self, node: onnx.NodeProto) -> bool:
-        return node.output[0] in self.summed
-
     def _terms(self, node: onnx.NodeProto) -> Iterator[str]:
-        """Every operand of a chain of sums, before its Resize."""
+        """Yield the operands of a chain of sums, and for a resized operand also the input of its Resize."""
         for name in node.input:
             maker = self.makers.get(name)
             yield name
@@ -162,12 +160,12 @@ class _Placing:
 
 
 def quantise(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
-    """A copy of a graph with Q/DQ pairs; weights are stored as int8.
+    """Return a copy of a graph with Q/DQ pairs; weights are stored as int8.
 
     Args:
         model: the FP32 graph that the placement was decided for.
         placement: from :func:`place`.
-        ranges: of every tensor of the placement, the largest absolute value that int8 holds; positive.
+        ranges: every tensor of the placement to the largest absolute value that int8 represents, above 0.
 
     Raises:
         UsageError: a tensor has no range.
@@ -185,7 +183,7 @@ def quantise(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, 
 
 
 class _Quantising:
-    """Puts Q/DQ pairs into a graph in place."""
+    """Inserts Q/DQ pairs into a graph, in place."""
 
     def __init__(self, model: onnx.ModelProto, placement: Placement, scales: Mapping[str, np.float32]) -> None:
         self.graph, self.placement, self.scales = model.graph, placement, scales
@@ -194,6 +192,7 @@ class _Quantising:
         self.done: set[str] = set()
 
     def apply(self) -> None:
+        """Change the graph; weights that no node reads any more are removed."""
         for node in self.graph.node:
             if node.name in self.placement.convolutions:
                 node.input[1] = self._weight(node.input[1])
@@ -210,7 +209,7 @@ class _Quantising:
         self.graph.initializer.extend(kept)
 
     def _activation(self, name: str) -> str:
-        """The pair of a tensor, made once."""
+        """Return the name of an activation after its Q/DQ pair, which is added at the first call."""
         if name not in self.done:
             self._constants(name, np.asarray(self.scales[name]))
             self._node("QuantizeLinear", [name], f"{name}_int8", name)
@@ -218,7 +217,7 @@ class _Quantising:
         return f"{name}_dequantised"
 
     def _weight(self, name: str) -> str:
-        """A kernel (out, in, h, w) as int8 with a scale for each output channel, made once."""
+        """Return the name of a dequantised kernel (out, in, h, w); its int8 copy is added at the first call."""
         from onnx import numpy_helper
 
         if name not in self.done:
@@ -246,18 +245,18 @@ class _Quantising:
 
 
 def weight_scales(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(out,) float32: what one step of int8 is worth in each output channel of a kernel (out, in, h, w)."""
+    """Return the int8 step of each output channel, (out,) float32, of a kernel (out, in, h, w)."""
     return round_scales(np.abs(kernel).max(axis=(1, 2, 3)) / LEVELS)
 
 
 def round_scales(scales: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scales as FP16 holds them, so that ``int8`` and ``int8+fp16`` graphs hold the same integers; zero becomes 1."""
+    """Round scales to FP16, so that ``int8`` and ``int8+fp16`` graphs hold the same integers; zero becomes 1."""
     rounded = np.asarray(scales).astype(np.float16).astype(np.float32)
     return np.where(rounded > 0, rounded, np.float32(1))
 
 
 def _shared_scales(placement: Placement, ranges: Mapping[str, float]) -> dict[str, np.float32]:
-    """The scale of each tensor: that of the widest tensor that it shares one with, over whatever chain of sets."""
+    """Return each tensor's scale, from the widest range among the tensors that overlapping sets connect it to."""
     widest = {name: ranges[name] for name in placement.tensors}
     changed = True
     while changed:

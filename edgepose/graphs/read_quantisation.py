@@ -1,4 +1,4 @@
-"""What a bundle's INT8 graph quantises, for training that lets the weights get used to it."""
+"""Read which tensors a bundle's INT8 graph quantises, so that quantisation-aware training can imitate it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 
 
 def read_quantisation(folder: Path, spec: ModelSpec, weights: Path | None = None) -> Quantisation:
-    """What the INT8 graph of a bundle quantises, with the ranges of the bundle's calibration.
+    """Return what a bundle's ``pose.int8.onnx`` quantises, with the ranges of the bundle's calibration.
 
-    Every convolution that can is quantised, as in ``pose.int8.onnx``. A calibration belongs to the graph that it was
-    made on, so the trained weights, exported, are calibrated anew, with the same command: few epochs at a low rate
-    hardly move the ranges, and what moved is then measured.
+    A calibration is valid only for the graph it was made on, so export and calibrate again after training. A few
+    epochs at a low learning rate hardly change the ranges.
 
     Args:
         folder: the bundle.
-        spec: of the network that is trained.
-        weights: checkpoint that training starts from; must hold the bundle's weights. None does not ask.
+        spec: the network that is trained; it must be the bundle's.
+        weights: checkpoint that training starts from; it must hold the bundle's weights. None skips this check.
 
     Raises:
-        UsageError: the bundle or its calibration cannot be used, or is of another network or other weights.
+        UsageError: the bundle or its calibration cannot be used, or it holds another network or other weights.
     """
     try:
         import onnx
@@ -52,10 +51,10 @@ def read_quantisation(folder: Path, spec: ModelSpec, weights: Path | None = None
 
 
 def quantisation_of(model: onnx.ModelProto) -> Quantisation:
-    """What a Q/DQ graph with float32 scales quantises (see :func:`edgepose.graphs.quantise.quantise`).
+    """Return what a Q/DQ graph with float32 scales quantises (see :func:`edgepose.graphs.quantise.quantise`).
 
     Raises:
-        UsageError: a node does not say which module it is of.
+        UsageError: the nodes have no module paths.
     """
     from onnx import numpy_helper
 
@@ -82,10 +81,10 @@ def quantisation_of(model: onnx.ModelProto) -> Quantisation:
 
 
 def _operations(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, Operation]]:
-    """Every node but Q/DQ, as the operation of the network that it is."""
+    """Pair every node except Q/DQ nodes with its operation."""
     nodes = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     if not any(module_of(node) for node in nodes):
-        raise UsageError("the graph does not say which modules its nodes are of: export and calibrate the bundle again")
+        raise UsageError("the graph's nodes have no module paths: export and calibrate the bundle again")
     places = [(node.op_type, module_of(node)) for node in nodes]
     counts, seen = Counter(places), Counter[tuple[str, str]]()
     found = []
@@ -101,7 +100,7 @@ def _require_model(bundle: Bundle, spec: ModelSpec) -> None:
     if of_bundle != spec:
         raise UsageError(
             f"the recipe trains {_describe(spec)}, bundle {bundle.path} holds {_describe(of_bundle)}: give a bundle of "
-            "the recipe's network, or another recipe"
+            "the recipe's network, or the recipe of the bundle's"
         )
 
 
@@ -125,13 +124,13 @@ def _require_weights(bundle: Bundle, spec: ModelSpec, weights: Path) -> None:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a network, by names that a graph and PyTorch share.
+    """One operation of a network, identified in the same way in an ONNX graph and in PyTorch.
 
     Attributes:
         kind: its ONNX type: ``Conv``, ``Add``, ``Resize`` or ``Concat``.
-        module: path of the module whose ``forward`` holds it; for a layer, its own.
-        index: which one of its kind in that module, from 0, in the order of computing.
-        count: how many of its kind the module has.
+        module: path of the layer, or of the module with a ``forward`` that computes the operation.
+        index: number among the module's operations of this kind, from 0, in execution order.
+        count: number of the module's operations of this kind.
     """
 
     kind: str
@@ -148,9 +147,9 @@ class QuantisedTensor:
     """An activation that some operations read through its Q/DQ pair.
 
     Attributes:
-        name: in the graph.
-        scale: what one level of int8 is worth.
-        reads: the operations, each with the number of the operand that is this tensor.
+        name: name in the graph.
+        scale: the int8 step.
+        reads: the operations, each with the index of the operand that is this tensor.
     """
 
     name: str
@@ -160,10 +159,10 @@ class QuantisedTensor:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What a Q/DQ graph quantises.
+    """The convolutions and activations that a Q/DQ graph quantises.
 
     Attributes:
-        convolutions: those with int8 kernels.
+        convolutions: the convolutions with int8 kernels.
         tensors: the activations.
     """
 
@@ -172,5 +171,5 @@ class Quantisation:
 
     @property
     def digest(self) -> str:
-        """Tells this quantisation from others; hexadecimal."""
+        """SHA-256 of everything above, hexadecimal: differs between different quantisations."""
         return hashlib.sha256(repr(self).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The FP32 graph to the same network in FP16 or BF16, every cast explicit.
+"""Convert an FP32 graph to FP16 or BF16 with explicit casts.
 
-What lies between the first convolution and the last ones computes in 16 bit. The rest stays FP32: the normalisation of
-the uint8 crops, the last convolutions, the decoding of the keypoints or boxes, means over whole maps (a sum
-of thousands of values), and every node with a value near the end of FP16's range. Inputs and outputs do not change.
+Nodes between the first convolution and the last ones compute in 16 bit. The rest stays FP32: normalisation of the
+uint8 crops, the last convolutions, decoding of keypoints or boxes, means over whole maps (sums of thousands of
+values), and every node with a value near the end of FP16's range. The graph's inputs and outputs do not change.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..bundle.contract import HEATMAPS
 from ..core.errors import UsageError
+from ..plugins.onnx_function import OPSET
 from .module_names import module_of
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 
 #: FP16's largest finite number.
 FP16_MAX = 65504.0
-#: A value this far below it is safe: other crops may go beyond what a scan saw.
+#: Values are safe up to FP16_MAX / HEADROOM: other crops may cause larger values than those that were scanned.
 HEADROOM = 4.0
 #: Ops that stay FP32: they sum or exponentiate over many values.
 FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
-#: Inputs that ONNX wants as float32 whatever the tensor is: regions and scales.
+#: Indices of inputs that ONNX requires as float32 for any tensor type: Resize's regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
-#: First opset that is read, the one that is exported; first with a Conv in BF16, and with scales of Q/DQ in 16 bit.
-OPSET, _BF16_OPSET, _QDQ_OPSET = 18, 22, 19
+#: First opset with BF16 convolutions, and first with 16-bit scales of Q/DQ pairs.
+_BF16_OPSET, _QDQ_OPSET = 22, 19
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Unsafe:
     """A node with a value that FP16 cannot hold safely.
 
     Attributes:
-        node: its ONNX name.
-        module: path of its module in PyTorch, or an empty string.
+        node: ONNX name of the node.
+        module: path of its PyTorch module, or an empty string.
         tensor: the input or output that is too large.
-        largest: its largest absolute value, infinite where it is not a number.
+        largest: the tensor's largest absolute value; infinite if it has values that are not finite.
     """
 
     node: str
@@ -54,11 +55,11 @@ class Unsafe:
 
 
 def unsafe_nodes(model: onnx.ModelProto, largest: Mapping[str, float]) -> list[Unsafe]:
-    """The nodes of the network that FP16 cannot hold: an input, an output or a weight leaves the safe range.
+    """Return the network's nodes that have an input, output or weight outside of FP16's safe range.
 
     Args:
         model: an FP32 graph.
-        largest: each tensor's largest absolute value over real crops; infinite where it was not finite.
+        largest: tensor name to its largest absolute value over real crops; infinite if values were not finite.
     """
     limit = FP16_MAX / HEADROOM
     values = {**_largest_weights(model), **largest}
@@ -71,10 +72,10 @@ def unsafe_nodes(model: onnx.ModelProto, largest: Mapping[str, float]) -> list[U
 
 
 def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy of a graph whose network computes in FP16 or BF16.
+    """Return a copy of a graph that computes its network in FP16 or BF16.
 
     Args:
-        model: an FP32 graph that keeps the graph contract; it may hold Q/DQ pairs, whose scales become 16-bit too.
+        model: an FP32 graph that keeps the graph contract; scales of its Q/DQ pairs become 16-bit too.
         precision: ``fp16`` or ``bf16``.
         keep: names of nodes that stay FP32.
 
@@ -104,15 +105,15 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
 
 
 def _ends(model: onnx.ModelProto) -> set[str]:
-    """Where a network ends: at the heat-maps, which keypoints are decoded from, or at a detector's outputs."""
+    """Return the tensors at which a network ends: the heat-maps, or else the graph's outputs, as for a detector."""
     outputs = {value.name for value in model.graph.output}
     return {HEATMAPS} if HEATMAPS in outputs else outputs
 
 
 def _last_nodes(nodes: list[onnx.NodeProto], ends: set[str]) -> set[str]:
-    """Names of the last convolutions and of what follows them.
+    """Return the names of the last convolutions and of the nodes after them.
 
-    They cost next to nothing, and peaks of nearly the same height would change places where heat-maps are rounded.
+    In 16 bit they would save hardly any time, and rounded heat-maps could exchange two peaks of almost equal height.
     """
     wanted, found = set(ends), set()
     for node in reversed(nodes):
@@ -124,7 +125,7 @@ def _last_nodes(nodes: list[onnx.NodeProto], ends: set[str]) -> set[str]:
 
 
 def _pairs_of_others(nodes: list[onnx.NodeProto], half: set[str]) -> set[str]:
-    """Names of the Q and DQ nodes that belong to FP32 nodes; a Cast between would keep engines from fusing them."""
+    """Return the names of Q/DQ nodes next to FP32 nodes: a Cast between the two would keep engines from fusing them."""
     made_in_fp32 = {name for node in nodes if node.name not in half for name in node.output}
     read_in_fp32 = {name for node in nodes if node.name not in half for name in node.input}
     return {
@@ -136,13 +137,13 @@ def _pairs_of_others(nodes: list[onnx.NodeProto], half: set[str]) -> set[str]:
 
 
 def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A 16-bit graph as an FP32 graph that rounds every tensor to 16 bit: what the numbers are where FP16 is native.
+    """Return an FP32 copy of a 16-bit graph that rounds every tensor to 16 bit, to imitate native FP16 on any backend.
 
     Backends without 16-bit arithmetic compute a 16-bit graph in FP32 and skip most roundings. A GPU's tensor cores sum
-    in FP32 and round each result once, as this does; fused kernels round less often.
+    in FP32 and round each result once, like this copy; fused kernels round less often.
 
     Args:
-        model: from :func:`to_16_bit`.
+        model: a graph from :func:`to_16_bit`.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -172,8 +173,7 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes from the first convolutions to the heat-maps, or where there are none to the outputs, without what
-    leads there from constants alone."""
+    """Return the nodes from the first convolutions to the network's ends, except those computed from constants only."""
     after: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in after for name in node.input):
@@ -182,25 +182,21 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     for node in reversed(model.graph.node):
         if wanted.intersection(node.output):
             wanted.update(node.input)
-            # Also a weight's own DequantizeLinear, which no convolution leads to.
+            # The DequantizeLinear of a weight reads only constants, but belongs to its convolution.
             if after.intersection(node.output) or node.op_type == "DequantizeLinear":
                 found.append(node)
     return found[::-1]
 
 
 def require_opset(model: onnx.ModelProto) -> None:
-    """Refuse a graph whose ops may mean something else than those that edgepose exports.
-
-    Raises:
-        UsageError: the opset is older.
-    """
+    """Raise UsageError if a graph's opset is older than the exported one: its ops may be defined differently."""
     version = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
     if version < OPSET:
         raise UsageError(f"the graph is of opset {version}, expected {OPSET} or later: export the bundle again")
 
 
 def raise_opset(model: onnx.ModelProto, version: int) -> None:
-    """Declare a newer opset, in place: no op that the exporter emits means anything else in opsets 18 to 22."""
+    """Declare a newer opset, in place: the ops that edgepose exports are defined alike in opsets 18 to 22."""
     for holder in (model, *model.functions):
         for opset in holder.opset_import:
             if opset.domain == "":
@@ -208,8 +204,7 @@ def raise_opset(model: onnx.ModelProto, version: int) -> None:
 
 
 class _Retyping:
-    """Changes the types of a graph in place: tensors that a 16-bit node makes are 16-bit, and what reads another type
-    reads it through one Cast."""
+    """Changes a graph's types in place: outputs of 16-bit nodes become 16-bit; Casts convert where types differ."""
 
     def __init__(self, model: onnx.ModelProto, precision: str, half: set[str]) -> None:
         import ml_dtypes
@@ -222,12 +217,13 @@ class _Retyping:
         values = [*inferred.value_info, *inferred.input, *inferred.output]
         floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
         self.weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
-        #: Type of every float tensor: by default float32.
+        #: Current type of every float tensor; all begin as float32.
         self.kinds = dict.fromkeys((*floats, *self.weights), TensorProto.FLOAT)
         self.nodes: list[onnx.NodeProto] = []
         self.casts: dict[tuple[str, int], str] = {}
 
     def apply(self) -> None:
+        """Change the graph; weights that no node reads any more are removed."""
         from onnx import TensorProto
 
         outputs = {value.name for value in self.graph.output}
@@ -245,7 +241,7 @@ class _Retyping:
         self.graph.initializer.extend(kept)
 
     def _read(self, node: onnx.NodeProto, kind: int) -> None:
-        """Let the float inputs of a node come in its type."""
+        """Give a node its float inputs in the type it computes in."""
         from onnx import TensorProto
 
         for i, name in enumerate(node.input):
@@ -254,7 +250,7 @@ class _Retyping:
                 node.input[i] = self._as(name, wanted)
 
     def _write(self, node: onnx.NodeProto, graph_outputs: set[str]) -> None:
-        """Note the type of what a 16-bit node makes; an output of the graph is cast back to the contract's."""
+        """Mark the outputs of a 16-bit node as 16-bit; an output of the graph is cast back to FP32."""
         from onnx import TensorProto
 
         for i, name in enumerate(node.output):
@@ -266,7 +262,7 @@ class _Retyping:
                 self.kinds[name] = self.half
 
     def _as(self, name: str, kind: int) -> str:
-        """A tensor in another type: a converted copy of a weight, or one Cast for all who want it."""
+        """Return the name of a tensor in another type: a weight is converted, other tensors get one Cast for all."""
         if (name, kind) not in self.casts:
             self.casts[name, kind] = converted = f"{name}_{'16' if kind == self.half else '32'}"
             if name in self.weights:

@@ -1,4 +1,4 @@
-"""The networks. :func:`build_model` makes one by name."""
+"""Build networks by name: :func:`build_model`."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _sg_hrnet(config: HRNetConfig, skeleton: Skeleton, bilinear: bool = False) -
     return SGHRNet(replace(config, upsample="bilinear") if bilinear else config, len(skeleton.joints))
 
 
-#: By option, the values it may have.
+#: Allowed values per option.
 _Values = Mapping[str, tuple[bool | int, ...]]
 _SWITCHES: _Values = dict.fromkeys(("mtl", "ditm", "cab", "sab"), (False, True))
 _KERNELS: _Values = {"deconv_kernel": (2, 3, 4)}
 _BILINEAR: _Values = {"bilinear": (False, True)}
-#: By name, what builds a network for a skeleton, and the options it takes.
+#: By name: the function that builds the network for a skeleton, and the options it takes.
 _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "hrnet_w32": (partial(_hrnet, HRNET_W32), {}),
     "hrnet_w48": (partial(_hrnet, HRNET_W48), {}),
@@ -71,7 +71,7 @@ _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "hsr_msnet_lite": (partial(_resnet, HSRNET_LITE), _KERNELS),
 }
 
-#: Networks that give joint heat-maps.
+#: Names of the networks that give joint heat-maps.
 HEATMAP_MODELS = tuple(_HEATMAP)
 MODELS = (*HEATMAP_MODELS, "yolov3")
 
@@ -104,7 +104,7 @@ def build_model(
     """Build a network by name, with weights drawn from ``seed``.
 
     In eval mode ``model(images)`` takes normalised float (N, 3, H, W) and returns heat-maps (N, J, H/4, W/4); in train
-    mode it returns :class:`Heads`. ``yolov3`` alone stands outside: see :class:`YOLOv3` for what it takes and gives.
+    mode it returns :class:`Heads`. ``yolov3`` is an exception: see :class:`YOLOv3` for its input and output.
 
     Args:
         name: one of :data:`MODELS`.
@@ -126,8 +126,8 @@ def build_model(
     _check_options(name, options, values)
     if "ditm" in values and options.get("ditm", True) and min(input_size) < 64:
         raise UsageError(
-            f"input size {input_size[0]}x{input_size[1]}: {name} makes its kernels from the maps, which takes 64 "
-            "pixels or more on both sides"
+            f"input size {input_size[0]}x{input_size[1]}: {name} makes its kernels from the maps and needs 64 pixels "
+            "or more on both sides"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

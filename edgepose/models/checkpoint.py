@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that know which network they belong to, and weights of others to start from."""
+"""Write and read checkpoints: safetensors files that name their network, and weights of other projects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BACKBONE = "backbone."
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What :func:`build_model` needs to make a heat-map network again.
+    """The arguments with which :func:`build_model` makes a heat-map network again.
 
     Attributes:
         model: its name.
@@ -37,7 +37,7 @@ class ModelSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The network, with weights drawn from seed 0.
+        """Build the network, with weights drawn from seed 0.
 
         Raises:
             UsageError: as :func:`build_model`, and for a network that gives no heat-maps.
@@ -50,13 +50,13 @@ class ModelSpec:
         return build_model(self.model, skeleton=self.skeleton, input_size=self.input_size, **self.options)
 
 
-def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
+def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec | None) -> None:
     """Write weights and ``spec`` to a safetensors file, under a temporary name first.
 
     Args:
         path: the file to write.
         network: its state dict is saved.
-        spec: stored in the file's metadata.
+        spec: stored in the file's metadata; None for a network that gives no heat-maps.
 
     Raises:
         UsageError: the file cannot be written, or the disk is full.
@@ -64,18 +64,18 @@ def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec) -> None:
     from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    content = save(tensors, metadata={"edgepose": json.dumps(asdict(spec))})
+    content = save(tensors, metadata=None if spec is None else {"edgepose": json.dumps(asdict(spec))})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)  # what safetensors' own writer raises on a full disk is no OSError
 
 
 def read_spec(path: Path) -> ModelSpec | None:
-    """The spec in a safetensors file, or None for a file that has none (another tool's, or a ``.pth``).
+    """Read the spec in a safetensors file; None for a file that has none (another tool's, or a ``.pth``).
 
     Raises:
-        UsageError: the file is missing, damaged, of another format, or its spec is.
+        UsageError: the file is missing, damaged or of another format, or its spec is damaged.
     """
-    _require_checkpoint(path)
+    require_checkpoint(path)
     if path.suffix != ".safetensors":
         return None
     from safetensors import SafetensorError, safe_open
@@ -94,7 +94,7 @@ def read_spec(path: Path) -> ModelSpec | None:
             raise TypeError(f"options are {values['options']!r}")
         return ModelSpec(**{**values, "input_size": (int(height), int(width))})
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} does not say rightly which model it is of ({error}): write it again") from error
+        raise UsageError(f"{path} has a damaged description of its network ({error}): write it again") from error
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -131,7 +131,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the weights; batch norms' counters, which nothing reads, are left out.
+    """Which weights were loaded; batch norms' counters, which nothing reads, are left out.
 
     Attributes:
         loaded: names of the network's weights that the file gave.
@@ -144,7 +144,7 @@ class LoadReport:
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line, with the numbers of weights by module.
+        """Return one line with the numbers of weights by module.
 
         >>> str(LoadReport(("conv1.weight",), ("fc.bias",), ("final_layer.weight", "final_layer.bias")))
         'loaded 1 of 3 weights; still at their start: final_layer (2); left in the file: fc (1)'
@@ -160,8 +160,8 @@ def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
     """Load every weight that ``network`` has by the same name and shape; the others keep their start values.
 
     Takes official HRNet and SimpleBaseline pose checkpoints (another number of joints leaves the head out), ImageNet
-    checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this project's own. Where that fits
-    better, the file's weights go into the network's ``backbone``, or the file's ``backbone`` into the network.
+    checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this project's own. If more names fit
+    that way, the file's weights go into the network's ``backbone``, or the file's ``backbone`` into the network.
 
     Args:
         network: changed in place.
@@ -187,8 +187,8 @@ def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
 
 
 def _fitting(state: dict[str, Tensor], wanted: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, str]:
-    """The network's name for every weight of the file that it can take."""
-    # DetNet calls the projections of its dilated layers so.
+    """Map the name of every weight in the file that fits the network to its name there."""
+    # DetNet calls the projections of its dilated layers extra_conv.
     names = {name: rename(name).replace(".extra_conv.", ".downsample.") for name in state}
     return {name: to for name, to in names.items() if to in wanted and wanted[to].shape == state[name].shape}
 
@@ -216,21 +216,21 @@ def _examples(state: dict[str, Tensor]) -> str:
 
 
 def _check_finite(state: dict[str, Tensor], path: Path) -> None:
-    """Refuse weights that are NaN or infinite, by the first one's name; ``path`` is where they come from."""
+    """Refuse NaN and infinite weights, naming the first; ``path`` is the file that they were read from."""
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a ``.safetensors`` file or of a ``.pth`` (read with ``weights_only=True``), by name.
+    """Read the tensors of a ``.safetensors`` file or of a ``.pth`` (with ``weights_only=True``), by name.
 
-    What training scripts leave around them is taken off: a ``state_dict`` entry, a ``module.`` before each name.
+    A ``state_dict`` entry around them, or a ``module.`` before each name, which training scripts leave, is removed.
 
     Raises:
         UsageError: the file is missing, damaged, of another format, or holds something else.
     """
-    _require_checkpoint(path)
+    require_checkpoint(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -245,8 +245,14 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _require_checkpoint(path: Path) -> None:
-    """Refuse what cannot hold weights, by its first bytes: torch.save writes a zip archive, before 1.6 a pickle."""
+def require_checkpoint(path: Path) -> None:
+    """Refuse a file that cannot hold weights, by its name and first bytes.
+
+    PyTorch writes a zip archive; before version 1.6 it wrote a pickle.
+
+    Raises:
+        UsageError: the file is missing, a folder, or of another format.
+    """
     if path.is_dir():
         raise UsageError(f"checkpoint {path} is a folder: expected a .safetensors or .pth file")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates."""
+"""Count the multiply-accumulates of a network."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, DynamicDepthwiseConv2d)
 
 
 def macs(model: nn.Module, input_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of all convolutions and linear layers for one image of (height, width)."""
+    """Count the multiply-accumulates of all convolutions and linear layers for one image of (height, width)."""
     return sum(macs_by_layer(model, input_size).values())
 
 
 def macs_by_layer(model: nn.Module, input_size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-accumulates by the layer's name, counted by running the network once; works on the meta device too.
+    """Count multiply-accumulates by the layer's name, by running the network once; also works on the meta device.
 
-    A deconvolution counts one per weight and **input** position, which is what it computes. The per-sample dynamic
-    convolution counts like the static depthwise convolution it replaces.
+    A deconvolution counts one per weight and **input** position. The per-sample dynamic convolution counts like the
+    static depthwise convolution that it replaces.
     """
     found: dict[str, int] = {}
 

@@ -22,15 +22,15 @@ from .hrnet import HRNet
 from .layers import conv_bn, heatmap_head
 from .resnet import ResNetPose
 
-#: Weight, at the start, of the last batch norm before the heat-maps: training starts from heat-maps near zero.
+#: Initial weight of the last batch norm before the heat-maps, so that training starts from heat-maps near zero.
 _START = 0.02
-#: That of the channel attention's, relative to the features it is added to.
+#: Initial weight of the channel attention's batch norm, relative to the features it is added to.
 _TRANSFERRED = 0.1
 
 
 @dataclass(frozen=True)
 class DitnSwitches:
-    """Which parts are present: the rows of Table 5.
+    """Switches for the parts of DITN: the rows of Table 5.
 
     Attributes:
         mtl: the two decoders and the bone loss.
@@ -69,10 +69,10 @@ class Decoder(nn.Module):
 
 
 class ParameterAdapter(nn.Module):
-    """Bone features to the kernels theta of the adaptive convolution, per bone (groups = B). 1.6 k parameters.
+    """Makes the kernels theta of the adaptive convolution from bone features, per bone (groups = B). 1.6 k parameters.
 
     (N, 2B, 64, 64) becomes (N, 2B, 7, 7), (N, 2B, 64, 48) becomes (N, 2B, 7, 5). Reading: no BN and no ReLU, as Table 8
-    says, against the text; a side that comes out even (96x72 -> 11x8) loses its last row or column.
+    says, against the text; of an even side (96x72 gives 11x8) the last row or column is left out.
     """
 
     def __init__(self, bones: int) -> None:
@@ -112,8 +112,8 @@ class SpatialAttention(nn.Module):
     """Equation 5: (1 + sigmoid(DW9x9(1x1(g)))) * g with g = ReLU(BN(3x3(x))). 4.0 k parameters.
 
     Reading: BN and ReLU after the 1x1 and BN after the depthwise convolution (Table 8), but no ReLU between that BN and
-    the sigmoid, which would pin the map to [0.5, 1). The 3x3 starts as the identity and its BN small, so that training
-    starts from heat-maps near zero, each driven by its own joint's features.
+    the sigmoid, which would confine the map to [0.5, 1). The 3x3 starts as the identity and its BN small, so that
+    training starts from heat-maps near zero, each driven by its own joint's features.
     """
 
     def __init__(self, joints: int) -> None:
@@ -135,8 +135,8 @@ class InformationTransfer(nn.Module):
 
     Reading: K1 mixes the joints before grouping (only that form gives Table 8's 3.2 k); a joint gets the mean over the
     bones it belongs to. K1 starts as the identity and the attention's BN at a tenth of the usual scale, so that the
-    module starts by handing the joint features through: the first kernels are noise, which that BN would blow up to the
-    scale of the features.
+    module starts by passing the joint features through: the first kernels are noise, which that BN would otherwise
+    scale up to the size of the features.
     """
 
     bone_ends: Tensor
@@ -172,7 +172,7 @@ class DITN(nn.Module):
     head. The paper names no channels for it; its decoders take the C = 256 of those deconvolutions.
 
     Args:
-        backbone: gives features (N, channels, H/4, W/4).
+        backbone: makes features (N, channels, H/4, W/4).
         skeleton: joints and bones.
         switches: ablation switches; without ``mtl`` this is the backbone with a 1x1 head.
     """
@@ -190,13 +190,13 @@ class DITN(nn.Module):
             self.joint_decoder, self.bone_decoder = heatmap_head(backbone.channels, joints), None
         self.transfer = InformationTransfer(skeleton, cab=switches.cab) if switches.ditm else None
         self.spatial = SpatialAttention(joints) if switches.sab else nn.Identity()
-        if switches.ditm and not switches.sab:  # the decoder's features, handed through, are the heat-maps then
+        if switches.ditm and not switches.sab:  # then the decoder's features, passed through, are the heat-maps
             nn.init.constant_(self.get_parameter("joint_decoder.head.1.weight"), _START)
             if switches.cab:
                 nn.init.constant_(self.get_parameter("transfer.attention.bn.weight"), _START * _TRANSFERRED)
 
     def forward(self, images: Tensor) -> Tensor | Heads:
-        """Joint heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` with bones in train mode."""
+        """Return joint heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` with bones in train mode."""
         features = self.backbone(images)
         joints = self.joint_decoder(features)
         bones = None if self.bone_decoder is None else self.bone_decoder(features)

@@ -1,4 +1,4 @@
-"""What a network returns in train mode."""
+"""Define the outputs of a network in train mode."""
 
 from __future__ import annotations
 

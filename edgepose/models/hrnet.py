@@ -1,6 +1,6 @@
 """HRNet (Sun et al., CVPR 2019), with the parameter names of the official pose implementation.
 
-Its checkpoints therefore load unchanged: ``stage2.0.branches.0.0.conv1.weight`` means the same tensor here and there.
+Its checkpoints therefore load unchanged: ``stage2.0.branches.0.0.conv1.weight`` is the same tensor in both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HRNET_W48 = HRNetConfig(width=48)
 
 
 def _exchange_path(channels: list[int], source: int, target: int, upsample: str) -> nn.Module:
-    """From branch ``source`` to branch ``target``: 1x1 and upsampling, or a chain of stride-2 3x3."""
+    """Build the path from branch ``source`` to branch ``target``: 1x1 and upsampling, or a chain of stride-2 3x3."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -77,7 +77,7 @@ class ExchangeModule(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: list[Tensor], attention: Tensor | None = None) -> list[Tensor]:
-        """Fused branches; ``attention`` (N, 1, h, w) multiplies the high-resolution branch before the fusion."""
+        """Fuse the branches; ``attention`` (N, 1, h, w) multiplies the high-resolution branch before that."""
         features = [branch(f) for branch, f in zip(self.branches, features, strict=True)]
         if attention is not None:
             features[0] = features[0] * attention
@@ -98,7 +98,7 @@ class Stage(nn.Sequential):
         )
 
     def forward(self, features: list[Tensor], attention: Tensor | None = None) -> list[Tensor]:
-        """Branches through every module; ``attention`` goes to the first one."""
+        """Pass the branches through every module; the first one takes ``attention``."""
         first, *rest = self
         features = first(features, attention)
         for module in rest:
@@ -142,24 +142,24 @@ class HRNet(nn.Module):
 
     @staticmethod
     def _new_branch(channels: list[int], index: int) -> nn.ModuleList:
-        """Only the new branch has weights; the slots before it keep the official names' numbering."""
+        """Build the new branch; the empty slots before it keep the numbers in the official names."""
         down = conv_bn(channels[index - 1], channels[index], 3, stride=2)
         return nn.ModuleList([nn.Identity() for _ in range(index)] + [nn.Sequential(nn.Sequential(*down))])
 
     def branches(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) normalised images to the two branches that enter stage 2, at H/4 and H/8."""
+        """Map normalised images (N, 3, H, W) to the two branches that enter stage 2, at H/4 and H/8."""
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.layer1(self.relu(self.bn2(self.conv2(x))))
         return [transition(x) for transition in self.transition1]
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images to (N, channels, H/4, W/4) features."""
+        """Map normalised images (N, 3, H, W) to features (N, channels, H/4, W/4)."""
         y = self.stage2(self.branches(images))
         y = self.stage3([*y, self.transition2[-1](y[-1])])
         return self.stage4([*y, self.transition3[-1](y[-1])])[0]
 
     def forward(self, images: Tensor) -> Tensor | Heads:
-        """Heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode; features for a backbone."""
+        """Return heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode; a backbone returns features."""
         y = self.final_layer(self.features(images))
         is_backbone = isinstance(self.final_layer, nn.Identity)
         return Heads(joints=y) if self.training and not is_backbone else y

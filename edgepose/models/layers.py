@@ -1,4 +1,4 @@
-"""Layers that several networks are made of."""
+"""Build layers that several networks share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def conv_bn(
     cin: int, cout: int, kernel: int, *, stride: int = 1, dilation: int = 1, relu: bool = True
 ) -> list[nn.Module]:
-    """Convolution without bias that keeps the size at stride 1, then batch norm and, if asked, ReLU."""
+    """Build a convolution without bias that keeps the size at stride 1, then batch norm and, if ``relu``, ReLU."""
     padding = dilation * (kernel // 2)
     layers: list[nn.Module] = [
         nn.Conv2d(cin, cout, kernel, stride=stride, padding=padding, dilation=dilation, bias=False),
@@ -18,9 +18,9 @@ def conv_bn(
 
 
 def heatmap_head(cin: int, cout: int) -> nn.Conv2d:
-    """The 1x1 convolution that ends in heat-maps; it starts at Normal(0, 0.001) and no bias, as the official pose code.
+    """Build the 1x1 convolution to heat-maps, initialised as in the official pose code: Normal(0, 0.001), bias 0.
 
-    PyTorch's own start makes heat-maps of order 1, and the features spend the first epochs unlearning them.
+    PyTorch's own initialisation makes heat-maps of order 1, which the features spend the first epochs unlearning.
     """
     head = nn.Conv2d(cin, cout, 1)
     nn.init.normal_(head.weight, std=0.001)
@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
         planes: inner channels.
         stride: of the 3x3 (not of the first 1x1) and of the projection.
         dilation: of the 3x3.
-        project: a 1x1 convolution and batch norm on the shortcut; needed where channels or size change.
+        project: put a 1x1 convolution and batch norm on the shortcut; needed if channels or size change.
     """
 
     expansion = 4

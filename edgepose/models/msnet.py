@@ -25,8 +25,8 @@ class MultiscaleBottleneck(nn.Module):
     """A bottleneck whose 3x3 is a hierarchy of small ones over groups of channels, with an SE block at its end.
 
     1x1, split into x1..x4, y1 = K1(x1), yi = Ki(xi + y(i-1)), concatenate, 1x1, SE, add the shortcut, ReLU. Every Ki is
-    a 3x3 with BN and ReLU; K1 is the convolution added over Res2Net. Where the block has stride 2 every Ki carries it,
-    and there is no addition between groups, whose sizes differ.
+    a 3x3 with BN and ReLU; K1 is the convolution added over Res2Net. In a block of stride 2 every Ki has that
+    stride, and there is no addition between groups, whose sizes differ.
 
     Readings: groups are floor(planes * 26 / 64) wide, as Res2Net's, which keeps the number of parameters; BN and ReLU
     come after each 3x3.
@@ -35,7 +35,7 @@ class MultiscaleBottleneck(nn.Module):
         cin: input channels.
         planes: a quarter of the output channels.
         stride: of the small 3x3 and of the projection.
-        project: a 1x1 convolution and batch norm on the shortcut.
+        project: put a 1x1 convolution and batch norm on the shortcut.
     """
 
     groups = 4
@@ -54,7 +54,7 @@ class MultiscaleBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.relu(self.bn1(self.conv1(x))).chunk(self.groups, dim=1)
         scaled = [self.scales[0](parts[0])]
-        for i, scale in enumerate(self.scales[1:], 1):  # not over the parts, whose number a trace does not know
+        for i, scale in enumerate(self.scales[1:], 1):  # not over the parts: a trace does not know their number
             scaled.append(scale(parts[i] + scaled[-1] if self.chained else parts[i]))
         y = self.attention(self.bn3(self.conv3(torch.cat(scaled, dim=1))))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))

@@ -1,8 +1,8 @@
 """The person detector ``person_lite``: a narrow residual network with three output grids.
 
-Cells in the middle of a person say how far the sides of the box are, and how well they think they know (FCOS, Tian et
-al., ICCV 2019; GFL, Li et al., NeurIPS 2020): no anchors. A person belongs to one grid by length. CenterNet's single
-peak a person was tried first; it learned several times slower.
+Each cell near a person's centre predicts the distances to the four sides of the box, and the IoU that it expects that
+box to have (FCOS, Tian et al., ICCV 2019; GFL, Li et al., NeurIPS 2020); there are no anchors. The length of a person
+decides the grid. CenterNet's single peak per person was tried first; it learned several times slower.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from .pose_graph import normalise
 
 #: Pixels of the input per cell of each output grid, both ways.
 STRIDES = (8, 16, 32)
-#: Channels of the backbone at strides 2, 4, 8, 16, 32, and of the grids that the heads read.
+#: Channels of the backbone at strides 2, 4, 8, 16, 32.
 WIDTHS = (16, 24, 40, 96, 160)
+#: Channels of the features that the head reads.
 NECK = 48
 
-#: Score that a network at its start gives every cell; keeps the focal loss from starting huge.
+#: Score of every cell before training; a higher one would make the focal loss huge at the start.
 _PRIOR = 0.01
-#: A distance is the stride times the exponential of a number between minus and plus this: positive and finite.
+#: A distance is the stride times exp(x) with x limited to this magnitude, so it is positive and finite.
 _LOG_LIMIT = 4.0
 
 
 class Prediction(NamedTuple):
-    """What the network says about one grid of cells.
+    """The network's output for one grid of cells.
 
     Attributes:
-        scores: (N, 1, h, w) logits of the IoU of the cell's box with a person's; low where there is none.
+        scores: (N, 1, h, w) logits of the expected IoU of the cell's box with a person's box; low without a person.
         sides: (N, 4, h, w) distances in input pixels from the cell's centre to the left, top, right and bottom of the
             person's box; positive.
     """
@@ -43,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 class PoolingPyramid(nn.Module):
-    """Maxima over 5x5 and 9x9 cells beside the features themselves: a large person's cells see all of him."""
+    """Adds maxima over 5x5 and 9x9 cells to the features, so that a cell on a large person sees the whole person."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class PoolingPyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Scores and sides from the features of any grid; the grids share it, because sides are counted in cells."""
+    """Predicts scores and sides from the features of a grid; the grids share it, as sides are counted in cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,13 +70,13 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, stride: int) -> Prediction:
         scores, sides = self.scores_tower(x), self.sides_tower(x)
-        with torch.autocast(x.device.type, enabled=False):  # a box needs more than bfloat16's eight bits
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16's eight bits are too few for a box
             raw = self.sides(sides.float()).clamp(-_LOG_LIMIT, _LOG_LIMIT)
             return Prediction(self.scores(scores.float()), stride * raw.exp())
 
 
 class PersonLite(nn.Module):
-    """(N, 3, H, W) normalised pictures, H and W multiples of 32, to one :class:`Prediction` for each grid."""
+    """Maps normalised pictures (N, 3, H, W), H and W multiples of 32, to one :class:`Prediction` per grid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,16 +104,16 @@ def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-#: Boxes that the graph returns.
+#: Number of boxes that the graph returns per picture.
 PEAKS = 100
 
 
 def decode(predictions: list[Prediction], peaks: int = PEAKS) -> tuple[Tensor, Tensor]:
-    """The best persons: cells that are the maximum of the 3x3 cells around them on their grid (CenterNet, section 4).
+    """Return the best boxes: of cells with the highest score of the 3x3 cells around them (CenterNet, section 4).
 
     Args:
-        predictions: of N pictures, one for each grid.
-        peaks: persons a picture, K, or as many as there are cells.
+        predictions: of N pictures, one per grid.
+        peaks: boxes per picture, K; as many as there are cells if those are fewer.
 
     Returns:
         boxes (N, K, 4) xyxy in input pixels and scores (N, K) in 0..1, the most certain first.
@@ -123,12 +124,12 @@ def decode(predictions: list[Prediction], peaks: int = PEAKS) -> tuple[Tensor, T
 
 
 def _peaks(scores: Tensor) -> Tensor:
-    """(N, 1, h, w) to (N, h * w), 0 where a neighbour is larger."""
+    """Return the scores (N, 1, h, w) as (N, h * w), with 0 where a neighbour is larger."""
     return (scores * (F.max_pool2d(scores, 3, stride=1, padding=1) == scores)).flatten(1)
 
 
 class DetectorGraph(nn.Module):
-    """uint8 (N, H, W, 3) RGB to boxes (N, K, 4) xyxy in pixels of the input and scores (N, K), both float32."""
+    """Maps uint8 (N, H, W, 3) RGB to boxes (N, K, 4) xyxy in input pixels and scores (N, K), both float32."""
 
     def __init__(self, network: PersonLite) -> None:
         super().__init__()
@@ -139,12 +140,12 @@ class DetectorGraph(nn.Module):
 
 
 def all_boxes(predictions: list[Prediction]) -> Tensor:
-    """The boxes (N, cells, 4) that the cells of all grids say, in the order of the targets."""
+    """Return the boxes (N, cells, 4) of the cells of all grids, in the order of the targets."""
     return torch.cat([sides_to_boxes(p.sides, s) for p, s in zip(predictions, STRIDES, strict=True)], dim=1)
 
 
 def sides_to_boxes(sides: Tensor, stride: int) -> Tensor:
-    """Distances (N, 4, h, w) from the centres of a grid's cells to boxes (N, h * w, 4) xyxy, both in input pixels."""
+    """Turn distances (N, 4, h, w) from the centres of a grid's cells into boxes (N, h * w, 4) xyxy, in input pixels."""
     height, width = sides.shape[2:]
     y = ((torch.arange(height, device=sides.device) + 0.5) * stride)[:, None].expand(height, width)
     x = ((torch.arange(width, device=sides.device) + 0.5) * stride)[None].expand(height, width)

@@ -1,6 +1,6 @@
-"""The graph contract in PyTorch: uint8 RGB crops in, keypoints and heat-maps out.
+"""Wrap heat-map networks in the graph contract: uint8 RGB crops in, keypoints and heat-maps out.
 
-Normalisation and decoding live inside every exported graph, so no runtime can get them wrong. Training normalises with
+Normalisation and decoding are inside every exported graph, so no runtime can get them wrong. Training normalises with
 the same function.
 """
 
@@ -18,14 +18,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalise(crops: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) RGB to float32 (N, 3, H, W), ImageNet-normalised."""
+    """Normalise uint8 (N, H, W, 3) RGB with ImageNet's statistics to float32 (N, 3, H, W)."""
     scale = torch.tensor([255.0 * s for s in STD], device=crops.device)
     mean = torch.tensor([255.0 * m for m in MEAN], device=crops.device)
     return ((crops.float() - mean) / scale).permute(0, 3, 1, 2)
 
 
 def decode(heatmaps: Tensor) -> Tensor:
-    """Decode heat-maps (N, J, h, w) into keypoints (N, J, 3) float32 in graph operations.
+    """Decode heat-maps (N, J, h, w) into keypoints (N, J, 3) float32, with operations that export to ONNX.
 
     The reference is :func:`edgepose.core.heatmaps.decode`.
     """
@@ -45,7 +45,7 @@ def decode(heatmaps: Tensor) -> Tensor:
 
 
 class PoseGraph(nn.Module):
-    """A heat-map network behind the graph contract.
+    """A heat-map network with the inputs and outputs of the graph contract.
 
     Args:
         network: in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4).
@@ -56,6 +56,6 @@ class PoseGraph(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and heat-maps, both float32."""
+        """Map uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and heat-maps, both float32."""
         heatmaps = self.network(normalise(images)).float()
         return decode(heatmaps), heatmaps

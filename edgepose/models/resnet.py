@@ -1,7 +1,7 @@
 """ResNet with deconvolutions: SimpleBaseline (Xiao et al., ECCV 2018), HSRNet and HSR-MSNet.
 
 Parameter names are those of the official SimpleBaseline and of torchvision's ResNet, so that the checkpoints of both
-mean the same tensors here.
+load unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ResNetConfig:
 
     @property
     def channels(self) -> int:
-        """Of every deconvolution, and so of the features that the head takes: 256 in the papers."""
+        """Channels of every deconvolution, and so of the features that the head takes: 256 in the papers."""
         return 4 * self.width
 
 
@@ -45,7 +45,7 @@ HSRNETS = {59: ResNetConfig((3, 4, 6, 3, 3)), 110: ResNetConfig((3, 4, 23, 3, 3)
 def _layer(
     block: type[Bottleneck | MultiscaleBottleneck], cin: int, planes: int, blocks: int, stride: int = 1
 ) -> nn.Sequential:
-    """Bottlenecks in a row; the first has the stride and a projection on its shortcut."""
+    """Build bottlenecks in a row; the first has the stride and a projection on its shortcut."""
     cout = planes * Bottleneck.expansion
     return nn.Sequential(
         block(cin, planes, stride=stride, project=True), *(block(cout, planes) for _ in range(blocks - 1))
@@ -53,13 +53,13 @@ def _layer(
 
 
 def _dilated_layer(channels: int, blocks: int) -> nn.Sequential:
-    """DetNet's: bottlenecks dilated by 2 that keep channels and size; the first has a projection all the same."""
+    """Build a layer of DetNet: bottlenecks dilated by 2 that keep channels and size; the first has a projection."""
     planes = channels // Bottleneck.expansion
     return nn.Sequential(*(Bottleneck(channels, planes, dilation=2, project=i == 0) for i in range(blocks)))
 
 
 def _deconvolution(cin: int, cout: int, kernel: int) -> list[nn.Module]:
-    """Twice the size: deconvolution of stride 2 without bias, batch norm, ReLU.
+    """Build what doubles the size: deconvolution of stride 2 without bias, batch norm, ReLU.
 
     Its weights start at Normal(0, 0.001), as in the official pose code.
     """
@@ -109,12 +109,12 @@ class ResNetPose(nn.Module):
         self.final_layer = nn.Identity() if joints is None else heatmap_head(self.channels, joints)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images to (N, 2048, H/32, W/32), or (N, 1024, H/16, W/16) for an HSRNet."""
+        """Map normalised images (N, 3, H, W) to (N, 2048, H/32, W/32), or (N, 1024, H/16, W/16) for an HSRNet."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer5(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
 
     def forward(self, images: Tensor) -> Tensor | Heads:
-        """Heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode; features for a backbone."""
+        """Return heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode; a backbone returns features."""
         y = self.final_layer(self.deconv_layers(self.encode(images)))
         is_backbone = isinstance(self.final_layer, nn.Identity)
         return Heads(joints=y) if self.training and not is_backbone else y

@@ -17,7 +17,8 @@ from .layers import conv_bn
 class SegmentationGuide(nn.Module):
     """Section 3.2: sigmoid(1x1 C->1 (ReLU(BN(3x3 C->C (f))))), float32 (N, 1, h, w) in 0..1.
 
-    The map stays float32 under autocast: in half precision a certain pixel would be exactly 0 or 1, and teach nothing.
+    The map stays float32 under autocast: in half precision a pixel of high certainty would be exactly 0 or 1, with a
+    gradient of 0.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,9 +35,9 @@ class SGHRNet(HRNet):
 
     Readings: in stages 2, 3 and 4 the map is made from the high-resolution branch as it **enters** the stage, and
     multiplies that branch after its blocks, before the stage's first fusion (section 3.3, equation 4). The fourth map
-    is made from stage 4's fused high-resolution output and multiplies that same output. The modules' 3x3 features go
-    nowhere else. Section 3.3 upsamples bilinearly in the fusions; ``config`` decides, and HRNet's nearest is the
-    default, so that its weights mean what they did.
+    is made from stage 4's fused high-resolution output and multiplies that same output. The modules' 3x3 features are
+    used for nothing else. Section 3.3 upsamples bilinearly in the fusions; ``config`` decides; the default is HRNet's
+    nearest, for which its weights were trained.
 
     Args:
         config: widths and depths of the HRNet.
@@ -48,7 +49,7 @@ class SGHRNet(HRNet):
         self.guides = nn.ModuleList(SegmentationGuide(config.width) for _ in range(4))
 
     def forward(self, images: Tensor) -> Tensor | Heads:
-        """Heat-maps (N, J, H/4, W/4) in eval mode; in train mode :class:`Heads` with the four maps, stage by stage."""
+        """Return heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` with the four maps by stage in train mode."""
         maps: list[Tensor] = []
 
         def guide(features: Tensor) -> Tensor:

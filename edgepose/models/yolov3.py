@@ -1,7 +1,7 @@
 """YOLOv3 (Redmon and Farhadi, 2018): the person detector of HSR-MSNet, for inference.
 
-It loads the public darknet weight files. It stands outside the heat-map contract: pictures letterboxed to the network's
-size go in, as RGB in 0..1, and boxes of 80 classes (class 0 a person) come out.
+It loads the public darknet weight files. It does not keep the heat-map contract: the input is pictures letterboxed to
+the network's size, RGB in 0..1, and the output boxes of 80 classes (class 0 is a person).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.boxes import nms
 from ..core.errors import UsageError
 from ..core.geometry import Size
 
@@ -25,7 +26,7 @@ ANCHORS = (
     ((30, 61), (62, 45), (59, 119)),
     ((10, 13), (16, 30), (33, 23)),
 )
-#: At most this many boxes come out of one picture.
+#: Largest number of boxes per picture.
 MOST = 300
 
 
@@ -55,7 +56,7 @@ class Head(nn.Module):
     Args:
         channels: of the 1x1 convolutions; the backbone's features and those of the scale below have twice as many.
         outputs: of the last convolution, 3 * (5 + classes).
-        lifts: whether there is a scale below.
+        lifts: whether there is a coarser scale below.
     """
 
     def __init__(self, channels: int, outputs: int, *, lifts: bool) -> None:
@@ -73,7 +74,7 @@ class Head(nn.Module):
         self.predict = nn.Sequential(_conv(channels, wide, 3), nn.Conv2d(wide, outputs, 1))
 
     def forward(self, x: Tensor, below: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features for the next scale, and the raw predictions (N, 3 * (5 + classes), h, w)."""
+        """Return features for the next scale, and the raw predictions (N, 3 * (5 + classes), h, w)."""
         if self.lift is not None and below is not None:
             x = torch.cat([F.interpolate(self.lift(below), scale_factor=2.0, mode="nearest"), x], dim=1)
         features = self.body(x)
@@ -84,8 +85,8 @@ class YOLOv3(nn.Module):
     """Darknet-53 with three heads.
 
     Args:
-        classes: how many; 80 in the public weights.
-        width: channels of the first convolution, which all others go by; 32 in the public weights.
+        classes: number of classes; 80 in the public weights.
+        width: channels of the first convolution; all others are multiples of it; 32 in the public weights.
     """
 
     def __init__(self, classes: int = 80, width: int = 32) -> None:
@@ -102,7 +103,7 @@ class YOLOv3(nn.Module):
         )
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Raw predictions (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8."""
+        """Return raw predictions (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8."""
         features = [images]
         for stage in self.darknet:
             features.append(stage(features[-1]))
@@ -113,12 +114,12 @@ class YOLOv3(nn.Module):
         return raw
 
     def forward(self, images: Tensor) -> Tensor:
-        """Boxes of float (N, 3, H, W) RGB pictures in 0..1, both sides multiples of 32: see :func:`decode_maps`."""
+        """Find boxes in float (N, 3, H, W) RGB pictures in 0..1, H and W multiples of 32: see :func:`decode_maps`."""
         return decode_maps(self.maps(images))
 
 
 def decode_maps(maps: list[Tensor]) -> Tensor:
-    """Raw predictions to boxes.
+    """Decode raw predictions into boxes.
 
     Args:
         maps: (N, 3 * (5 + classes), h, w) at strides 32, 16 and 8; channels are anchor by anchor x, y, width, height,
@@ -164,30 +165,19 @@ def suppress(
         chosen = np.isin(label, classes)
         index, label = index[chosen], label[chosen]
     score = scores[index, label]
-    order = np.argsort(-score, kind="stable")
-    index, label, score = index[order], label[order], score[order]
     half = boxes[index, 2:4] / 2
     corners = np.concatenate([boxes[index, :2] - half, boxes[index, :2] + half], axis=1)
-    keep: list[int] = []
-    alive = np.ones(len(index), dtype=bool)
-    while alive.any() and len(keep) < MOST:
-        best = int(alive.argmax())
-        keep.append(best)
-        alive &= (label != label[best]) | (_iou(corners[best], corners) <= overlap)
-        alive[best] = False
-    return np.column_stack([corners[keep], score[keep], label[keep]]).astype(np.float32)
-
-
-def _iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of one box (4,) with others (n, 4), xyxy."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)
+    kept = np.zeros(0, dtype=np.intp)
+    for one in np.unique(label):
+        own = np.flatnonzero(label == one)
+        kept = np.append(kept, own[nms(corners[own], score[own], overlap)])
+    kept.sort()  # boxes of equal scores stay in the order of the network
+    kept = kept[np.argsort(-score[kept], kind="stable")][:MOST]
+    return np.column_stack([corners[kept], score[kept], label[kept]]).astype(np.float32)
 
 
 def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[np.float32]:
-    """Boxes (n, 6) of a picture that was centred in the network's input, in the picture's own pixels.
+    """Map boxes (n, 6) from the pixels of the network's input to those of the picture that was centred in it.
 
     The picture's longer side fills the input; its shorter one has the padding on both sides, the odd pixel behind.
 
@@ -236,7 +226,7 @@ def load_darknet(network: YOLOv3, path: Path) -> None:
 
 
 def _slots(network: YOLOv3) -> list[Tensor]:
-    """The tensors of the network in the order of a weight file."""
+    """Return the tensors of the network in the order of a weight file."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
     slots: list[Tensor] = []
     for layer, after in zip(layers, [*layers[1:], None], strict=True):

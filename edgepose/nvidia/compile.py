@@ -1,4 +1,4 @@
-"""Compile kernels at run time with NVRTC: no compiler to install, always for the GPU that is there."""
+"""Compile CUDA kernels at run time with NVRTC, for the GPU in use and without an installed compiler."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def compile_kernel(source: Path, kernel: str, architecture: str) -> tuple[bytes,
     """Compile one kernel of a CUDA file.
 
     Args:
-        source: the file; it includes no other.
-        kernel: C++ expression that names it, see :mod:`edgepose.plugins.launch`.
+        source: the file; it must not include others.
+        kernel: C++ expression that names the kernel, see :mod:`edgepose.plugins.launch`.
         architecture: ``compute_86`` for PTX, ``sm_86`` for machine code.
 
     Returns:
-        The code, and the name of the kernel in it.
+        the code, and the kernel's name in it.
 
     Raises:
-        UsageError: NVRTC is not installed, or cannot compile for this architecture.
+        UsageError: cuda-python or NVRTC is not installed, or NVRTC cannot compile the kernel for this architecture.
     """
     nvrtc = _import_nvrtc()
     (program,) = _check(nvrtc, nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], []))
@@ -60,7 +60,7 @@ def _import_nvrtc() -> Any:
 
 
 def _check(nvrtc: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Take the error off a result of cuda-python, which puts it first."""
+    """Return the values of a cuda-python result; raise UsageError if its first element is an error."""
     error, *values = result
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise UsageError(f"NVRTC {_version(nvrtc)} reported {nvrtc.nvrtcGetErrorString(error)[1].decode()}")
@@ -73,7 +73,7 @@ def _version(nvrtc: Any) -> str:
 
 
 def _log(nvrtc: Any, program: Any) -> str:
-    """The first line of the compiler's complaints."""
+    """Return the first line of the compiler's log."""
     (size,) = _check(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
     text = bytearray(size)
     _check(nvrtc, nvrtc.nvrtcGetProgramLog(program, text))

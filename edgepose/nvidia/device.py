@@ -1,7 +1,7 @@
-"""Ask CUDA, through ``cuda-python``, whether there is a GPU and which.
+"""Find and describe the GPU through CUDA's runtime API (``cuda-python``).
 
-CUDA's runtime API works in the primary context of a device, the one that TensorRT, torch and CuPy use too. edgepose
-runs on the first visible GPU; ``CUDA_VISIBLEDEVICES`` chooses another one.
+The runtime API uses a device's primary context, as TensorRT, torch and CuPy do. edgepose runs on the first visible GPU;
+``CUDA_VISIBLE_DEVICES`` chooses another one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+#: Number of the GPU that edgepose runs on, among the visible ones.
 DEVICE = 0
 
 
 class CudaError(RuntimeError):
-    """A CUDA call that failed, with CUDA's name for the error."""
+    """A failed CUDA call; the message holds CUDA's name for the error."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class DeviceInfo:
 
 
 def sm_number(sm: str) -> int:
-    """Give the number of an SM.
+    """Return the number of an SM (a GPU's compute capability).
 
     >>> sm_number("sm86")
     86
@@ -35,7 +36,7 @@ def sm_number(sm: str) -> int:
 
 
 def gpu_missing() -> str | None:
-    """Why no CUDA GPU can be used here, in one sentence, or None if one can."""
+    """Return why no CUDA GPU can be used, in one sentence, or None if one can."""
     try:
         cudart = import_cudart()
     except ImportError:
@@ -44,22 +45,26 @@ def gpu_missing() -> str | None:
 
 
 def device_info() -> DeviceInfo:
-    """The GPU that edgepose runs on; ask :func:`gpu_missing` first.
+    """Describe the GPU that edgepose runs on; call :func:`gpu_missing` first.
 
     Raises:
-        CudaError: there is none.
+        CudaError: there is no usable GPU.
     """
-    return _device_info(import_cudart())
+    cudart = import_cudart()
+    (properties,) = check(cudart, cudart.cudaGetDeviceProperties(DEVICE))
+    name = properties.name.decode().rstrip("\0")
+    return DeviceInfo(name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem)
 
 
 def import_cudart() -> Any:
+    """Return the module ``cuda.bindings.runtime``; raise ImportError if cuda-python is not installed."""
     from cuda.bindings import runtime
 
     return runtime
 
 
 def _why_unusable(cudart: Any) -> str | None:
-    """A driver that is missing or too old is reported by CUDA as the same error; the versions tell them apart."""
+    """Return why no GPU can be used; compares versions, as CUDA has one error for a missing and for an old driver."""
     (driver,) = check(cudart, cudart.cudaDriverGetVersion())
     (bindings,) = check(cudart, cudart.cudaRuntimeGetVersion())
     if driver == 0:
@@ -71,18 +76,12 @@ def _why_unusable(cudart: Any) -> str | None:
         )
     error, count = cudart.cudaGetDeviceCount()
     if error != cudart.cudaError_t.cudaSuccess or count == 0:
-        return f"the NVIDIA driver finds no GPU ({_error_name(cudart, error)}): see nvidia-smi and CUDA_VISIBLEDEVICES"
+        return f"the NVIDIA driver finds no GPU ({_error_name(cudart, error)}): see nvidia-smi and CUDA_VISIBLE_DEVICES"
     return None
 
 
-def _device_info(cudart: Any) -> DeviceInfo:
-    (properties,) = check(cudart, cudart.cudaGetDeviceProperties(DEVICE))
-    name = properties.name.decode().rstrip("\0")
-    return DeviceInfo(name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem)
-
-
 def check(cudart: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Take the error off a result of cuda-python, which puts it first."""
+    """Return the values of a cuda-python result; raise CudaError if its first element is an error."""
     error, *values = result
     if error != cudart.cudaError_t.cudaSuccess:
         (_, text) = cudart.cudaGetErrorString(error)

@@ -1,4 +1,4 @@
-"""Launch kernels in the calling thread's CUDA context, each compiled once by NVRTC for the GPU that is there."""
+"""Launch CUDA kernels in the calling thread's context; NVRTC compiles each one at its first launch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .compile import compile_kernel
+from .device import check, import_cudart
 
 #: An integer, or TensorRT's symbol for one.
 Int = TypeVar("Int")
@@ -21,9 +22,9 @@ class Launch(Generic[Int]):
     Attributes:
         source: the CUDA file that holds the kernel.
         kernel: C++ expression that names the kernel.
-        grid: blocks.
+        grid: number of blocks.
         threads: threads per block.
-        arguments: the int32 arguments between the two inputs and the output.
+        arguments: int32 values, passed to the kernel after the two input addresses and before the output address.
     """
 
     source: Path
@@ -34,7 +35,7 @@ class Launch(Generic[Int]):
 
 
 def run(plan: Launch[int], first: int, second: int, result: int, stream: int) -> None:
-    """Enqueue a launch; allocates nothing once the kernel is loaded, and does not wait.
+    """Enqueue a launch without waiting for it; allocates nothing after the kernel's first launch.
 
     Args:
         plan: from :mod:`edgepose.plugins.launch`.
@@ -43,20 +44,34 @@ def run(plan: Launch[int], first: int, second: int, result: int, stream: int) ->
 
     Raises:
         UsageError: NVRTC is missing or cannot compile for this GPU.
-        RuntimeError: CUDA refused, with its reason.
+        RuntimeError: CUDA reports an error.
     """
     from cuda.bindings import driver
 
-    (context,) = _check(driver, driver.cuCtxGetCurrent())
-    function = _load(plan.source, plan.kernel, int(context))
+    function = _load(plan.source, plan.kernel, _current_context())
     values = (first, second, *plan.arguments, result)
     kinds = (ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int for _ in plan.arguments), ctypes.c_void_p)
     _check(driver, driver.cuLaunchKernel(function, plan.grid, 1, 1, plan.threads, 1, 1, 0, stream, (values, kinds), 0))
 
 
+def _current_context() -> int:
+    """Return the calling thread's CUDA context, and give a thread that has none yet the one of its device.
+
+    PyTorch believes that a new thread already uses the first GPU, and makes no context current for it.
+    """
+    from cuda.bindings import driver
+
+    (context,) = _check(driver, driver.cuCtxGetCurrent())
+    if not int(context):
+        cudart = import_cudart()
+        check(cudart, cudart.cudaSetDevice(*check(cudart, cudart.cudaGetDevice())))
+        (context,) = _check(driver, driver.cuCtxGetCurrent())
+    return int(context)
+
+
 @lru_cache(maxsize=256)
-def _load(source: Path, kernel: str, context: int) -> Any:  # noqa: ARG001  a kernel is loaded once in each context
-    """The kernel's function in the current context, where its module stays loaded."""
+def _load(source: Path, kernel: str, context: int) -> Any:  # noqa: ARG001  part of the cache's key
+    """Load a kernel into the current context, where it stays, and return its function."""
     from cuda.bindings import driver
 
     code, name = compile_kernel(source, kernel, f"sm_{current_sm()}")
@@ -66,7 +81,7 @@ def _load(source: Path, kernel: str, context: int) -> Any:  # noqa: ARG001  a ke
 
 
 def current_sm() -> int:
-    """The SM of the current context's GPU, such as 87."""
+    """Return the SM number of the current context's GPU, such as 87."""
     from cuda.bindings import driver
 
     (device,) = _check(driver, driver.cuCtxGetDevice())
@@ -82,7 +97,7 @@ def current_sm() -> int:
 
 
 def _check(driver: Any, result: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Take the error off a result of cuda-python, which puts it first."""
+    """Return the values of a cuda-python result; raise RuntimeError if its first element is an error."""
     error, *values = result
     if error != driver.CUresult.CUDA_SUCCESS:
         _, text = driver.cuGetErrorString(error)

@@ -1,4 +1,4 @@
-"""Load TensorRT or TensorRT-RTX, and record what their loggers say."""
+"""Import TensorRT or TensorRT-RTX, and record their log messages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from ..core.errors import UsageError, missing_extra
 
-#: The module behind each target.
+#: Target to its Python module.
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TARGETS = tuple(_MODULES)
 
 
 def load_target(target: str) -> Any:
-    """Import ``tensorrt`` or ``tensorrt_rtx``, whose Python APIs are the same as far as edgepose uses them.
+    """Import a target's module, ``tensorrt`` or ``tensorrt_rtx``; edgepose uses only what both APIs share.
 
     Raises:
-        UsageError: no target has that name, or its module is not installed or broken.
+        UsageError: the target is unknown, or its module is not installed or cannot be imported.
     """
     if target not in _MODULES:
         raise UsageError(f"unknown engine target {target!r}: expected one of {', '.join(TARGETS)}")
@@ -26,16 +26,16 @@ def load_target(target: str) -> Any:
         raise missing_extra(module)
     try:
         return import_module(module)
-    except Exception as error:  # of a library it lacks, or a driver that does not fit: anything
+    except Exception as error:  # missing libraries and unsuitable drivers raise many types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"import {module} fails: {reason}: see edgepose doctor") from error
 
 
 def recording_logger(trt: Any, threshold: str) -> Any:
-    """A logger that keeps messages of severity ``threshold`` (``VERBOSE`` ... ``ERROR``) and worse, and prints none.
+    """Make a logger that keeps messages of severity ``threshold`` (``VERBOSE`` to ``ERROR``) and worse; prints none.
 
-    Its ``messages`` are (severity name, text), in order; ``text()`` is all of them, ``reason()`` the first error. The
-    logger must outlive every object made with it.
+    Its ``messages`` are (severity name, text), in order; ``text()`` returns them all, ``reason()`` the first error.
+    The logger must outlive every object made with it.
     """
     limit = int(getattr(trt.ILogger.Severity, threshold))
 

@@ -1,1 +1,1 @@
-
+"""The dynamic depthwise convolution for PyTorch, ONNX and TensorRT."""

@@ -1,4 +1,4 @@
-"""The plugin library: built from source on the machine that needs it, found again, and loaded into TensorRT."""
+"""Build the plugin library from its CUDA sources, find it, and load it into TensorRT."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class PluginLibrary:
     """A built library.
 
     Attributes:
-        path: the file.
-        tensorrt: (major, minor) of the headers it was compiled with.
-        architectures: SMs it has code for, such as ``sm86``.
+        path: the library's file.
+        tensorrt: (major, minor) version of the headers it was compiled with.
+        architectures: SMs that it has code for, such as ``sm86``.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class PluginLibrary:
         return sha256(self.path)
 
     def serves(self, sm: str) -> bool:
-        """Whether the code runs on a GPU: that of an SM runs on later ones of the same generation.
+        """Return whether the library runs on an SM: code runs on its own SM and on later ones of the same major.
 
         >>> PluginLibrary(Path("p.so"), (10, 3), ("sm80", "sm87")).serves("sm89")
         True
@@ -58,18 +58,18 @@ class PluginLibrary:
 
 
 def library_path() -> Path:
-    """Where the library is: in the folder that ``EDGEPOSE_PLUGINS`` names, else in the user's cache."""
+    """Return the default path: in the folder that ``EDGEPOSE_PLUGINS`` names, else in the user's cache."""
     return Path(os.environ.get("EDGEPOSE_PLUGINS") or cache_folder() / "plugins") / FILE_NAME
 
 
 def find_library(path: Path | None = None) -> PluginLibrary | None:
-    """The built library, or None.
+    """Return the built library, or None if its file does not exist.
 
     Args:
         path: the file; None for :func:`library_path`.
 
     Raises:
-        UsageError: the file is no plugin library of this project.
+        UsageError: the file is not edgepose's plugin library, or cannot be loaded.
     """
     path = path or library_path()
     if not path.is_file():
@@ -81,7 +81,7 @@ def find_library(path: Path | None = None) -> PluginLibrary | None:
         architectures = tuple(f"sm{number // 10}" for number in info["architectures"])
         return PluginLibrary(path, tuple(info["tensorrt"]), architectures)
     except (OSError, AttributeError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is no plugin library that can be loaded ({error}): {BUILD}") from error
+        raise UsageError(f"{path} cannot be loaded as a plugin library ({error}): {BUILD}") from error
 
 
 def build_library(
@@ -92,7 +92,7 @@ def build_library(
     Args:
         output: the file to write; None for :func:`library_path`.
         tensorrt_root: folder with ``include/NvInferRuntime.h``; None for the system's, such as JetPack's.
-        architectures: SMs separated by commas, such as ``87,90``; None for all that edgepose lists and nvcc knows.
+        architectures: SMs separated by commas, such as ``87,90``; None for all on edgepose's list that nvcc supports.
 
     Raises:
         UsageError: a tool or the headers are missing, an architecture is unknown, or the sources do not compile.
@@ -103,7 +103,7 @@ def build_library(
         ("nvcc", "install the CUDA toolkit and put its bin folder on the PATH; JetPack has it in /usr/local/cuda/bin"),
     ):
         if shutil.which(tool) is None:
-            raise UsageError(f"{tool} is needed to build the plugin library and not on the PATH: {install}")
+            raise UsageError(f"{tool} is not on the PATH, but the plugin library is built with it: {install}")
     _require_headers(tensorrt_root)
     with tempfile.TemporaryDirectory(prefix="edgepose-plugins-") as folder:
         configure = ["cmake", "-S", str(SOURCES), "-B", folder]
@@ -121,15 +121,15 @@ def build_library(
 
 
 def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
-    """Register the plugin of a library, once.
+    """Register a library's plugin with TensorRT, unless it is registered already.
 
     Args:
         trt: the module ``tensorrt``.
-        library: from :func:`find_library`.
-        sm: of the GPU, such as ``sm87``; None to leave the check out.
+        library: a library from :func:`find_library`.
+        sm: the GPU's SM, such as ``sm87``; None skips the check that the library has code for it.
 
     Raises:
-        UsageError: it was built for another TensorRT major or without this GPU's code, or TensorRT cannot load it.
+        UsageError: the library is for another TensorRT major or lacks this GPU's code, or TensorRT cannot load it.
     """
     major = int(trt.__version__.split(".")[0])
     if library.tensorrt[0] != major:
@@ -144,7 +144,7 @@ def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
 
 
 def _require_headers(root: Path | None) -> None:
-    """Whether CMake would find TensorRT's headers, asked before its own pages of output."""
+    """Raise UsageError unless CMake will find TensorRT's headers: its own error is pages long."""
     if root is not None:
         if not any((root / folder / "NvInferRuntime.h").is_file() for folder in ("include", ".")):
             raise UsageError(f"{root} has no include/NvInferRuntime.h: give the folder that TensorRT was unpacked to")
@@ -153,26 +153,26 @@ def _require_headers(root: Path | None) -> None:
     if not any((folder / "NvInferRuntime.h").is_file() for folder in folders):
         raise UsageError(
             "TensorRT's headers are not installed: sudo apt-get install libnvinfer-headers-dev (JetPack has them), or "
-            "give --tensorrt the folder that TensorRT's archive was unpacked to"
+            "name the folder that TensorRT's archive was unpacked to with --tensorrt"
         )
 
 
 def _architecture_list(text: str) -> str:
-    """CMake's form of a list such as ``87,sm90``: ``87-real;90-real``."""
+    """Return CMake's form of a list of SMs: of ``87,sm90``, ``87-real;90-real``."""
     numbers = [part.strip().removeprefix("sm").lstrip("_") for part in text.split(",")]
     if not all(number.isdigit() for number in numbers):
         raise UsageError(f"architectures {text!r}: expected SMs separated by commas, such as 87,90")
     listing = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=False).stdout
     known = [code.removeprefix("sm_") for code in listing.split()]
     if unknown := [number for number in numbers if number not in known]:
-        raise UsageError(f"this nvcc makes no code for SM {', '.join(unknown)}: expected some of {', '.join(known)}")
+        raise UsageError(f"this nvcc does not support SM {', '.join(unknown)}: expected some of {', '.join(known)}")
     return ";".join(f"{number}-real" for number in numbers)
 
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reasons = [line for line in said if "error" in line.lower() and "errors occurred" not in line] or said
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        reasons = [line for line in lines if "error" in line.lower() and "errors occurred" not in line] or lines
         reason = reasons[0] if reasons else f"exit code {done.returncode}"
         raise UsageError(f"the plugin library could not be built, {command[0]} failed: {reason}")

@@ -1,16 +1,16 @@
-"""The dynamic depthwise convolution as an ONNX function: standard ops, so that the graph runs in every engine.
+"""Build the dynamic depthwise convolution as an ONNX function of standard ops, which every engine runs.
 
-A per-sample kernel cannot be an ONNX ``Conv`` without freezing the batch, so the convolution becomes one matrix product
-per sample and channel::
+An ONNX ``Conv`` with one kernel per sample would fix the batch size, so the convolution becomes one matrix product per
+sample and channel::
 
     patches (tiles, ph * pw)  @  banded (ph * pw, 8 * 8)  ->  tiles (tiles, 8 * 8)
 
 The map is cut into tiles of 8x8 outputs with their halo (ph = 8 + kh - 1, pw = 8 + kw - 1), and the kernel is spread
 into a doubly banded (Toeplitz) matrix, which all tiles share. The spreading is itself a product with a constant 0/1
-tensor. Larger tiles multiply more zeros, smaller ones copy more halo: ``benchmarks/dynamic_conv_body.py`` measures them
-beside other forms, of which only a Scan over a dynamic-weight Conv is faster, and TensorRT's parser refuses that.
+tensor. Larger tiles multiply more zeros, smaller ones copy more halo. ``benchmarks/dynamic_conv_body.py`` compares tile
+sizes and other forms; only a Scan over a Conv with dynamic weights is faster, but TensorRT's parser refuses it.
 
-The body is specialised to static C, H, W, kh and kw; the batch stays dynamic, and the dtype is that of the inputs.
+C, H, W, kh and kw are constants of the body; N is dynamic, and the dtype is the inputs'.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 #: Outputs per tile, (height, width).
 TILE = (8, 8)
+#: Opset of all graphs that edgepose exports.
 OPSET = 18
 
 
 def function_body(
     channels: int, height: int, width: int, kh: int, kw: int, *, tile: tuple[int, int] = TILE
 ) -> onnx.FunctionProto:
-    """Body of ``edgepose::DynamicDepthwiseConv2d`` for x (N, C, H, W) and kernels (N, C, kh, kw), kh and kw odd."""
+    """Return ``edgepose::DynamicDepthwiseConv2d`` for x (N, C, H, W) and kernels (N, C, kh, kw), kh and kw odd."""
     from onnx import helper
 
     (th, tw), body = tile, _Body()
     rows, cols = -(-height // th), -(-width // tw)
     ph, pw = th + kh - 1, tw + kw - 1
     top, left = kh // 2, kw // 2
-    # Borders, and what is missing to whole tiles, are zeros.
+    # Pad with zeros: the convolution's border, and on the right and at the bottom up to whole tiles.
     padding = [0, 0, top, left, 0, 0, top + rows * th - height, left + cols * tw - width]
     padded = body.op("Pad", "x", body.ints(padding))
     bands = body.windows(padded, axis=2, count=rows, step=th, size=ph)
@@ -61,14 +62,14 @@ def function_body(
 
 
 def is_dynamic_conv(node: onnx.NodeProto) -> bool:
-    """Whether a node is the dynamic convolution."""
+    """Return whether a node is the dynamic convolution."""
     return node.domain == DOMAIN and node.op_type == OP_TYPE
 
 
 def hand_to_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph for TensorRT with the plugin: the function body is gone, and the nodes name the plugin.
+    """Return a copy of a graph without the function's body, whose nodes name the plugin, for TensorRT.
 
-    Without the body the parser has no choice, whatever its version; its older ones look at the attributes alone.
+    With the body, some versions of TensorRT's parser would ignore the plugin; older ones need the attributes.
     """
     import onnx
     from onnx import helper
@@ -86,9 +87,9 @@ def hand_to_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _spread(kh: int, kw: int, tile: tuple[int, int]) -> NDArray[np.bool_]:
-    """(kh * kw, ph * pw * th * tw): where each kernel weight stands in the banded matrix.
+    """Return (kh * kw, ph * pw * th * tw) bool: the positions of each kernel weight in the banded matrix.
 
-    Booleans keep the file small; TensorRT takes an int8 constant for a quantised one and refuses it.
+    Booleans keep the file small. An int8 constant would not do: TensorRT treats it as quantised and refuses it.
     """
     (th, tw), ph, pw = tile, tile[0] + kh - 1, tile[1] + kw - 1
     ones = np.zeros((kh, kw, ph, pw, th, tw), dtype=np.bool_)
@@ -98,7 +99,7 @@ def _spread(kh: int, kw: int, tile: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 class _Body:
-    """Nodes of a function body, with names made up as they come."""
+    """Collects the nodes of a function body; each method adds nodes and returns the name of their output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -119,11 +120,11 @@ class _Body:
         return self.constant(np.array(values, dtype=np.int64))
 
     def reshape(self, tensor: str, shape: list[int]) -> str:
-        """0 keeps the dynamic batch."""
+        """Add a Reshape; a 0 in ``shape`` keeps the size of that axis, such as the dynamic batch's."""
         return self.op("Reshape", tensor, self.ints(shape))
 
     def windows(self, tensor: str, *, axis: int, count: int, step: int, size: int, join: int | None = None) -> str:
-        """Overlapping windows along one axis, concatenated along ``join`` (by default the same axis)."""
+        """Cut overlapping windows along one axis, and concatenate them along ``join`` (by default the same axis)."""
         axes = self.ints([axis])
         parts = [
             self.op("Slice", tensor, self.ints([i * step]), self.ints([i * step + size]), axes) for i in range(count)

@@ -1,10 +1,10 @@
-"""The plugin without a compiled library: the same kernel, compiled by NVRTC where the engine is built and run.
+"""TensorRT's plugin in Python, for machines without the compiled library; NVRTC compiles the same kernel.
 
-TensorRT 10.9 and later take the kernel ahead of time: its PTX goes into the engine, which then runs without Python. For
-10.0 to 10.8 the plugin is a Python class, in whose process the engine has to run.
+From TensorRT 10.9 on, the kernel's PTX is stored in the engine ("ahead of time"), which then runs without Python. For
+10.0 to 10.8 the plugin is a Python class, which has to be registered in the process that runs the engine.
 """
 
-# Annotations are read by TensorRT, so they may not become strings here.
+# No ``from __future__ import annotations``: TensorRT evaluates the annotations, so they must not be strings.
 from typing import Any
 
 from ..nvidia import launch as nvidia_launch
@@ -15,12 +15,12 @@ from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
 
 
 def define_ahead_of_time(trt: Any, trtp: Any, sm: int) -> None:
-    """Register the ahead-of-time form.
+    """Register the ahead-of-time plugin.
 
     Args:
         trt: the module ``tensorrt``, 10.9 or later.
-        trtp: its module ``tensorrt.plugin``.
-        sm: of the GPU to build for, such as 87.
+        trtp: the module ``tensorrt.plugin``.
+        sm: SM number of the GPU to build for, such as 87.
     """
     types = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
 
@@ -56,7 +56,7 @@ def define_ahead_of_time(trt: Any, trtp: Any, sm: int) -> None:
 
 
 def creator_class(trt: Any) -> type:
-    """The creator of the class-based form, for ``registry.register_creator``.
+    """Return the creator class of the class-based plugin, for ``registry.register_creator``.
 
     Args:
         trt: the module ``tensorrt``, 10.0 or later.
@@ -129,12 +129,9 @@ def creator_class(trt: Any) -> type:
 
 
 def check_shapes(x: tuple[int, ...], kernels: tuple[int, ...]) -> None:
-    """Refuse shapes that cannot be run; -1 is a side that is not known yet.
+    """Raise ValueError for shapes that the plugin cannot run; -1 is a size that is not known yet.
 
     >>> check_shapes((-1, 38, 64, 48), (-1, 38, 7, 5))
-
-    Raises:
-        ValueError: what was got and what is needed.
     """
     fits = len(x) == len(kernels) == 4 and all(a == b or -1 in (a, b) for a, b in zip(x[:2], kernels[:2], strict=True))
     sides = kernels[2:] if fits else ()

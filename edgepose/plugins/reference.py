@@ -1,4 +1,4 @@
-"""The dynamic depthwise convolution as plain loops: what every other form is tested against."""
+"""The dynamic depthwise convolution as plain loops, against which all other forms are tested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def dynamic_depthwise_conv2d(x: NDArray[np.floating], kernels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Every channel of every sample is convolved with its own kernel; stride 1, zero padding k // 2.
+    """Convolve every channel of every sample with its own kernel; stride 1, zero padding k // 2.
 
     As in deep learning this is a correlation: the kernel is not mirrored.
 

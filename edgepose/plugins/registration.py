@@ -1,4 +1,4 @@
-"""One call that makes TensorRT know the plugin, in the form that its version takes; and who wins without it."""
+"""Register the plugin with TensorRT, in the form that its version supports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .library import BUILD, PluginLibrary, find_library, load_library
 from .python_plugin import creator_class, define_ahead_of_time
 from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
 
-#: First versions with class-based Python plugins and with ahead-of-time ones.
+#: First TensorRT versions with class-based and with ahead-of-time Python plugins.
 CLASS_BASED, AHEAD_OF_TIME = (10, 0), (10, 9)
-#: The forms: a compiled library, PTX in the engine, a Python class.
+#: Forms of the plugin: a compiled library, PTX in the engine, a Python class.
 LIBRARY, PTX, PYTHON = "library", "ahead of time", "Python class"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """The plugin, as TensorRT has it.
+    """The plugin that was registered.
 
     Attributes:
         form: :data:`LIBRARY`, :data:`PTX` or :data:`PYTHON`.
-        sha256: of the library, or of the kernel source that NVRTC compiled.
+        sha256: hash of the library, or of the kernels' source that NVRTC compiles.
     """
 
     form: str
@@ -39,7 +39,7 @@ class Registered:
 
     @property
     def needed_at_run_time(self) -> bool:
-        """Whether an engine that was built with it has to find it again; PTX is in the engine."""
+        """Whether an engine needs the plugin registered when it is loaded; PTX is stored in the engine."""
         return self.form != PTX
 
 
@@ -47,14 +47,14 @@ _registered: dict[str, Registered] = {}
 
 
 def register(trt: Any, sm: str) -> Registered:
-    """Register the plugin once: the built library if there is one, else the same kernel through NVRTC.
+    """Register the built library or, if there is none, a Python plugin; later calls return the first one's result.
 
     Args:
         trt: the module ``tensorrt``, 10.0 or later.
-        sm: of the GPU, such as ``sm87``.
+        sm: the GPU's SM, such as ``sm87``.
 
     Raises:
-        UsageError: the library does not fit, TensorRT is too old, or refuses the plugin.
+        UsageError: the library does not fit, the kernel cannot be compiled, or TensorRT is too old or refuses it.
     """
     if trt.__name__ not in _registered:
         _registered[trt.__name__] = _register(trt, sm)
@@ -62,14 +62,14 @@ def register(trt: Any, sm: str) -> Registered:
 
 
 def form_for(version: str, library: PluginLibrary | None) -> str:
-    """The form that :func:`register` gives a TensorRT: :data:`LIBRARY`, :data:`PTX` or :data:`PYTHON`.
+    """Return the form that :func:`register` chooses: :data:`LIBRARY`, :data:`PTX` or :data:`PYTHON`.
 
     Args:
-        version: of TensorRT, such as ``10.13.2``.
-        library: the built one, or None.
+        version: TensorRT's version, such as ``10.13.2``.
+        library: the built library, or None.
 
     Raises:
-        UsageError: this TensorRT is too old for any.
+        UsageError: TensorRT is older than 10.0.
 
     >>> form_for("10.3.0", None), form_for("10.13.2", None)
     ('Python class', 'ahead of time')
@@ -83,20 +83,20 @@ def form_for(version: str, library: PluginLibrary | None) -> str:
 
 
 def is_registered(trt: Any) -> bool:
-    """Whether TensorRT's registry has the plugin, in whatever form."""
+    """Return whether the plugin is in TensorRT's registry, in any form."""
     return trt.get_plugin_registry().get_creator(OP_TYPE, str(VERSION), DOMAIN) is not None
 
 
 def plugin_wins(version: str, *, registered: bool, marked: bool) -> bool:
-    """Whether TensorRT's ONNX parser takes a plugin for a node whose function body is in the graph, too.
+    """Return whether TensorRT's ONNX parser uses the plugin for a node whose function body is also in the graph.
 
-    Up to 10.6 the function always wins; up to 10.14 the plugin does if it is registered; from 10.15 on only if the node
-    is marked as well.
+    Up to 10.6 it uses the body; from 10.7 on the plugin, if it is registered; from 10.15 on only if the node is also
+    marked.
 
     Args:
-        version: of TensorRT, such as ``10.13.2``.
-        registered: the registry has the plugin.
-        marked: the node has the attribute ``plugin_namespace``.
+        version: TensorRT's version, such as ``10.13.2``.
+        registered: whether the plugin is in TensorRT's registry.
+        marked: whether the node has the attribute ``plugin_namespace``.
 
     >>> [plugin_wins(version, registered=True, marked=False) for version in ("10.3.0", "10.7.0", "10.15.0", "11.1.0")]
     [False, True, False, False]
@@ -112,9 +112,9 @@ def _register(trt: Any, sm: str) -> Registered:
         load_library(trt, library, sm)
         return Registered(form, library.sha256)
     smallest = launch.forward(1, 1, 1, (1, 1), "float32")
-    compile_kernel(smallest.source, smallest.kernel, f"compute_{sm_number(sm)}")  # or say now why it cannot
+    compile_kernel(smallest.source, smallest.kernel, f"compute_{sm_number(sm)}")  # fails early if it cannot be compiled
     if form == PTX:
         define_ahead_of_time(trt, import_module(f"{trt.__name__}.plugin"), sm_number(sm))
     elif not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
-        raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form; {BUILD}")
+        raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form: {BUILD}")
     return Registered(form, hashlib.sha256(launch.SOURCE.read_bytes()).hexdigest())

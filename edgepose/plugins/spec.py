@@ -1,4 +1,4 @@
-"""Name and version of the dynamic depthwise convolution, in ONNX and in TensorRT."""
+"""The name and version of the dynamic depthwise convolution in ONNX and TensorRT."""
 
 DOMAIN = "edgepose"
 OP_TYPE = "DynamicDepthwiseConv2d"

@@ -1,4 +1,4 @@
-"""The kernels on CUDA tensors, launched on PyTorch's current stream."""
+"""Launch the kernels on CUDA tensors, on PyTorch's current stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import launch
 
 
 def convolve(x: Tensor, kernels: Tensor) -> Tensor:
-    """y = x (*) kernels, (N, C, H, W), from CUDA tensors of shapes that fit; see :mod:`edgepose.plugins.torch_op`."""
+    """Return y = x (*) kernels, (N, C, H, W), from CUDA tensors whose shapes :mod:`.torch_op` has checked."""
     x, kernels = x.contiguous(), kernels.contiguous()
     y = torch.empty_like(x)
     n, c, height, width = x.shape
@@ -22,7 +22,7 @@ def convolve(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 def correlate(x: Tensor, dy: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient of the kernels, of ``shape`` (N, C, kh, kw), from x and the gradient of y, both (N, C, H, W)."""
+    """Return the kernels' gradient, of ``shape`` (N, C, kh, kw), from x and y's gradient ``dy``, both (N, C, H, W)."""
     x, dy = x.contiguous(), dy.contiguous()
     gradient = torch.zeros(shape, dtype=x.dtype, device=x.device)
     n, c, height, width = x.shape

@@ -1,7 +1,7 @@
-"""``torch.ops.edgepose.dynamic_depthwise_conv2d``, and the single graph node it becomes on export.
+"""The PyTorch operator ``torch.ops.edgepose.dynamic_depthwise_conv2d``, which exports as a single ONNX node.
 
-On a CPU it is one grouped convolution with the batch folded into the groups, on CUDA the project's own kernel, compiled
-for the GPU that is there when it is first used. Both are differentiable in both inputs.
+On a CPU it computes one grouped convolution with the batch folded into the groups, on CUDA the project's own kernel,
+which is compiled at its first use. Both are differentiable in both inputs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .spec import QUALIFIED_NAME, VERSION
 def dynamic_depthwise_conv2d(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve every channel of every sample with its own kernel; stride 1, zero padding k // 2.
 
-    Under autocast both inputs are cast, as those of a convolution. An export emits one
-    ``edgepose::DynamicDepthwiseConv2d`` node, because a grouped convolution would freeze the batch.
+    Autocast casts both inputs, as those of a convolution. ONNX export emits one ``edgepose::DynamicDepthwiseConv2d``
+    node, because a grouped convolution would fix the batch size.
 
     Args:
         x: (N, C, H, W), float32, float16 or bfloat16 (on a CPU also float64); N may be 0.
         kernels: (N, C, kh, kw), kh and kw odd and at most 11, same dtype and device as ``x``.
 
     Returns:
-        (N, C, H, W).
+        (N, C, H, W), same dtype as the inputs.
 
     Raises:
         ValueError: the shapes do not fit, a kernel side is even or too large, or the dtypes differ.
@@ -42,7 +42,7 @@ def dynamic_depthwise_conv2d(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 class DynamicDepthwiseConv2d(nn.Module):
-    """:func:`dynamic_depthwise_conv2d` as a module without parameters, so that hooks and graphs can name it."""
+    """:func:`dynamic_depthwise_conv2d` as a module without parameters: hooks and graphs refer to modules by name."""
 
     def forward(self, x: Tensor, kernels: Tensor) -> Tensor:
         return dynamic_depthwise_conv2d(x, kernels)
@@ -56,7 +56,7 @@ def _check(x: Tensor, kernels: Tensor) -> None:
             f"odd kh and kw, got {tuple(kernels.shape)}"
         )
     if max(sides) > LARGEST_KERNEL:
-        raise ValueError(f"dynamic_depthwise_conv2d: kernels go up to {LARGEST_KERNEL}, got {tuple(kernels.shape)}")
+        raise ValueError(f"dynamic_depthwise_conv2d: kh and kw go up to {LARGEST_KERNEL}, got {tuple(kernels.shape)}")
     if x.dtype != kernels.dtype:
         raise ValueError(f"dynamic_depthwise_conv2d: x is {x.dtype}, kernels are {kernels.dtype}: expected one dtype")
 
@@ -110,7 +110,7 @@ def _backward(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
 def _(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     from .torch_cuda import convolve, correlate
 
-    # The gradient of x is a convolution, too, with the kernels turned by half a turn.
+    # The gradient of x is a convolution, too, with the kernels rotated by 180 degrees.
     return convolve(dy, kernels.flip(2, 3)), correlate(x, dy, kernels.shape)
 
 

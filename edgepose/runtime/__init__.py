@@ -1,28 +1,33 @@
 """Detector-plus-pose pipelines on edge devices. Works without torch, CUDA or TensorRT."""
 
 from ..core.pose import People, Pose
-from ..detectors.detector import Detections, NetworkDetector
+from ..detectors.detector import Detections, Detector, NetworkDetector
 from ..detectors.kinds import open_detector
-from ..detectors.peaks import PeakDetector
-from ..detectors.yolox import YoloxDetector
 from .draw import draw_poses
+from .job import Frame, Job
 from .pipeline import Pipeline
 from .pose import PoseEstimator, load
-from .sources import Frame, Source, open_source
+from .runners import Policy, run_inline, run_threaded
+from .sources import Source, open_source
+from .stages import Stage
 
 __all__ = [
     "Detections",
+    "Detector",
     "Frame",
+    "Job",
     "NetworkDetector",
-    "PeakDetector",
     "People",
     "Pipeline",
+    "Policy",
     "Pose",
     "PoseEstimator",
     "Source",
-    "YoloxDetector",
+    "Stage",
     "draw_poses",
     "load",
     "open_detector",
     "open_source",
+    "run_inline",
+    "run_threaded",
 ]

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.boxes import check_threshold
+from ..core.images import check_image
 from ..core.pose import Pose
 from ..core.skeletons import Skeleton
 from .track import CONFIDENT
@@ -26,17 +28,22 @@ _FAR = 30_000
 def draw_poses(
     image: NDArray[np.uint8], poses: Sequence[Pose], skeleton: Skeleton, threshold: float = CONFIDENT
 ) -> NDArray[np.uint8]:
-    """A copy of the picture with box, id, bones and joints of every pose.
+    """Return a copy of the picture with box, id, bones and joints of every pose.
 
     Args:
         image: (H, W, 3) uint8 RGB; not modified.
         poses: keypoints in pixels of ``image``.
         skeleton: names joints and bones; ``left_`` and ``right_`` choose the colour.
-        threshold: joints with a lower score are left out, and the bones that end in them.
+        threshold: from 0 to 1; joints with a lower score are left out, and the bones that end in them.
 
     Returns:
         (H, W, 3) uint8 RGB.
+
+    Raises:
+        UsageError: not such a picture, or the threshold is no score.
     """
+    check_image(image)
+    check_threshold(threshold, "the threshold of joints")
     canvas = image.copy()
     sides = [_side(name) for name in skeleton.joints]
     for pose in poses:

@@ -11,15 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 from ..backends.plan import choose
 from ..backends.self_check import self_check as check_here
 from ..backends.session import Session
-from ..bundle.bundle import open_bundle
+from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.contract import IMAGES, KEYPOINTS
 from ..bundle.tasks import pose_contract
 from ..core.boxes import check_boxes
 from ..core.errors import CheckError
-from ..core.geometry import CROP_PADDING, Size, crop_boxes
+from ..core.geometry import CROP_PADDING, Size
 from ..core.images import check_image
 from ..core.pose import People, people_from_crops
 from ..core.skeletons import Skeleton
+from .crop import Cropper, HostCropper
 
 
 class PoseEstimator:
@@ -32,6 +33,9 @@ class PoseEstimator:
         input_size: (height, width) of the crops.
         crop_padding: factor from a person's box to the crop.
         precision: what the session computes in, to be told.
+
+    Attributes:
+        cropper: cuts the persons out of a picture; another one may be put in its place.
 
     Raises:
         UsageError: the network does not keep the contract for this skeleton and size.
@@ -50,6 +54,7 @@ class PoseEstimator:
         contract.refuse(session.inputs, session.outputs, remedy=remedy)
         self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
         self.precision = precision
+        self.cropper: Cropper = HostCropper(input_size, crop_padding)
         self._session = session
 
     @property
@@ -72,16 +77,16 @@ class PoseEstimator:
             CheckError: the network gave numbers that are not finite.
         """
         boxes = check_boxes(boxes)
-        crops, inverses = self.crop(image, boxes)
-        return people_from_crops(self.infer(crops), inverses, boxes)
-
-    def crop(self, image: NDArray[np.uint8], boxes: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Crops (N, h, w, 3) uint8 and the inverse affines (N, 2, 3) that take crop pixels back to the image."""
         check_image(image)
-        return crop_boxes(image, boxes, self.input_size, self.crop_padding)
+        crops = self.cropper(image, boxes)
+        return people_from_crops(self.infer(crops.pixels), crops.inverses, boxes)
 
     def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Keypoints (N, J, 3) in crop pixels of crops (N, h, w, 3) uint8; N may be 0."""
+        """Return the keypoints (N, J, 3) in crop pixels of crops (N, h, w, 3) uint8; N may be 0.
+
+        Raises:
+            CheckError: the network gave numbers that are not finite.
+        """
         if len(crops) == 0:
             return np.zeros((0, len(self.skeleton.joints), 3), dtype=np.float32)
         keypoints: NDArray[np.float32] = self._session.run({IMAGES: crops})[KEYPOINTS]
@@ -103,14 +108,14 @@ class PoseEstimator:
 
 
 def load(
-    bundle: Path | str, backend: str = "auto", precision: str = "auto", *, self_check: bool = True
+    bundle: Bundle | Path | str, backend: str = "auto", precision: str = "auto", *, self_check: bool = True
 ) -> PoseEstimator:
     """Open a model bundle for inference.
 
     The first time on a machine a few golden crops are replayed, see :mod:`edgepose.backends.self_check`.
 
     Args:
-        bundle: folder ``NAME.edgepose``.
+        bundle: folder ``NAME.edgepose``, or the bundle that was opened from it.
         backend: one of :data:`edgepose.backends.plan.BACKENDS`, or ``auto`` for the first of tensorrt,
             tensorrt-rtx, onnxruntime, openvino, torch that can run here.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``,
@@ -128,7 +133,7 @@ def load(
         with load("person.edgepose") as estimator:
             poses = estimator(image_rgb, [[100, 50, 300, 450]])
     """
-    opened = open_bundle(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     skeleton, manifest = opened.skeleton, opened.manifest
     runner = choose(opened, backend, precision)
     session = runner.open()

@@ -1,23 +1,25 @@
-"""The main job: a source through a pipeline into files."""
+"""The main job: a source through the stages into files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..bundle.bundle import open_bundle
+from ..core.boxes import check_threshold
 from ..core.errors import UsageError
-from ..detectors.kinds import open_detector
-from .draw import draw_poses
-from .pipeline import Pipeline, StageSummary, StageTimes
+from ..core.machine import versions
+from ..detectors.kinds import open_finder
 from .pose import load
-from .sinks import CocoSink, JsonLinesSink, Sink, open_picture_sink
-from .sources import Frame, Source, open_source
-
-#: Frame rate of a video made from pictures, or from a camera that does not tell its own.
-DEFAULT_FPS = 25.0
+from .runners import Policy, run_inline, run_threaded
+from .sinks import Sink, open_sinks
+from .sources import Source, open_source
+from .stages import Draw, Stage, person_stages
+from .tally import StageSummary, Tally
+from .track import CONFIDENT
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class RunSummary:
         frames: frames processed.
         people: poses over all frames.
         skipped: damaged images that were left out.
+        dropped: frames in which nobody was looked for, because they were late; they count as processed.
         seconds: wall-clock time from the first frame on.
-        stages: milliseconds a frame by stage; see :data:`edgepose.runtime.pipeline.STAGES`.
+        stages: milliseconds per frame by stage; see :data:`edgepose.runtime.stages.STAGES`.
         backend, precision: what ran the pose network.
         detector: what ran the detector, such as ``openvino int8``; empty without one.
     """
@@ -37,6 +40,7 @@ class RunSummary:
     frames: int
     people: int
     skipped: int
+    dropped: int
     seconds: float
     stages: dict[str, StageSummary]
     backend: str
@@ -44,8 +48,9 @@ class RunSummary:
     detector: str
 
     def __str__(self) -> str:
+        left_out = f"{self.skipped} images skipped" + (f", {self.dropped} frames dropped" if self.dropped else "")
         lines = [
-            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({self.skipped} images skipped), "
+            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({left_out}), "
             f"{self.backend} {self.precision}{f', detector {self.detector}' if self.detector else ''}"
         ]
         lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
@@ -56,16 +61,21 @@ class RunSummary:
 def run(
     bundle: Path | str,
     source: str,
+    *,
     detector: Path | str = "none",
     backend: str = "auto",
+    precision: str = "auto",
+    detector_backend: str = "auto",
+    detector_precision: str = "auto",
+    detector_threshold: float | None = None,
+    threshold: float = CONFIDENT,
     save_video: Path | str | None = None,
     save_json: Path | str | None = None,
     save_coco: Path | str | None = None,
     limit: int | None = None,
-    precision: str = "auto",
+    threads: bool = False,
+    deadline_ms: float | None = None,
     self_check: bool = True,
-    detector_backend: str = "auto",
-    detector_precision: str = "auto",
 ) -> RunSummary:
     """Estimate the poses in a source and write them to files.
 
@@ -74,95 +84,86 @@ def run(
         source: see :func:`edgepose.runtime.sources.open_source`.
         detector: bundle of a detector (``edgepose import``); an ONNX file, or ``person_lite`` for the shipped one,
             which run on onnxruntime; or ``none`` to follow one person.
-        backend: of the pose network.
-        save_video: video file, or folder for one picture a frame.
-        save_json: JSON lines file.
-        save_coco: COCO results file.
-        limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
-        precision: of the pose network; with ``backend`` and ``self_check`` as in :func:`edgepose.load`.
+        backend, precision: of the pose network, as in :func:`edgepose.load`.
         detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
+        detector_threshold: least score of a person, from 0 to 1; None for the detector's own.
+        threshold: least score of a joint that is drawn, from 0 to 1. The files of results hold all joints.
+        save_video: video file, picture file, or folder for one picture per frame.
+        save_json: JSON lines file, or ``-`` for standard output.
+        save_coco: COCO results file, or ``-``.
+        limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
+        threads: read, find, estimate, draw and write in a thread each, for more frames per second. Of files, the
+            results are the same; of a live source, other frames are processed, and older when they are written.
+        deadline_ms: with ``threads``, milliseconds from when a frame was read to when its result is of no use. Nobody
+            is looked for in a frame that is late; it is written as it is, and marked as dropped. None for no deadline.
+        self_check: whether to replay goldens on a machine where that was not done yet.
 
     Raises:
         UsageError: wrong input, also where it shows midway; the files then hold the frames until there.
         CheckError: the network does not give PyTorch's keypoints of the golden crops here, and no frame was processed;
             or it gave numbers that are not finite, and the files hold the frames until there.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is {limit}, expected at least 1 frame")
-    outputs = [Path(path) for path in (save_video, save_json, save_coco) if path is not None]
+    _check_options(limit, threshold, threads, deadline_ms)
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
-        _refuse_inputs(outputs, frames.inputs)
-        sinks = _open_sinks(save_video, save_json, save_coco, frames)
+        opened = open_bundle(bundle)
+        sinks = open_sinks(
+            video=save_video,
+            json_lines=save_json,
+            coco=save_coco,
+            source=frames,
+            skeleton=opened.skeleton,
+            header={"bundle": opened.manifest.name, "versions": versions("edgepose")},
+        )
         for sink in sinks:
             stack.callback(sink.close)
-        estimator = stack.enter_context(load(bundle, backend, precision, self_check=self_check))
-        found = None
-        if str(detector) != "none":
-            found = open_detector(detector, detector_backend, precision=detector_precision, self_check=self_check)
-            stack.callback(found.close)
-        return _process(frames, Pipeline(estimator, found), sinks, draws=save_video is not None, limit=limit)
-
-
-def _process(
-    source: Source, pipeline: Pipeline, sinks: Sequence[Sink], *, draws: bool, limit: int | None
-) -> RunSummary:
-    times, skeleton = pipeline.times, pipeline.estimator.skeleton
-    count = people = 0
-    start = time.perf_counter()
-    try:
-        for frame in _timed(source, times):
-            poses = pipeline.process(frame.image)
-            if draws:
-                with times.stage("draw"):
-                    frame = replace(frame, image=draw_poses(frame.image, poses, skeleton))
-            with times.stage("encode"):
-                for sink in sinks:
-                    sink.write(frame, poses)
-            count, people = count + 1, people + len(poses)
-            if count == limit:
-                break
-    except KeyboardInterrupt:
-        if not source.live:
-            raise
-    seconds, estimator = time.perf_counter() - start, pipeline.estimator
-    return RunSummary(
-        count,
-        people,
-        source.skipped,
-        seconds,
-        times.summary(),
-        estimator.backend,
-        estimator.precision,
-        pipeline.detector.engine if pipeline.detector else "",
-    )
-
-
-def _open_sinks(
-    video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None, source: Source
-) -> list[Sink]:
-    sinks: list[Sink] = []
-    if video is not None:
-        sinks.append(open_picture_sink(Path(video), source.fps or DEFAULT_FPS, source.live))
-    if json_lines is not None:
-        sinks.append(JsonLinesSink(Path(json_lines)))
-    if coco is not None:
-        sinks.append(CocoSink(Path(coco), source.inputs))
-    return sinks
-
-
-def _timed(source: Iterable[Frame], times: StageTimes) -> Iterator[Frame]:
-    """The frames of a source; waiting for one counts as ``decode``."""
-    start = time.perf_counter()
-    for frame in source:
-        times.add("decode", (time.perf_counter() - start) * 1000)
-        yield frame
+        estimator = stack.enter_context(load(opened, backend, precision, self_check=self_check))
+        finder = open_finder(
+            detector,
+            detector_backend,
+            precision=detector_precision,
+            threshold=detector_threshold,
+            self_check=self_check,
+        )
+        stages = person_stages(estimator, finder)
+        if save_video is not None:
+            stages.append(Draw(opened.skeleton, threshold))
+        for stage in stages:
+            stack.callback(stage.close)
+        tally = Tally()
         start = time.perf_counter()
+        _pass_through(frames, stages, [*sinks, tally], limit, threads, deadline_ms)
+        return RunSummary(
+            tally.frames,
+            tally.people,
+            frames.skipped,
+            tally.dropped,
+            time.perf_counter() - start,
+            tally.summary(),
+            estimator.backend,
+            estimator.precision,
+            finder.engine if finder else "",
+        )
 
 
-def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """No input is overwritten: neither the file that is read, nor pictures in the folder they are read from."""
-    taken = {place for path in inputs for place in (path.resolve(), path.resolve().parent)}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise UsageError(f"cannot write {path}: the source is read from there: name another place")
+def _check_options(limit: int | None, threshold: float, threads: bool, deadline_ms: float | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}, expected at least 1 frame")
+    if deadline_ms is not None and not threads:
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
+    check_threshold(threshold, "the threshold of joints")
+
+
+def _pass_through(
+    source: Source,
+    stages: Sequence[Stage],
+    sinks: Sequence[Sink],
+    limit: int | None,
+    threads: bool,
+    deadline_ms: float | None,
+) -> None:
+    if not threads:
+        run_inline(source, stages, sinks, limit)
+        return
+    policy = Policy.DEADLINE if deadline_ms is not None else Policy.NEWEST if source.live else Policy.KEEP
+    run_threaded([source], stages, sinks, policy=policy, deadline_ms=deadline_ms, limit=limit)

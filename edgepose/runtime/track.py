@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.boxes import box_iou
 from ..core.geometry import Size, keypoint_box
-from ..core.pose import Pose
+from ..core.pose import People, Pose
 
 #: Heat-map maximum from which a joint counts as seen. The focal L2 loss lifts the scores of uncertain joints, as
 #: p / (1 - p) goes with the cube root of the odds: HRNet's 0.2 (TEST.IN_VIS_THRE) is reached everywhere on a body.
@@ -34,7 +36,7 @@ class RegionTracker:
         self._box: NDArray[np.float64] | None = None
 
     def boxes(self, source: Size) -> NDArray[np.float64]:
-        """Where to look in a frame of size ``source`` (height, width): (1, 4) xyxy."""
+        """Return where to look in a frame of size ``source`` (height, width): (1, 4) xyxy."""
         if self._box is None:
             return np.array([[0.0, 0.0, source[1], source[0]]])
         return self._box[None]
@@ -53,27 +55,47 @@ class RegionTracker:
         return box + max(lacking, 0.0) / 2 * np.array([-1, -1, 1, 1])
 
 
-class IdAssigner:
-    """Numbers for boxes: the number of the box it overlaps most in the frame before, else a new one, from 1 up."""
+class Tracker(Protocol):
+    """Numbers the people of one camera, frame by frame."""
+
+    def update(self, time: float, people: People) -> NDArray[np.int64]:
+        """Return an id for each of the N people of the next frame, (N,) int64 from 1 up.
+
+        Args:
+            time: of the frame, in seconds; frames may be missing between two calls.
+            people: with boxes and keypoints.
+        """
+        ...
+
+
+class OverlapTracker:
+    """Gives a person the id of the box it overlaps most in the frame before, else a new one."""
 
     def __init__(self) -> None:
         self._boxes = np.zeros((0, 4))
-        self._ids: list[int] = []
+        self._ids = np.zeros(0, np.int64)
         self._next = 1
 
-    def assign(self, boxes: NDArray[np.float64]) -> list[int]:
-        """Ids of boxes (N, 4) xyxy of the next frame, in their order. The best overlaps are matched first."""
-        overlaps = box_iou(boxes, self._boxes)
-        ids = [0] * len(boxes)
+    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002 (only the order counts)
+        """Return the ids, see :class:`Tracker`. The best overlaps are matched first."""
+        overlaps = box_iou(people.boxes, self._boxes)
+        ids = np.zeros(len(people), np.int64)
         while overlaps.size and overlaps.max() >= SAME_PERSON:
             new, old = np.unravel_index(overlaps.argmax(), overlaps.shape)
             ids[new] = self._ids[old]
             overlaps[new, :] = overlaps[:, old] = 0
-        for i, known in enumerate(ids):
-            if not known:
-                ids[i], self._next = self._next, self._next + 1
-        self._boxes, self._ids = boxes, ids
-        return ids
+        unknown = ids == 0
+        ids[unknown] = self._next + np.arange(unknown.sum())
+        self._next += int(unknown.sum())
+        self._boxes, self._ids = people.boxes, ids
+        return ids.copy()
+
+
+class OneTracker:
+    """Gives everybody the id 1: for a camera where one person is followed."""
+
+    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002
+        return np.ones(len(people), np.int64)
 
 
 def _longer_side(box: NDArray[np.float64]) -> float:

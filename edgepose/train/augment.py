@@ -1,4 +1,4 @@
-"""Random changes of a sample: how it is framed, and its colours."""
+"""Change how a sample is framed, and its colours, at random."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .recipes import Recipe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to one sample: drawn once, applied to image and joints alike.
+    """The changes of one sample: drawn once, applied to image and joints alike.
 
     Attributes:
         rotation: degrees, counter-clockwise on screen.
         scale: factor on the size of the person in the crop.
-        mirror: left and right are exchanged.
-        half_body: the crop shows the body from the hips up.
+        mirror: whether left and right are exchanged.
+        half_body: whether the crop shows the body only from the hips up.
         gain: factor on red, green and blue.
         shift: added to all three after that, in grey levels.
     """
@@ -36,7 +36,7 @@ class Augmentation:
 
     @staticmethod
     def draw(recipe: Recipe, rng: np.random.Generator) -> Augmentation:
-        """Half of the samples are mirrored; rotation, scale and colour are uniform in the recipe's ranges."""
+        """Draw rotation, scale and colour uniformly in the recipe's ranges, and mirror half of the samples."""
         contrast = rng.uniform(1 - recipe.colour, 1 + recipe.colour)
         channel = rng.uniform(1 - recipe.colour / 2, 1 + recipe.colour / 2, size=3)
         return Augmentation(
@@ -49,7 +49,7 @@ class Augmentation:
         )
 
     def affine(self, sample: PoseSample, skeleton: Skeleton, size: tuple[int, int]) -> NDArray[np.float64]:
-        """Matrix (2, 3) from the picture to the crop of ``size`` (height, width)."""
+        """Return the matrix (2, 3) from the picture to the crop of ``size`` (height, width)."""
         box = _upper_box(sample, skeleton) if self.half_body else sample.box
         region = crop_regions(box, size)[0]
         region[2:] /= self.scale
@@ -58,7 +58,7 @@ class Augmentation:
     def place(
         self, sample: PoseSample, skeleton: Skeleton, matrix: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Joints (J, 2) in crop pixels and their visibility (J,); the mirror exchanges left and right."""
+        """Return joints (J, 2) in crop pixels and their visibility (J,); mirroring exchanges left and right."""
         points, visible = transform_points(sample.joints, matrix), sample.visible
         if self.mirror:
             order = list(skeleton.flip_order)
@@ -66,7 +66,7 @@ class Augmentation:
         return points, visible
 
     def recolour(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """``crop`` (h, w, 3) uint8 with the colours changed."""
+        """Return ``crop`` (h, w, 3) uint8 with the colours changed."""
         if self.shift == 0 and self.gain == (1.0, 1.0, 1.0):
             return crop
         levels = np.arange(256, dtype=np.float32)[:, None]
@@ -75,7 +75,7 @@ class Augmentation:
 
 
 def _upper_box(sample: PoseSample, skeleton: Skeleton) -> NDArray[np.float64]:
-    """Box xyxy around the labelled joints from the hips up, or the whole person's where too few are labelled."""
+    """Return the box xyxy around the labelled joints from the hips up, or the whole box if too few are labelled."""
     upper = np.array([not name.endswith(("knee", "ankle")) for name in skeleton.joints])
     seen = upper & sample.visible
     return keypoint_box(sample.joints[seen]) if seen.sum() >= upper.sum() / 2 else sample.box

@@ -1,4 +1,4 @@
-"""One process of several, as ``torchrun`` starts them; a process on its own is rank 0 of 1."""
+"""Let several processes, as ``torchrun`` starts them, train together; a single process is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..core.errors import UsageError
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is.
+    """The place of this process among those that train together.
 
     Attributes:
-        rank: of this process among all machines'.
+        rank: number of this process, from 0, over all machines.
         world: number of processes.
         device: the device this process works on.
     """
@@ -31,11 +31,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """True in the one process that tests, writes and talks."""
+        """True in the one process that tests, writes files and prints."""
         return self.rank == 0
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Every value, averaged over the processes. All must call this, with the same names."""
+        """Average every value over the processes. All must call this, with the same names."""
         if self.world == 1:
             return values
         summed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
@@ -43,7 +43,7 @@ class Ranks:
         return dict(zip(values, (summed / self.world).tolist(), strict=True))
 
     def share(self, value: Any) -> Any:
-        """The first process's value, in all of them. All must call this."""
+        """Return the first process's value in all of them. All must call this."""
         if self.world == 1:
             return value
         box = [value]
@@ -51,7 +51,7 @@ class Ranks:
         return box[0]
 
     def wait(self) -> None:
-        """Return once all processes have come here."""
+        """Return once all processes have called this."""
         if self.world > 1:
             distributed.barrier()
 
@@ -69,7 +69,7 @@ def join(device: str) -> Iterator[Ranks]:
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    _require_device(device)
+    require_device(device)
     if world == 1:
         yield Ranks(0, 1, torch.device(device))
         return
@@ -84,7 +84,12 @@ def join(device: str) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def _require_device(device: str) -> None:
+def require_device(device: str) -> None:
+    """Refuse a device on which PyTorch cannot allocate memory.
+
+    Raises:
+        UsageError: such as for ``cuda`` on a machine without a GPU.
+    """
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA

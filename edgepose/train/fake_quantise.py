@@ -1,13 +1,14 @@
-"""Quantisation-aware training: a network that computes, in PyTorch, what its INT8 graph will.
+"""Imitate a network's INT8 graph in PyTorch, for quantisation-aware training.
 
 Inputs and kernels of convolutions are rounded to int8 and back (fake quantisation: Jacob et al., Quantization and
-Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018), so the loss sees the rounding
-and the weights learn to live with it. The gradient passes through the rounding as if it were not there (the
-straight-through estimator of Bengio et al. 2013), and is zero where a value left the range.
+Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018), so the rounding enters the
+loss and the weights adapt to it. The gradient passes through the rounding as if it were not there (the straight-through
+estimator of Bengio et al. 2013), and is zero where a value is outside of the range.
 
 Which tensors are rounded is not decided here: a :class:`Quantisation` is read from the Q/DQ graph itself
 (:mod:`edgepose.graphs.read_quantisation`), operation by operation, so residual operands, inputs of a Resize and shared
-scales are as they are there. The network is traced (``torch.fx``) and the roundings are put before the same operations.
+scales are treated as in that graph. The network is traced (``torch.fx``) and the roundings are put before the same
+operations.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..graphs.read_quantisation import Operation, Quantisation
 from ..models.heads import Heads
 from ..plugins.torch_op import DynamicDepthwiseConv2d
 
-#: int8 levels of a kernel are -127..127. Those of an activation reach -128, to which QuantizeLinear saturates.
+#: int8 levels of a kernel are -127..127. Those of an activation begin at -128, where QuantizeLinear saturates.
 LEVELS, LOWEST = 127, -128
 
 _FUNCTIONS = {
@@ -40,15 +41,15 @@ _MODULES: dict[type[nn.Module], str] = {nn.Conv2d: "Conv", nn.Upsample: "Resize"
 
 
 class FakeQuantised(nn.Module):
-    """A network as its INT8 graph computes it; the weights are the network's own, and stay float32.
+    """A network with the rounding of its INT8 graph; the weights are the network's own, and stay float32.
 
     Batch norms are frozen: in train mode, too, they use and keep their running statistics. The graph has them folded
-    into its kernels, and the ranges of the activations were collected with them; statistics of the few crops of a batch
-    would be another network than the one that runs. Their weights and biases learn.
+    into its kernels, and the ranges of the activations were collected with them; the statistics of a
+    small batch would make it another network than the exported one. Their weights and biases are still trained.
 
     Args:
         network: a heat-map network on its final device; its batch norms are put into eval mode.
-        quantisation: of a graph that was exported from such a network.
+        quantisation: read from a graph that was exported from such a network.
 
     Raises:
         UsageError: the quantisation names operations that the network does not have.
@@ -64,7 +65,7 @@ class FakeQuantised(nn.Module):
         self.train(network.training)
 
     def forward(self, images: Tensor) -> Tensor | Heads:
-        """Normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode."""
+        """Map normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4) in eval mode, :class:`Heads` in train mode."""
         heads = self.graph(images)
         return heads if self.training else heads.joints
 
@@ -77,21 +78,21 @@ class FakeQuantised(nn.Module):
 
 
 def fake_quantise(x: Tensor, scale: float) -> Tensor:
-    """An activation rounded to int8 and back, in float32 under autocast, too: bfloat16 has no room for 127 levels."""
+    """Round an activation to int8 and back, in float32 under autocast, too: bfloat16 cannot hold 127 levels."""
     return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, LOWEST, LEVELS)
 
 
 def fake_quantise_kernel(kernel: Tensor, factor: Tensor | None = None) -> Tensor:
-    """A kernel (out, in, h, w) rounded to int8 and back, with a scale for each output channel.
+    """Round a kernel (out, in, h, w) to int8 and back, with a scale per output channel.
 
-    The graph quantises ``factor * kernel``, with the batch norm folded in. Symmetric rounding with a scale for each
-    channel commutes with a factor for each channel, its sign included: ``round(f w / (f s)) f s = f (round(w / s) s)``.
-    What does not commute is that scales are rounded to what FP16 holds; so that is done to the folded scale, as in
-    :func:`edgepose.graphs.quantise.weight_scales`, which is then divided by the factor.
+    The graph quantises ``factor * kernel``, with the batch norm folded in. Symmetric rounding with a scale per channel
+    commutes with a factor per channel, also a negative one: ``round(f w / (f s)) f s = f (round(w / s) s)``. Rounding
+    the scales to FP16 does not commute; so the folded scale is rounded, as in
+    :func:`edgepose.graphs.quantise.weight_scales`, and then divided by the factor.
 
     Args:
         kernel: as the network holds it.
-        factor: (out,) magnitude of what the batch norm behind it multiplies by; None where there is none.
+        factor: (out,) magnitude of the factor of the batch norm behind it; None if there is none.
     """
     kernel = kernel.float()
     with torch.no_grad():
@@ -104,19 +105,19 @@ def fake_quantise_kernel(kernel: Tensor, factor: Tensor | None = None) -> Tensor
 
 
 def folding_factor(weight: Tensor, variance: Tensor, eps: float) -> Tensor:
-    """(C,) magnitude of what a batch norm in eval mode multiplies its input by."""
+    """Return (C,) the magnitude of the factor by which a batch norm in eval mode multiplies its input."""
     with torch.no_grad():
         return weight.abs() / torch.sqrt(variance + eps)
 
 
 def _round_scale(scale: Tensor) -> Tensor:
-    """As FP16 holds it; zero becomes 1."""
+    """Round to FP16; zero becomes 1."""
     rounded = scale.half().float()
     return torch.where(rounded > 0, rounded, torch.ones_like(rounded))
 
 
 class _Tracer(fx.Tracer):
-    # Constants of the network are looked up when it runs, on whatever device it is then.
+    # Look up the network's constants when it runs, on the device that it is on then.
     proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -124,7 +125,7 @@ class _Tracer(fx.Tracer):
 
 
 def _insert(graph: fx.Graph, network: nn.Module, quantisation: Quantisation) -> None:
-    """Put every rounding into the graph of a network."""
+    """Insert every rounding into the graph of a network."""
     nodes = _operations(graph, network)
     for tensor in quantisation.tensors:
         reads = [(_find(nodes, operation), operand) for operation, operand in tensor.reads]
@@ -142,7 +143,7 @@ def _insert(graph: fx.Graph, network: nn.Module, quantisation: Quantisation) -> 
 
 
 def _insert_kernel(graph: fx.Graph, network: nn.Module, node: fx.Node) -> None:
-    """Let a convolution read its kernel rounded."""
+    """Make a convolution use its rounded kernel."""
     with graph.inserting_before(node):
         if node.op == "call_function":
             node.update_arg(1, graph.call_function(fake_quantise_kernel, (node.args[1],)))
@@ -158,7 +159,7 @@ def _insert_kernel(graph: fx.Graph, network: nn.Module, node: fx.Node) -> None:
 
 
 def _factor(graph: fx.Graph, network: nn.Module, node: fx.Node) -> fx.Node | None:
-    """What the batch norm that an export folds into a convolution multiplies it by."""
+    """Return the factor of the batch norm that an export folds into a convolution, or None."""
     users = list(node.users)
     norm = _module(users[0], network) if len(users) == 1 else None
     if not isinstance(norm, nn.BatchNorm2d):
@@ -168,7 +169,7 @@ def _factor(graph: fx.Graph, network: nn.Module, node: fx.Node) -> fx.Node | Non
 
 
 def _operations(graph: fx.Graph, network: nn.Module) -> dict[Operation, fx.Node]:
-    """Every node that a :class:`Quantisation` can name."""
+    """Map what a :class:`Quantisation` can name to the nodes."""
     places = {node: (kind, _path(node)) for node in graph.nodes if (kind := _kind(node, network))}
     counts, seen = Counter(places.values()), Counter[tuple[str, str]]()
     found = {}
@@ -185,7 +186,7 @@ def _kind(node: fx.Node, network: nn.Module) -> str | None:
 
 
 def _path(node: fx.Node) -> str:
-    """Path of a layer, or of the module whose ``forward`` calls a function."""
+    """Return the path of a layer, or of the module whose ``forward`` calls a function."""
     if node.op == "call_module":
         return str(node.target)
     return next(reversed(node.meta.get("nn_module_stack") or {"": None}))
@@ -196,14 +197,14 @@ def _module(node: fx.Node, network: nn.Module) -> nn.Module | None:
 
 
 def _source(node: fx.Node, network: nn.Module) -> fx.Node:
-    """Where a tensor comes from, before layers that hand it on as it is."""
+    """Return the node that computes a tensor, in front of identity layers."""
     while isinstance(_module(node, network), nn.Identity):
         node = node.all_input_nodes[0]
     return node
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    """The tensors that an operation reads, in ONNX's order."""
+    """Return the tensors that an operation reads, in ONNX's order."""
     first = node.args[0]
     return list(first) if isinstance(first, list | tuple) else list(node.args)  # type: ignore[arg-type]
 
@@ -224,6 +225,6 @@ def _find(nodes: Mapping[Operation, fx.Node], operation: Operation) -> fx.Node:
 
 def _foreign(operation: Operation) -> UsageError:
     return UsageError(
-        f"the INT8 graph quantises {operation}, which the network has not in that place: export and calibrate the "
+        f"the INT8 graph quantises {operation}, which the network does not have there: export and calibrate the "
         "bundle again"
     )

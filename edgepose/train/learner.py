@@ -1,4 +1,4 @@
-"""A network and everything that changes it: loss, optimiser, schedule, averages. No files."""
+"""Update a network: loss, optimiser, schedule, average of the weights. This module reads and writes no run folder."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Learner:
     Args:
         recipe: the set-up.
         steps: optimiser steps per epoch, which the schedule needs.
-        ranks: this process among those that train together; the first one's start weights become everyone's.
-        weights: checkpoint to start from, which the first process reads.
+        ranks: this process among those that train together; all start from the first one's weights.
+        weights: checkpoint to start from, which only the first process reads.
         quantisation: compute the loss as the INT8 graph would, with frozen batch norms; None trains as usual.
 
     Raises:
-        UsageError: the model cannot be built or the weights not read, the GPU lacks the recipe's precision, or the
+        UsageError: the model cannot be built, the weights cannot be read, the GPU lacks the recipe's precision, or the
             quantisation is of another network.
     """
 
@@ -51,10 +51,10 @@ class Learner:
         _require_precision(recipe.precision, ranks.device)
         self.spec = model_spec(recipe)
         self.network = self.spec.build()
-        #: What became of ``weights``; None without, and in the other processes.
+        #: Which weights were loaded; None without ``weights``, and in the other processes.
         self.loaded = load_pretrained(self.network, weights) if weights and ranks.is_first else None
         self.network.to(ranks.device, memory_format=torch.channels_last)
-        #: What computes the loss: the network, or the network as INT8 computes it, in all processes.
+        #: The module that computes the loss: the network, or its INT8 imitation, joined over the processes.
         self.parallel = self._quantised(self.network)
         if ranks.world > 1:
             self.parallel = DistributedDataParallel(self.parallel)
@@ -66,19 +66,19 @@ class Learner:
 
     @property
     def result(self) -> nn.Module:
-        """The network to keep: the average where the recipe has one."""
+        """The network to keep: the averaged one if the recipe has an average."""
         return self.network if self.average is None else self.average
 
     @property
     def tested(self) -> nn.Module:
-        """:attr:`result` as it will compute: as INT8 does, if it is trained for that."""
+        """:attr:`result` as it will be used: with INT8 rounding if it is trained for that."""
         return self._quantised(self.result)
 
     def _quantised(self, network: nn.Module) -> nn.Module:
         return network if self.quantisation is None else FakeQuantised(network, self.quantisation)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss on one batch (see :class:`~edgepose.train.loader.PoseDataset`)."""
+        """Compute the terms of the loss on one batch (see :class:`~edgepose.train.loader.PoseDataset`)."""
         batch = {name: tensor.to(self.ranks.device, non_blocking=True) for name, tensor in batch.items()}
         dtype = next(self.network.parameters()).dtype
         images = normalise(batch["crop"]).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -90,7 +90,7 @@ class Learner:
         return LOSS_FUNCTIONS[self.recipe.loss](heads, targets, self.recipe)
 
     def backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """Gradients of one batch, from zero; returns the terms, averaged over the processes."""
+        """Compute new gradients from one batch; returns the terms of the loss, averaged over the processes."""
         terms = self.losses(batch)
         weights = self.balance.of(tuple(terms)) if self.recipe.dynamic_weights else dict.fromkeys(terms, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,7 +98,7 @@ class Learner:
         return self.ranks.mean({name: float(term.detach()) for name, term in terms.items()})
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """One optimiser step on one batch; returns the terms of the loss before it."""
+        """Take one optimiser step on one batch; returns the terms of the loss before it."""
         terms = self.backward(batch)
         self.balance.record(terms)
         if self.recipe.clip:
@@ -108,15 +108,15 @@ class Learner:
         self.scaler.update()
         self.schedule.step()
         if self.average is not None:
-            _follow(self.average, self.network, min(self.recipe.ema, _warm(self.schedule.last_epoch)))
+            follow(self.average, self.network, self.recipe.ema, self.schedule.last_epoch)
         return terms
 
     def is_finite(self) -> bool:
-        """False once a weight has become infinite or NaN."""
+        """Return whether every weight is finite."""
         return all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on exactly."""
+        """Return everything that a later process needs to go on exactly."""
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -128,7 +128,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` returned."""
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -138,9 +138,9 @@ class Learner:
         self.balance.history = state["balance"]
 
     def largest_batch(self, batch: dict[str, Tensor]) -> int:
-        """The largest half, quarter, ... of a batch that fits into the memory; 0 if not even one crop does.
+        """Find the largest half, quarter, ... of a batch that fits into the memory; 0 if one crop does not.
 
-        The learner is of no use afterwards: every try is a step.
+        Every try takes a step, so the learner must not be used afterwards.
         """
         count = len(batch["crop"]) // 2
         while count:
@@ -154,17 +154,20 @@ class Learner:
         return count
 
 
-def _warm(step: int) -> float:
-    """The highest decay after ``step`` steps: the weights of the start are soon forgotten."""
-    return (1 + step) / (10 + step)
-
-
 @torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average's weights and batch norm statistics towards the network's.
+def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move an exponential moving average of weights and batch norm statistics towards the network's.
 
-    Not PyTorch's ``AveragedModel``: with buffers it averages those that are constants, too, and rounds whole numbers.
+    PyTorch's ``AveragedModel`` would also average constant buffers and round integer ones.
+
+    Args:
+        average: a copy of the network, changed in place.
+        network: after ``step`` optimiser steps.
+        decay: share of the average that stays, in 0..1; at most (1 + step) / (10 + step), so that the random weights of
+            the start are soon forgotten.
+        step: optimiser steps done.
     """
+    decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
@@ -174,7 +177,7 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def model_spec(recipe: Recipe) -> ModelSpec:
-    """The network that a recipe trains."""
+    """Return the spec of the network that a recipe trains."""
     return ModelSpec(recipe.model, recipe.skeleton, recipe.input_size, recipe.model_options)
 
 

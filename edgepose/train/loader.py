@@ -1,11 +1,11 @@
-"""Samples to training batches: read, augment, crop, make targets. Runs in the loader's workers."""
+"""Turn samples into training batches, in the loader's workers: read, augment, crop, make targets."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from ..core.errors import UsageError
 from ..core.geometry import warp_crop
 from ..core.heatmaps import STRIDE, encode_bones, encode_joints, encode_segmentation
 from ..core.images import read_image
+from ..core.machine import usable_threads
 from ..core.skeletons import get_skeleton
 from ..data.samples import PoseSample
 from .augment import Augmentation
@@ -26,7 +27,7 @@ from .recipes import Recipe
 class PoseDataset(Dataset):
     """Augmented crops with joint, bone and segmentation targets.
 
-    The key is (epoch, index): the random state depends on the recipe's seed and that pair alone, so a sample does not
+    A key is (epoch, index). The random state depends on the recipe's seed and this pair alone, so a sample does not
     change with the number of workers or processes, and a resumed run sees what an unbroken one would have seen.
 
     Raises:
@@ -49,22 +50,22 @@ class PoseDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """The tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
+        """Return the tensors of :meth:`make`, and ``index``, the sample's number in :attr:`samples`."""
         epoch, index = key
         tensors = self.make(self.samples[index], self.augmentation(epoch, index))
         return {**tensors, "index": torch.tensor(index)}
 
     def augmentation(self, epoch: int, index: int) -> Augmentation:
-        """What is done to a sample in an epoch."""
+        """Draw what is done to a sample in an epoch."""
         return Augmentation.draw(self.recipe, np.random.default_rng((self.recipe.seed, epoch, index)))
 
     def make(self, sample: PoseSample, augmentation: Augmentation) -> dict[str, torch.Tensor]:
-        """One training example.
+        """Make one training example.
 
         Returns:
             ``crop`` uint8 (H, W, 3) RGB; float32: ``joints`` (J, h, w), ``weights`` (J,), ``bones`` (B, h, w) and
-            ``segmentation`` (h, w). A picture that cannot be read is a black crop without labels, and a line on stderr
-            the first time.
+            ``segmentation`` (h, w). A picture that cannot be read gives a black crop without labels, and a line on
+            stderr the first time.
         """
         recipe, size = self.recipe, self.recipe.input_size
         matrix = augmentation.affine(sample, self.skeleton, size)
@@ -86,18 +87,18 @@ class PoseDataset(Dataset):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _read(self, image: Path) -> NDArray[np.uint8] | None:
-        """The picture, or None with a line on stderr: one damaged file does not end a run of days."""
+        """Return the picture, or None with a line on stderr: one damaged file must not end a run of days."""
         try:
             return read_image(image)
         except UsageError as error:
-            if image not in self._damaged:  # once in each worker, not in every epoch
+            if image not in self._damaged:  # once per worker, not per epoch
                 self._damaged.add(image)
                 print(f"a training picture is left out: {error}", file=sys.stderr)
             return None
 
 
 class EpochSampler(Sampler):
-    """The (epoch, index) keys of one process's share of every batch of an epoch; full batches only.
+    """Yields the (epoch, index) keys of one process's share of every full batch of an epoch.
 
     The order of the samples depends on seed and epoch alone. Process ``rank`` of ``world`` gets the ``rank``-th part of
     each global batch, so together the processes see the batches that one process alone would see.
@@ -110,7 +111,7 @@ class EpochSampler(Sampler):
 
     Attributes:
         epoch: set it before iterating.
-        start: batches of the epoch to leave out because they are done; set it before iterating.
+        start: batches at the beginning of the epoch to skip, because they are done; set it before iterating.
     """
 
     def __init__(self, count: int, seed: int, batch: int, *, rank: int = 0, world: int = 1) -> None:
@@ -119,7 +120,7 @@ class EpochSampler(Sampler):
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        """Samples of this process in a whole epoch, whatever ``start`` is."""
+        """Return the samples of this process in a whole epoch, whatever ``start`` is."""
         return self.count // self.batch * self.share
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -131,24 +132,53 @@ class EpochSampler(Sampler):
 
 class _Loader(DataLoader):
     def check_worker_number_rationality(self) -> None:
-        """Says nothing: :func:`make_loader` has said it in one line, PyTorch's is a paragraph with each iterator."""
+        """Print nothing: :func:`batch_loader` warns once in a line, PyTorch would in a paragraph per iterator."""
 
 
 def _one_thread(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def make_loader(
-    dataset: PoseDataset, workers: int, *, rank: int = 0, world: int = 1
-) -> tuple[DataLoader, EpochSampler]:
-    """A loader of full batches and the sampler that names its epoch. Its length is that of a whole epoch.
+def batch_loader(
+    dataset: Dataset, batch: int, keys: Iterable[Any], workers: int, *, quiet: bool = False
+) -> DataLoader[dict[str, torch.Tensor]]:
+    """Make the loader of a training: full batches only, made by processes that use one thread each.
 
     Workers are spawned: OpenCV's threads, once used in this process, would leave their locks taken in a fork, and the
     children of a fork server would outlive a training run that is killed.
 
     Args:
+        dataset: pickled to the workers.
+        batch: samples per batch.
+        keys: of the data set, in order: a sampler, or a sequence; its length is that of an epoch.
+        workers: processes that make batches; 0 makes them in this one.
+        quiet: do not print a warning if there are more workers than cores.
+    """
+    cores = usable_threads()
+    if workers > cores and not quiet:
+        print(f"{workers} workers share {cores} cores: --workers {cores} is enough", file=sys.stderr)
+    return _Loader(
+        dataset,
+        batch_size=batch,
+        sampler=keys,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def make_loader(
+    dataset: PoseDataset, workers: int, *, rank: int = 0, world: int = 1
+) -> tuple[DataLoader, EpochSampler]:
+    """Make a loader and the sampler that names its epoch. The loader's length is that of a whole epoch.
+
+    Args:
         dataset: of at least ``world`` samples; with fewer than the recipe's batch, all of them are one batch.
-        workers: processes that make batches; 0 makes them in this one. More than there are cores is said on stderr.
+        workers: processes that make batches; 0 makes them in this one.
         rank, world: this process among those that train together; each gets an equal share of every batch.
 
     Raises:
@@ -161,20 +191,5 @@ def make_loader(
             f"{world} processes cannot share batches of {min(recipe.batch, len(dataset))} evenly: "
             f"set batch to a multiple of {world}, for at least as many samples"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers > cores and rank == 0:
-        print(f"{workers} workers share {cores} cores: --workers {cores} is enough", file=sys.stderr)
     sampler = EpochSampler(len(dataset), recipe.seed, batch, rank=rank, world=world)
-    loader = _Loader(
-        dataset,
-        batch_size=sampler.share,
-        sampler=sampler,
-        num_workers=workers,
-        drop_last=True,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-    )
-    return loader, sampler
+    return batch_loader(dataset, sampler.share, sampler, workers, quiet=rank > 0), sampler

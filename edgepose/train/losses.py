@@ -1,7 +1,7 @@
-"""Losses on heat-maps, and each paper's full loss as one named function.
+"""Compute losses on heat-maps, and each paper's full loss in one named function.
 
 Predictions and targets are (N, C, h, w), results are scalars. A paper's loss takes (heads, targets, recipe) and returns
-its terms by name, weighted: the loss is their sum, or their dynamic average (:class:`DynamicWeights`).
+its weighted terms by name: the loss is their sum, or their dynamic average (:class:`DynamicWeights`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Terms = dict[str, Tensor]
 
 
 class Targets(NamedTuple):
-    """What the heads should say.
+    """The wanted outputs of the heads.
 
     Attributes:
         joints: (N, J, h, w).
@@ -40,15 +40,15 @@ class Targets(NamedTuple):
 
 
 def joints_mse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Half the mean squared error (HRNet's and SimpleBaseline's loss).
+    """Compute half the mean squared error (HRNet's and SimpleBaseline's loss).
 
-    A weight multiplies both maps, so it enters squared; unlabelled joints stay in the mean's count.
+    A weight multiplies both maps, so it counts squared; unlabelled joints are counted in the mean, with error 0.
     """
     return 0.5 * ((predicted - target) ** 2 * weights[:, :, None, None] ** 2).mean()
 
 
 def joints_ohkm(predicted: Tensor, target: Tensor, weights: Tensor, hardest: int = 8) -> Tensor:
-    """Online hard keypoint mining (CPN): per sample, the mean of the ``hardest`` largest losses of its joints."""
+    """Compute the loss of online hard keypoint mining (CPN): per sample, the mean of its joints' ``hardest`` losses."""
     per_joint = 0.5 * ((predicted - target) ** 2).mean(dim=(2, 3)) * weights**2
     return per_joint.topk(hardest, dim=1).values.mean()
 
@@ -56,7 +56,7 @@ def joints_ohkm(predicted: Tensor, target: Tensor, weights: Tensor, hardest: int
 def focal_l2(
     predicted: Tensor, target: Tensor, weights: Tensor, gamma: float = 2.0, *, printed: bool = False
 ) -> Tensor:
-    """Focal L2 loss (DITN equations 6 and 7, after Improved-Body-Parts).
+    """Compute the focal L2 loss (DITN equations 6 and 7, after Improved-Body-Parts).
 
     Reading: the squared error is weighted by ``|1 - p|**gamma`` where the target is foreground and ``|p|**gamma``
     elsewhere. As printed, equation 6 lost a "1 -" before FAC and equation 7 takes the target for the prediction; that
@@ -79,7 +79,7 @@ def focal_l2(
 
 
 def segmentation_bce(predicted: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of SG-HRNet (equation 6): summed over pixels, averaged over the maps and the batch.
+    """Compute SG-HRNet's binary cross-entropy (equation 6): summed over pixels, averaged over the maps and the batch.
 
     Reading: the equation swaps prediction and target; this is the usual form.
 
@@ -87,41 +87,41 @@ def segmentation_bce(predicted: Tensor, target: Tensor) -> Tensor:
         predicted: (N, maps, h, w) after the sigmoid.
         target: (N, h, w), the same for every map.
     """
-    # In bf16 and fp16 a sigmoid rounds to 0 and 1; F.binary_cross_entropy bounds the logarithm there.
+    # In bf16 and fp16 a sigmoid may round to 0 or 1; F.binary_cross_entropy bounds the logarithm then.
     wanted = target[:, None].expand_as(predicted)
     return F.binary_cross_entropy(predicted, wanted, reduction="none").sum(dim=(2, 3)).mean()
 
 
 def mse_loss(heads: Heads, targets: Targets, _: Recipe) -> Terms:
-    """HRNet, SimpleBaseline, HSR-MSNet."""
+    """Compute the loss of HRNet, SimpleBaseline and HSR-MSNet."""
     return {"joints": joints_mse(heads.joints, targets.joints, targets.weights)}
 
 
 def ohkm_loss(heads: Heads, targets: Targets, _: Recipe) -> Terms:
-    """The same with online hard keypoint mining."""
+    """Compute the loss with online hard keypoint mining."""
     return {"joints": joints_ohkm(heads.joints, targets.joints, targets.weights)}
 
 
 def ditn_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """DITN's loss (equation 10): focal L2 on the joints plus lambda x smooth L1 (beta 1) on the bones."""
+    """Compute DITN's loss (equation 10): focal L2 on the joints plus lambda x smooth L1 (beta 1) on the bones."""
     joints = focal_l2(heads.joints, targets.joints, targets.weights, recipe.gamma)
     return _with_bones(joints, heads, targets, recipe, F.smooth_l1_loss)
 
 
 def ditn_printed_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """The same with equations 6 and 7 as printed."""
+    """Compute DITN's loss with equations 6 and 7 as printed."""
     joints = focal_l2(heads.joints, targets.joints, targets.weights, recipe.gamma, printed=True)
     return _with_bones(joints, heads, targets, recipe, F.smooth_l1_loss)
 
 
 def ditn_mse_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """Table 6, "MSE + MSE": focal L2 with gamma 0 is the plain mean squared error, so lambda keeps its meaning."""
+    """Compute DITN's loss of Table 6, "MSE + MSE": focal L2 with gamma 0 is the plain mean squared error."""
     joints = focal_l2(heads.joints, targets.joints, targets.weights, gamma=0.0)
     return _with_bones(joints, heads, targets, recipe, F.mse_loss)
 
 
 def ditn_focal_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """Table 6, "Focal L2 + Focal L2"."""
+    """Compute DITN's loss of Table 6, "Focal L2 + Focal L2"."""
 
     def focal_bones(predicted: Tensor, target: Tensor) -> Tensor:
         return focal_l2(predicted, target, torch.ones_like(target[:, :, 0, 0]), recipe.gamma)
@@ -139,15 +139,17 @@ def _with_bones(
 
 
 def sg_hrnet_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """SG-HRNet's two terms (equations 5 to 7): squared differences summed over joints and pixels, and segmentation.
+    """Compute SG-HRNet's two terms (equations 5 to 7): squared errors, summed over joints and pixels, and segmentation.
 
-    Both are averaged over the batch; unlabelled joints cost nothing.
+    Both are averaged over the batch; unlabelled joints do not count.
 
     Raises:
         UsageError: the network has no segmentation maps.
     """
     if heads.segmentation is None:
-        raise UsageError(f"loss sg_hrnet needs the maps of SG-HRNet, which {recipe.model} has not: --set loss=mse")
+        raise UsageError(
+            f"loss sg_hrnet needs the segmentation maps of SG-HRNet, which {recipe.model} lacks: --set loss=mse"
+        )
     squared = (heads.joints - targets.joints) ** 2 * targets.weights[:, :, None, None]
     segmentation = segmentation_bce(heads.segmentation, targets.segmentation)
     return {
@@ -171,7 +173,7 @@ class DynamicWeights:
     """Dynamic weight averaging (SG-HRNet equations 8 to 10, temperature 1), per step.
 
     Term k weighs ``K exp(r_k) / sum(exp(r))`` with ``r_k = L_k(t - 1) / L_k(t - 2)``: the slower a loss falls, the more
-    it weighs. The first two steps weigh all terms 1.
+    it weighs. In the first two steps all terms weigh 1.
 
     >>> weights = DynamicWeights()
     >>> weights.record({"a": 2.0, "b": 1.0}), weights.record({"a": 1.0, "b": 1.0})
@@ -185,7 +187,7 @@ class DynamicWeights:
         self.history: list[dict[str, float]] = []
 
     def of(self, names: tuple[str, ...]) -> dict[str, float]:
-        """The weight of every term at the next step."""
+        """Return the weight of every term at the next step."""
         if len(self.history) < 2:
             return dict.fromkeys(names, 1.0)
         before, last = self.history
@@ -193,5 +195,5 @@ class DynamicWeights:
         return dict(zip(names, (len(names) * torch.softmax(ratios, 0)).tolist(), strict=True))
 
     def record(self, losses: dict[str, float]) -> None:
-        """Note the losses of a step, averaged over all processes."""
+        """Add the losses of a step, averaged over all processes, to the history."""
         self.history = [*self.history[-1:], losses]

@@ -1,4 +1,4 @@
-"""A look at what the network will be trained on: augmented samples with their targets, in one picture."""
+"""Draw augmented training samples with their targets into one picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .loader import PoseDataset
 from .recipes import Recipe
 
 Colour = tuple[int, int, int]
-#: RGB by the person's own side, as the runtime draws poses.
+#: RGB of the person's own left, right and neither side, as the runtime draws poses.
 _LEFT, _RIGHT, _CENTRE = (255, 140, 0), (30, 120, 255), (60, 220, 90)
 _SEGMENTATION = (255, 60, 200)
 #: Height of the caption, and pixels between the samples.
@@ -25,16 +25,16 @@ _CAPTION, _GAP = 20, 8
 
 
 def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> None:
-    """Draw augmented samples, spread over the data set, as the first epoch would show them to the network.
+    """Draw samples from all over the data set, augmented as in the first epoch.
 
     Each is drawn three times: under its joint targets, its bone targets and its segmentation target. Orange is the
-    person's left, blue the right, green neither; the caption names the picture and what was done to it.
+    person's left, blue the right, green neither; the caption names the picture and its augmentation.
 
     Args:
         data: the training split.
         recipe: the set-up.
         path: of the picture, such as ``check.png``.
-        count: samples, or all where there are fewer.
+        count: samples to draw, or all if there are fewer.
 
     Raises:
         UsageError: data and recipe have different skeletons, or the picture cannot be written.
@@ -45,7 +45,7 @@ def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> N
 
 
 def _draw_sample(dataset: PoseDataset, index: int) -> NDArray[np.uint8]:
-    """The three views of a sample side by side (h, 3 w, 3), above its caption."""
+    """Draw the three views of a sample side by side (h, 3 w, 3), above its caption."""
     item = {name: tensor.numpy() for name, tensor in dataset[0, index].items()}
     joint_colours = [_side(name) for name in dataset.skeleton.joints]
     views = [
@@ -65,8 +65,8 @@ def _draw_sample(dataset: PoseDataset, index: int) -> NDArray[np.uint8]:
 def lay_over(
     crop: NDArray[np.uint8], maps: NDArray[np.float32], colours: Sequence[Colour], strength: float = 0.8
 ) -> NDArray[np.uint8]:
-    """A crop (H, W, 3) under maps (K, h, w) of 0 to 1 in their colours; ``strength`` of the colour where a map is 1."""
-    # Crop pixel = 4 x heat-map pixel, which resizing would not keep.
+    """Draw maps (K, h, w) of 0 to 1 over a crop (H, W, 3); where a map is 1, ``strength`` is its colour's share."""
+    # Crop pixel = 4 x heat-map pixel; resizing would shift that.
     grow = np.array([[STRIDE, 0.0, 0.0], [0.0, STRIDE, 0.0]])
     picture = crop.astype(np.float32)
     for colour in dict.fromkeys(colours):
@@ -81,6 +81,6 @@ def _side(joint: str) -> Colour:
 
 
 def _bone_colours(skeleton: Skeleton) -> list[Colour]:
-    """A bone is its side's; one between left and right, such as the hips, is neither's."""
+    """Return a colour per bone: its side's, or neither side's if it joins left and right, as between the hips."""
     ends = [{_side(skeleton.joints[joint]) for joint in bone} - {_CENTRE} for bone in skeleton.bones]
     return [sides.pop() if len(sides) == 1 else _CENTRE for sides in ends]

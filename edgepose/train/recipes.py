@@ -1,8 +1,9 @@
-"""Training set-ups: one frozen dataclass each, with the schedule that its paper prints.
+"""Define the training set-ups: one frozen dataclass each, with the schedule that its paper prints.
 
-What the papers do not say is the same everywhere: rotation and scale are uniform in their ranges, half of the samples
-are mirrored, and colour is left alone. (The official code of HRNet and SimpleBaseline draws both from clipped normal
-distributions, leaves 40 % of the crops unturned and shows lower half bodies, too: ranges and schedule are theirs.)
+Where a paper is silent, all recipes do the same: rotation and scale are uniform in their ranges, half of the samples
+are mirrored, and colours stay as they are. (The official code of HRNet and SimpleBaseline draws rotation and scale from
+clipped normal distributions, does not rotate 40 % of the crops and shows lower half bodies, too; these recipes take
+only its ranges and schedule.)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _CHOICES = {
     "precision": ("fp32", "bf16", "fp16"),
     "loss": LOSSES,
 }
-#: Lowest and highest value.
+#: Lowest and highest value per field.
 _RANGES = {
     **dict.fromkeys(("epochs", "batch"), (1, float("inf"))),
     **dict.fromkeys(("weight_decay", "clip", "gamma", "bone_weight", "segmentation_weight"), (0, 1e6)),
@@ -44,29 +45,30 @@ class Recipe:
         options: of the model, such as ``cab=false,sab=false``.
         height, width: of the crops, in pixels.
         epochs: passes over the training images.
-        batch: crops per step, over all processes together.
+        batch: crops per step, of all processes together.
         optimizer: ``adam`` or ``adamw``.
-        lr: learning rate, the peak of a ``cycle``.
+        lr: learning rate; the highest one of a ``cycle``.
         weight_decay: of the optimiser.
-        schedule: ``steps`` (a tenth after each epoch in ``milestones``) or ``cycle`` (one cycle, Smith 2018: up for
-            15 % of the steps, then a cosine down to nothing).
+        schedule: ``steps`` (divided by ten after each epoch in ``milestones``) or ``cycle`` (one cycle, Smith 2018: up
+            for 15 % of the steps, then along a cosine down to almost 0).
         milestones: epochs, separated by commas.
         precision: ``bf16``, ``fp16`` (with loss scaling) or ``fp32`` arithmetic; weights are float32.
         clip: largest norm of the gradient; 0 does not clip.
-        ema: decay per step of the averaged weights, which are then the ones tested and kept; at most
-            (1 + step) / (10 + step); 0 keeps the last.
+        ema: decay per step of the averaged weights, at most (1 + step) / (10 + step); if it is not 0, the averaged
+            weights are tested and kept instead of the last ones.
         loss: name of a function in :mod:`edgepose.train.losses`.
         gamma: focusing exponent of the focal L2 loss (DITN equation 6); 0 is plain L2.
         bone_weight: lambda of DITN's equation 10.
         segmentation_weight: lambda of SG-HRNet's equation 7.
-        dynamic_weights: dynamic weight averaging of the loss's terms (SG-HRNet equations 8 to 10).
+        dynamic_weights: whether to weigh the terms of the loss by dynamic weight averaging (SG-HRNet equations 8 to
+            10).
         sigma: of the joint and bone targets, in heat-map pixels.
         segmentation_radius: of the segmentation target around each joint, in heat-map pixels.
-        rotation: the crop turns by up to this many degrees either way.
-        scale_low, scale_high: range of the factor on the size of the person in the crop.
-        half_body: share of the samples that show the body from the hips up, as a close camera does.
+        rotation: largest rotation of the crop in degrees, either way.
+        scale_low, scale_high: smallest and largest factor on the size of the person in the crop.
+        half_body: share of the samples that show the body only from the hips up, as a close camera does.
         colour: largest relative change of brightness, contrast and each channel's gain.
-        seed: of weights, order and augmentation.
+        seed: of the random weights, order and augmentation.
     """
 
     model: str
@@ -100,14 +102,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:  # NaN is in no range
-                raise UsageError(f"recipe: {name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
+            if not low <= getattr(self, name) <= high:  # also refuses NaN
+                raise UsageError(f"recipe: {name} must be {_range(low, high)}, got {getattr(self, name)}")
         if self.scale_low > self.scale_high:
             raise UsageError(f"recipe: need scale_low <= scale_high, got {self.scale_low} and {self.scale_high}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"recipe: {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        _ = self.model_options, self.milestone_epochs  # both refuse what they cannot read
+        _ = self.model_options, self.milestone_epochs  # both raise if they cannot be read
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -116,7 +118,7 @@ class Recipe:
 
     @property
     def milestone_epochs(self) -> list[int]:
-        """``milestones`` as numbers."""
+        """The epochs in ``milestones``."""
         try:
             return [int(epoch) for epoch in self.milestones.split(",") if epoch]
         except ValueError as error:
@@ -124,7 +126,7 @@ class Recipe:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """``options`` as keyword arguments: true, false or whole numbers."""
+        """The ``options`` as keyword arguments, with boolean or integer values."""
         pairs = [pair.partition("=") for pair in self.options.split(",") if pair]
         try:
             return {key: _BOOLEANS.get(text) if text in _BOOLEANS else int(text) for key, _, text in pairs}
@@ -132,7 +134,12 @@ class Recipe:
             raise UsageError(f"recipe: options {self.options!r} are not such as cab=false,deconv_kernel=4") from error
 
     def to_json(self) -> str:
+        """Return the fields as a JSON object."""
         return json.dumps(asdict(self), indent=1)
+
+
+def _range(low: float, high: float) -> str:
+    return f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
 
 
 _BOOLEANS = {"true": True, "false": False}
@@ -176,14 +183,14 @@ _SIMPLEBASELINE = Recipe(
 )
 _HSR = Recipe(model="hsr_msnet_59", skeleton="coco17", epochs=140, lr=1e-4, milestones="90,120", rotation=40.0)
 _MPII: dict[str, Any] = {"skeleton": "mpii16", "height": 256, "width": 256}
-#: HRNet's and SimpleBaseline's own set-ups turn and scale the persons of MPII less, and show no half bodies.
+#: HRNet's and SimpleBaseline's own set-ups rotate and scale the persons of MPII less, and show no half bodies.
 _MPII_OFFICIAL: dict[str, Any] = {**_MPII, "rotation": 30.0, "scale_low": 0.75, "scale_high": 1.25, "half_body": 0.0}
 
 #: DITN, section 4; HRNet and SimpleBaseline, their official set-ups; SG-HRNet, section 4.3; HSR-MSNet, section 4 (its
-#: text gives neither rotation nor scale: those of SimpleBaseline, which it extends). ``*_lsp``: our own, for data that
-#: a desk has: one cycle gets as far in a fraction of the epochs. ``*_int8``: for ``--quantise``, which starts from
-#: trained weights that should move little: few epochs, a fortieth of the rate. No average, which would hardly leave the
-#: weights of the start; float32, because bfloat16 would round int8's levels once more, which INT8 does not.
+#: text gives neither rotation nor scale; these are of SimpleBaseline, which it extends). ``*_lsp``: our own, for small
+#: data sets: one cycle gets as far in a fraction of the epochs. ``*_int8``: for ``--quantise``, which starts from
+#: trained weights that should change little: few epochs, a fortieth of the learning rate. No average, because in so few
+#: steps it would stay close to the start weights; float32, because bfloat16 would round int8's levels a second time.
 RECIPES = {
     "ditn_coco": _DITN,
     "ditn_mpii": replace(_DITN, **_MPII),
@@ -202,7 +209,7 @@ RECIPES = {
 
 
 def get_recipe(name: str, overrides: dict[str, str] | None = None) -> Recipe:
-    """A recipe by name, with fields replaced by values given as text.
+    """Return a recipe by name, with fields replaced by values given as text.
 
     Raises:
         UsageError: unknown recipe or field, or a value that is not of the field's type.

@@ -1,4 +1,4 @@
-"""What a training run keeps on disk. Every file is whole at any moment; the last good state survives."""
+"""Keep a training run on disk. Every file is whole at any moment, and the last good state survives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import math
+import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -18,15 +18,22 @@ from tqdm import tqdm
 from ..core.errors import UsageError
 from ..core.files import atomic_path, write_text
 from ..models.checkpoint import ModelSpec, save_checkpoint
-from .recipes import Recipe
+
+
+class AnyRecipe(Protocol):
+    """Everything that decides a training run."""
+
+    def to_json(self) -> str:
+        """Return its fields as a JSON object."""
+        ...
 
 
 class RunFolder:
     """The files of one run.
 
     ``last.pt`` holds everything a later call needs to go on, ``previous.pt`` the state before it; ``last.safetensors``
-    and ``best.safetensors`` are weights; ``metrics.csv`` and ``tensorboard/`` have a line per epoch; ``recipe.json`` is
-    the set-up. The state is written last: what it knows of is on the disk.
+    and ``best.safetensors`` are weights; ``metrics.csv`` and ``tensorboard/`` hold the figures of every epoch;
+    ``recipe.json`` is the recipe. The state is written last, so everything it refers to is already on the disk.
 
     Args:
         path: the folder, made by the first :meth:`save`.
@@ -37,14 +44,30 @@ class RunFolder:
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self._state, self._previous = path / "last.pt", path / "previous.pt"
 
-    def load(self, recipe: Recipe, keys: Collection[str]) -> dict[str, Any] | None:
-        """The state to go on from, on the CPU, or None for a new run.
+    @property
+    def is_new(self) -> bool:
+        """True until a state was saved."""
+        return not (self._state.exists() or self._previous.exists())
 
-        A damaged ``last.pt`` is renamed to ``last.damaged.pt``, and ``previous.pt`` taken.
+    def require_writable(self) -> None:
+        """Refuse a folder in which nothing can be written, before hours of training are lost; it is not made yet.
+
+        Raises:
+            UsageError: the folder, or the nearest one above it that exists, cannot be written to.
+        """
+        check_writable(self._state)
+
+    def load(
+        self, recipe: AnyRecipe, keys: Collection[str], *, may_change: Collection[str] = ()
+    ) -> dict[str, Any] | None:
+        """Return the state to go on from, on the CPU, or None for a new run.
+
+        A damaged ``last.pt`` is renamed to ``last.damaged.pt``, and ``previous.pt`` is read instead.
 
         Args:
             recipe: must be the one that the run was begun with.
-            keys: what a state holds.
+            keys: what a state must hold.
+            may_change: fields of the recipe that may differ.
 
         Raises:
             UsageError: the folder belongs to another recipe, or there are states and none can be read.
@@ -52,7 +75,7 @@ class RunFolder:
         states = [path for path in (self._state, self._previous) if path.exists()]
         if not states:
             return None
-        _require_same(self.path / "recipe.json", recipe)
+        _require_same(self.path / "recipe.json", recipe, may_change)
         damaged: list[Path] = []
         for path in states:
             state = _read(path)
@@ -67,22 +90,22 @@ class RunFolder:
 
     def save(
         self,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         state: dict[str, Any],
         network: nn.Module,
-        spec: ModelSpec,
+        spec: ModelSpec | None,
         history: list[dict[str, float]],
         *,
         best: bool = False,
     ) -> None:
-        """Write weights and figures, then the state; what was the state before is kept as ``previous.pt``.
+        """Write weights and figures, then the state; the state before is kept as ``previous.pt``.
 
         Args:
             recipe: of the run.
             state: plain containers and tensors.
             network: the weights to keep.
-            spec: of the network.
-            history: a row of figures for every epoch.
+            spec: of the network; None for one that gives no heat-maps.
+            history: rows of figures by name; the first figure of each counts the epochs, or steps.
             best: keep the weights as ``best.safetensors``, too.
 
         Raises:
@@ -102,7 +125,7 @@ class RunFolder:
                 self._state.replace(self._previous)
 
     def _log(self, history: list[dict[str, float]]) -> None:
-        """All rows to ``metrics.csv``, the last one to TensorBoard."""
+        """Write all rows to ``metrics.csv`` and the last one to TensorBoard."""
         names = list(dict.fromkeys(name for row in history for name in row))
         with atomic_path(self.path / "metrics.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=names)
@@ -110,11 +133,27 @@ class RunFolder:
             writer.writerows(history)
         from torch.utils.tensorboard import SummaryWriter
 
-        row, epoch = history[-1], int(history[-1]["epoch"])
-        with SummaryWriter(str(self.path / "tensorboard"), purge_step=epoch) as board:
-            for name, value in row.items():
-                if name != "epoch" and not math.isnan(value):
-                    board.add_scalar(name, value, epoch)
+        (_, count), *figures = history[-1].items()
+        with SummaryWriter(str(self.path / "tensorboard"), purge_step=int(count)) as board:
+            for name, value in figures:
+                if not math.isnan(value):
+                    board.add_scalar(name, value, int(count))
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path at which no file can be made; nothing is left there.
+
+    Raises:
+        UsageError: ``path`` is a folder, or the nearest folder above it that exists cannot be written to.
+    """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -125,22 +164,23 @@ def _read(path: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) else None
 
 
-def _require_same(listing: Path, recipe: Recipe) -> None:
+def _require_same(listing: Path, recipe: AnyRecipe, may_change: Collection[str]) -> None:
     try:
-        begun = json.loads(listing.read_text())
+        begun = json.loads(listing.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         begun = None
     if not isinstance(begun, dict):
         raise UsageError(f"{listing} is damaged or missing: give another -o to begin again")
-    changes = list(_changes(begun, asdict(recipe)))
+    now = json.loads(recipe.to_json())
+    changes = [change for name, change in _changes(begun, now) if name not in may_change]
     if changes:
         raise UsageError(
-            f"{listing.parent} was begun with another recipe ({', '.join(changes)}): give another -o, or the same "
-            "values with --set"
+            f"{listing.parent} was begun with another recipe ({', '.join(changes)}): give another -o, or the values "
+            "that it was begun with"
         )
 
 
-def _changes(begun: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _changes(begun: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name in sorted(begun.keys() | now.keys()):
         if begun.get(name) != now.get(name):
-            yield f"{name} was {begun.get(name)}, now {now.get(name)}"
+            yield name, f"{name} was {begun.get(name)}, now {now.get(name)}"

@@ -1,4 +1,4 @@
-"""The training loop: resumes where it stopped, writes nothing halfway, says what went wrong."""
+"""Train a network; a run that was stopped goes on where it was, and no file is half-written."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from ..core.skeletons import get_skeleton
 from ..data import load_data
 from ..data.samples import PoseData, PoseSample, describe_skipped
 from ..graphs.read_quantisation import Quantisation
+from ..models.checkpoint import require_checkpoint
 from ..models.predictor import torch_predictor
 from .distributed import Ranks, join
 from .learner import Learner, model_spec
 from .loader import EpochSampler, PoseDataset, make_loader
 from .preview import draw_check
 from .recipes import Recipe
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_writable
 
 #: Seconds between saves inside an epoch.
 _SAVE_EVERY = 600.0
@@ -50,8 +51,8 @@ def train(
 ) -> Path:
     """Train a network, or go on with a run that was stopped.
 
-    Under ``torchrun`` the processes share every batch; the first one reads, tests and writes the run's folder. Ctrl-C
-    stops after the step at hand, with everything saved; a second one stops at once.
+    Under ``torchrun`` the processes share every batch; the first one tests, and reads and writes the run's folder.
+    Ctrl-C saves and stops after the current step; a second one stops at once.
 
     Args:
         recipe: the set-up.
@@ -59,22 +60,24 @@ def train(
         folder: of the run.
         weights: checkpoint that a new run starts from (see :func:`~edgepose.models.checkpoint.load_pretrained`).
         quantisation: fine-tune the weights for INT8 (see :class:`~edgepose.train.fake_quantise.FakeQuantised`); scores
-            are then those of INT8. The weights are plain ones, to be exported and calibrated as usual.
+            are then those of INT8. The weights stay float32 ones, to be exported and calibrated as usual.
         device: such as ``cpu`` or ``cuda``.
-        workers: processes that make batches, for each training process.
+        workers: processes that make batches, per training process.
         eval_every: epochs between evaluations on the val split (the last epoch is always evaluated).
 
     Returns:
         Path of the weights after the last epoch.
 
     Raises:
-        UsageError: data cannot be read, the device cannot be used, the folder belongs to another run, the loss is no
-            number, or memory or disk ran out.
+        UsageError: the data or weights cannot be read, the device cannot be used, the folder cannot be written to or
+            belongs to another run, the loss became NaN or infinite, or memory or disk ran out.
         KeyboardInterrupt: after Ctrl-C, with the run saved.
     """
     with join(device) as ranks:
+        if ranks.is_first:
+            _require_files(RunFolder(folder), weights)
         training, validation = _load(recipe, data, "train", ranks), _load(recipe, data, "val", ranks)
-        scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuses now what no epoch could test
+        scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuse now rather than at the first test
         dataset = PoseDataset(training.samples, recipe)
         loader, sampler = make_loader(dataset, workers, rank=ranks.rank, world=ranks.world)
         run = Run(recipe, folder, training.samples, len(loader), ranks, weights, quantisation)
@@ -89,22 +92,29 @@ def train(
                 run.finish_epoch()
 
 
+def _require_files(folder: RunFolder, weights: Path | None) -> None:
+    """Refuse a place where nothing can be written, and start weights that are none, before anything takes time."""
+    folder.require_writable()
+    if weights is not None and folder.is_new:
+        require_checkpoint(weights)
+
+
 class Run:
-    """One training run: the learner, how far it is, and its folder.
+    """One training run: the learner, its progress, and its folder.
 
     Args:
         recipe: the set-up.
         folder: of the run.
-        samples: that it trains on.
+        samples: the training samples.
         steps: optimiser steps per epoch.
         ranks: this process among those that train together.
         weights: checkpoint that a new run starts from.
-        quantisation: what INT8 will quantise; None for training as usual.
+        quantisation: the tensors that INT8 rounds; None for training as usual.
 
     Attributes:
-        epoch: epochs that are finished.
-        batch: steps done in the epoch after these.
-        history: a row of figures for every finished epoch.
+        epoch: finished epochs.
+        batch: steps done in the current epoch.
+        history: a row of figures per finished epoch.
     """
 
     _STATE = ("learner", "data", "epoch", "batch", "history", "seconds", "sums")
@@ -139,21 +149,21 @@ class Run:
                 f"{self.folder.path} was begun with other training samples: give another -o, and --weights to start "
                 "from this run's"
             )
-        # Runs that were begun before there was a quantisation have none.
+        # States of older versions have no entry for the quantisation.
         _require_quantisation(state["learner"].get("quantisation"), self.learner.quantisation, self.folder.path)
         self.learner.load_state_dict(state["learner"])
         self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
         self.seconds, self.sums = state["seconds"], defaultdict(float, state["sums"])
 
     def add(self, terms: dict[str, float], seconds: float) -> None:
-        """Note one step."""
+        """Add the figures of one step; ``seconds`` is what it took."""
         self.batch += 1
         self.seconds += seconds
         for name, value in terms.items():
             self.sums[name] += value
 
     def finish_epoch(self) -> None:
-        """Note the epoch's figures and save."""
+        """Add the epoch's figures to the history and save."""
         means = {f"loss_{name}": total / self.batch for name, total in self.sums.items()}
         figures = {"loss": sum(means.values()), **means, "lr": self.learner.schedule.get_last_lr()[0]}
         self.history.append({"epoch": self.epoch + 1, **figures, "seconds": self.seconds})
@@ -161,12 +171,12 @@ class Run:
         self.save()
 
     def is_test_due(self, every: int) -> bool:
-        """True after each ``every``-th epoch and the last one, until it is tested."""
+        """Return whether a test is due and not done: after each ``every``-th epoch and the last one."""
         due = self.batch == 0 and (self.epoch % every == 0 or self.epoch == self.recipe.epochs)
         return due and self.epoch > 0 and "score" not in self.history[-1]
 
     def test(self, validation: PoseData) -> None:
-        """Test the network, note the score, and save: as the best, if it is."""
+        """Test the network, add the score to the history, and save; the best weights also as such."""
         recipe, before = self.recipe, [row["score"] for row in self.history if "score" in row]
         predictor = torch_predictor(self.learner.tested)
         scores = score(predictor, validation, get_skeleton(recipe.skeleton), recipe.input_size)
@@ -175,10 +185,10 @@ class Run:
         self.save(best=scores.value > max(before, default=float("-inf")))
 
     def save(self, *, best: bool = False) -> None:
-        """Write weights, figures and state (in the first process).
+        """Write weights, figures and state; only the first process does.
 
         Raises:
-            UsageError: the weights are no numbers, or a file cannot be written; the state before is still there.
+            UsageError: a weight is NaN or infinite, or a file cannot be written; the state before is still there.
         """
         if not self.ranks.is_first:
             return
@@ -204,8 +214,10 @@ def check_samples(recipe: Recipe, data: str, picture: Path) -> None:
     """Draw augmented training samples with their targets into one picture.
 
     Raises:
-        UsageError: the data cannot be read or do not fit the recipe, or the network cannot take its crops.
+        UsageError: the data cannot be read or do not fit the recipe, the network cannot take its crops, or the picture
+            cannot be written.
     """
+    check_writable(picture)
     with torch.device("meta"):
         model_spec(recipe).build()
     draw_check(_load(recipe, data, "train", Ranks(0, 1, torch.device("cpu"))), recipe, picture)
@@ -235,7 +247,7 @@ def _require_quantisation(begun: str | None, now: Quantisation | None, folder: P
 
 
 def _fingerprint(samples: list[PoseSample]) -> str:
-    """Tells other samples from these: pictures' names, joints and boxes in their order."""
+    """Return a hash of the samples: names of pictures, joints and boxes, in their order."""
     content = hashlib.sha256()
     for sample in samples:
         content.update(sample.image.name.encode())
@@ -245,7 +257,7 @@ def _fingerprint(samples: list[PoseSample]) -> str:
 
 
 def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list[int]) -> None:
-    """The rest of an epoch, from the batch at which the run is."""
+    """Train the rest of an epoch, from the current batch on."""
     saved = time.perf_counter()
     sampler.epoch, sampler.start = run.epoch, run.batch
     run.learner.parallel.train()
@@ -256,7 +268,7 @@ def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list
             _stop_if(stop, run)
             images = [str(loader.dataset.samples[i].image) for i in batch.pop("index")]
             terms = _step(run.learner, batch)
-            _require_number(terms, run, images)
+            _require_finite(terms, run, images)
             now = time.perf_counter()
             run.add(terms, now - began)
             began = now
@@ -268,7 +280,7 @@ def _train_epoch(run: Run, loader: DataLoader, sampler: EpochSampler, stop: list
 
 
 def _begin(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    """The loader's batches. Ctrl-C reaches every process of a terminal; the workers inherit that it is ignored."""
+    """Start the loader's workers with Ctrl-C ignored, which would reach every process of a terminal."""
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -293,7 +305,7 @@ def _step(learner: Learner, batch: dict[str, Tensor]) -> dict[str, float]:
     try:
         return learner.step(batch)
     except torch.OutOfMemoryError:
-        pass  # with the exception goes the memory that its frames hold; only then is there something to measure
+        pass  # go on outside, where the exception no longer holds the memory of its frames
     if learner.ranks.device.type == "cuda":
         torch.cuda.empty_cache()
     fits = 0 if learner.ranks.world > 1 else learner.largest_batch(batch)
@@ -304,13 +316,14 @@ def _step(learner: Learner, batch: dict[str, Tensor]) -> dict[str, float]:
     )
 
 
-def _require_number(terms: dict[str, float], run: Run, images: list[str]) -> None:
+def _require_finite(terms: dict[str, float], run: Run, images: list[str]) -> None:
     if np.isfinite(sum(terms.values())):
         return
     found = ", ".join(f"{name} {value}" for name, value in terms.items())
     raise UsageError(
-        f"the loss is no number ({found}) in epoch {run.epoch + 1}, batch {run.batch + 1} ({', '.join(images)}): look "
-        f"at these images, lower lr, or clip the gradient (--set clip=1); {run.folder.path} keeps the state before"
+        f"the loss became NaN or infinite ({found}) in epoch {run.epoch + 1}, batch {run.batch + 1} "
+        f"({', '.join(images)}): look at these images, lower lr, or clip the gradient (--set clip=1); "
+        f"{run.folder.path} keeps the state before"
     )
 
 
@@ -323,7 +336,7 @@ def _progress(run: Run) -> str:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """A list that is not empty once Ctrl-C was pressed; pressed again, it interrupts as usual."""
+    """Yield a list that is filled when Ctrl-C is pressed; pressed again, it interrupts as usual."""
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # Ctrl-C goes to the main thread
         yield seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgepose.accuracy.agreement import agreement, precision_beside
+from edgepose.accuracy.agreement import agreement, oks_ap
 from edgepose.core.skeletons import get_skeleton
 
 LSP = get_skeleton("lsp14")
@@ -57,8 +57,8 @@ def test_only_confident_joints_of_the_reference_count():
 def test_crops_without_a_confident_joint_are_not_judged():
     reference = poses()
     reference[1:, :, 2] = 0.0
-    assert precision_beside(reference, moved(reference, 1, slice(0, 14), 500.0), LSP, SIZE, PADDING) == 100.0
-    assert precision_beside(reference, moved(reference, 0, slice(0, 14), 500.0), LSP, SIZE, PADDING) == 0.0
+    assert oks_ap(reference, moved(reference, 1, slice(0, 14), 500.0), LSP, SIZE, PADDING) == 100.0
+    assert oks_ap(reference, moved(reference, 0, slice(0, 14), 500.0), LSP, SIZE, PADDING) == 0.0
     reference[:] = 0
     assert agreement(reference, reference, LSP, SIZE, PADDING).ap == 100.0
 
@@ -69,4 +69,4 @@ def test_oks_is_coco_s():
     area = 0.53 * 256 * 192 / 1.25**2
     oks = np.mean(np.exp(-36 / (2 * area * (2 * np.array(LSP.sigmas)) ** 2)))
     want = 100 * np.mean(oks >= np.arange(0.5, 1.0, 0.05))
-    assert precision_beside(reference, found, LSP, SIZE, PADDING) == pytest.approx(want) and 0 < want < 100
+    assert oks_ap(reference, found, LSP, SIZE, PADDING) == pytest.approx(want) and 0 < want < 100

@@ -178,7 +178,7 @@ def test_a_damaged_picture_is_named_with_the_way_on(coco, tmp_path):
     data = load_data(f"coco:{coco}", "val")
     (tmp_path / "cut.jpg").write_bytes(data.samples[0].image.read_bytes()[:500])
     damaged = replace(data, samples=[replace(data.samples[0], image=tmp_path / "cut.jpg")])
-    message = r"image .*cut\.jpg is truncated .*: copy it again .*persons are not scored: remove it to go on\)$"
+    message = r"image .*cut\.jpg is truncated .*: copy it again \(to evaluate without .* and its persons, remove it\)$"
     with pytest.raises(UsageError, match=message):
         score(knowing(damaged), damaged, COCO17, SIZE)
 
@@ -246,7 +246,7 @@ def test_pck_of_single_persons_and_joints(tmp_path):
     assert scores.results[2]["image_id"] == 2
     for sample in data.samples:
         sample.visible[LSP14.joints.index("left_shoulder")] = False
-    with pytest.raises(UsageError, match=r"joints\.mat labels nobody with a torso \(right hip and left shoulder\)"):
+    with pytest.raises(UsageError, match=r"joints\.mat has no person with a torso \(right hip and left shoulder\)"):
         score(KnowingPredictor(data.samples, joints), data, LSP14, SIZE)
 
 
@@ -266,7 +266,7 @@ def test_mpii_is_scored_as_by_hrnet(reference, monkeypatch):
     reference.match("hrnet_mpii_eval.npz", [*got, scores.value], [*parts, mean], atol=1e-9)
     assert loose == pytest.approx(28.6, abs=0.05)  # a true 0.1
     data = replace(data, samples=[replace(sample, head_size=float("nan")) for sample in samples])
-    with pytest.raises(UsageError, match=r"valid\.json labels nobody with a head size \(annot/gt_valid\.mat\)"):
+    with pytest.raises(UsageError, match=r"valid\.json has no person with a head size \(annot/gt_valid\.mat\)"):
         score(lambda _: None, data, MPII16, SIZE)
 
 
@@ -323,7 +323,7 @@ def test_what_does_not_fit_is_refused(coco):
     data = load_data(f"coco:{coco}", "val")
     message = (
         "the network predicts the 14 joints of lsp14, the data label the 17 of coco17: evaluate on data of the same "
-        "skeleton, or only the 12 joints of both with --shared-joints"
+        r"skeleton, or only the 12 joints of both with shared_joints \(--shared-joints\)"
     )
     with pytest.raises(UsageError, match=f"^{message}$"):
         score(knowing(data), data, LSP14, SIZE)

@@ -175,13 +175,14 @@ def test_a_cache_that_cannot_be_used_is_no_error(
     assert replays.crops == [IMAGES_CHECKED] * 3
 
 
-def test_a_bundle_without_goldens_has_nothing_to_prove_itself_with(
+def test_a_bundle_without_goldens_has_nothing_to_prove_itself_with_and_is_refused(
     bundle: Bundle, replays: Replays, cache: Path
 ) -> None:
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     del manifest["files"][GOLDENS]
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
-    load(bundle.path, "onnxruntime").close()
+    with pytest.raises(UsageError, match=r"its manifest names no golden\.npz, so nothing can prove the network"):
+        load(bundle.path, "onnxruntime")
     assert not replays.crops and not cache.exists()
 
 

@@ -93,11 +93,68 @@ def test_check_only_measures_nothing(
 ) -> None:
     dynamic_conv = load("dynamic_conv_gpu")
     monkeypatch.setattr(dynamic_conv, "require_gpu", lambda: None)
-    monkeypatch.setattr(dynamic_conv, "check", lambda: {"torch.float16": 2.5e-4})
+    monkeypatch.setattr(dynamic_conv, "check", lambda _: {"torch.float16": 2.5e-4})
     with pytest.raises(SystemExit) as ended:  # before there is a result to write
-        dynamic_conv.measure(Namespace(check_only=True))
+        dynamic_conv.measure(Namespace(check_only=True, cases="all"))
     assert ended.value.code == 0
     assert capsys.readouterr().out == "largest relative errors: torch.float16 2.5e-04\n"
+
+
+@pytest.fixture
+def kernel_on_host(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The comparison of the kernel with float64, on the processor: inputs are made there."""
+    dynamic_conv = load("dynamic_conv_gpu")
+    randn = torch.randn
+    monkeypatch.setattr(dynamic_conv.torch, "randn", lambda *sides, **_: randn(*sides))
+    return dynamic_conv
+
+
+SMALL_GRID = {"batch": (2,), "map": ((5, 4),), "kernel": ((3, 3), (1, 7)), "dtype": (torch.float32, torch.float16)}
+
+
+def test_the_comparison_gives_each_types_largest_error(kernel_on_host: ModuleType) -> None:
+    errors = kernel_on_host.check(SMALL_GRID)
+    assert errors.keys() == {"torch.float32", "torch.float16"}
+    assert 1e-9 < errors["torch.float32"] < 1e-6
+    assert 5e-5 < errors["torch.float16"] < 5e-4
+    assert kernel_on_host.check(kernel_on_host.CASES["none"]) == {}
+
+
+def test_every_wrong_result_is_printed_and_counted(
+    kernel_on_host: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = kernel_on_host.dynamic_depthwise_conv2d
+
+    def wrong_in_half(x: Any, kernels: Any) -> Any:
+        return right(x, kernels) * (1.25 if x.dtype == torch.float16 else 1.0)
+
+    monkeypatch.setattr(kernel_on_host, "dynamic_depthwise_conv2d", wrong_in_half)
+    with pytest.raises(
+        CheckError, match=r"^6 results are too far from float64's, the first: y of batch 2, map \(5, 4\)"
+    ):
+        kernel_on_host.check(SMALL_GRID)  # y, dx and dk of two kernels
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all(re.search(r"torch.float16: relative error 2\.5e-01, limit 5e-04$", line) for line in lines)
+
+
+def test_few_cases_reach_every_kernel_that_is_launched(load: Callable[[str], ModuleType]) -> None:
+    from edgepose.plugins import launch
+
+    plans: tuple[Callable[..., launch.Launch[int]], ...] = (launch.forward, launch.kernel_gradient)
+
+    def kernels(grid: dict[str, Any]) -> set[str]:
+        return {
+            plan(3, *size, kernel, str(dtype).removeprefix("torch.")).kernel
+            for plan in plans
+            for size in grid["map"]
+            for kernel in grid["kernel"]
+            for dtype in grid["dtype"]
+        }
+
+    cases = load("dynamic_conv_gpu").CASES
+    assert kernels(cases["few"]) == kernels(cases["all"])
+    assert len(kernels(cases["few"])) == 15  # three types of three special ones, one for any size, one gradient
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------
@@ -256,8 +313,9 @@ def test_an_engine_that_runs_is_compared_and_timed(
 
         def close(self) -> None: ...
 
-    for name, value in {"Executor": Executor, "load_target": str, "open_stream": lambda: "stream"}.items():
-        monkeypatch.setattr(rtx, name, value)
+    monkeypatch.setattr(rtx.tensorrt, "load_target", str)
+    monkeypatch.setattr(rtx, "Executor", Executor)
+    monkeypatch.setattr(rtx, "open_stream", lambda: "stream")
     monkeypatch.setattr(rtx, "SETTLE", Budget(calls=1, seconds=1.0, warm_up=0))
     engine = bundle.path / "any.engine"
     engine.write_bytes(b"plan")
@@ -281,6 +339,28 @@ def test_an_engine_that_runs_is_compared_and_timed(
 def test_a_bundle_without_the_prebuilt_engine_is_refused(load: Callable[[str], ModuleType], bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="no tensorrt-rtx engine in fp16 for the default SMs: CUDA_VISIBLE_DEVICES= "):
         load("rtx_on_this_gpu").find_prebuilt(open_bundle(bundle.path), "fp16")
+
+
+def test_bundles_are_found_by_their_names(load: Callable[[str], ModuleType], bundle: Bundle) -> None:
+    rtx = load("rtx_on_this_gpu")
+    assert {name: found.path for name, found in rtx.find_bundles(bundle.path.parent).items()} == {"tiny": bundle.path}
+    with pytest.raises(UsageError, match=r"engines holds no folder named NAME\.edgepose"):
+        rtx.find_bundles(bundle.path.parent / "engines")
+
+
+def test_the_shipped_bundle_gets_an_engine_with_the_gpu_hidden(
+    load: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    rtx = load("rtx_on_this_gpu")
+    (shipped,) = rtx.find_bundles(rtx.copy_shipped(tmp_path, "fp32")).values()
+    assert rtx.find_prebuilt(shipped, "fp32").parent == shipped.path / "engines"
+    assert not list(rtx.SHIPPED.glob("engines"))  # the original is as it was
+
+
+def test_a_build_that_fails_is_a_sentence(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot be built with the GPU hidden: edgepose: .*int8"):
+        load("rtx_on_this_gpu").copy_shipped(tmp_path, "int8")
 
 
 def test_the_table_of_attempts(load: Callable[[str], ModuleType]) -> None:

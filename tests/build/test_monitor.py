@@ -97,7 +97,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pyt
         build_engine(bundle, "tensorrt-rtx")
     assert shown[1:] == ["stopping at TensorRT's next step"]
     assert open_bundle(bundle.path).engines() == []
-    assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "pose.onnx"]
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["golden.npz", "manifest.json", "pose.onnx"]
 
 
 class Terminal(io.StringIO):

@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert (bundle.path / "manifest.json").read_bytes() == before
     names = sorted(path.name for path in bundle.path.iterdir())
-    assert names == ["manifest.json", "pose.int8+fp16.onnx", "pose.onnx", "reports"]
+    assert names == ["golden.npz", "manifest.json", "pose.int8+fp16.onnx", "pose.onnx", "reports"]
 
 
 # --- full TensorRT, on doubles --------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path,
     options = ["--detector", "none", "--max-drop", "5", "--backend", "onnxruntime", "--time-limit", "0.02"]
     assert main(["calibrate", str(bundle.path), "--images", str(folder), *options]) == 0
     printed = capsys.readouterr().out
-    assert "24 crops: 16 set the ranges (mse), 8 judge" in printed and "pareto.png" in printed
+    assert "24 crops: 16 set the ranges (mse), accuracy is measured on 8" in printed and "pareto.png" in printed
     assert (bundle.reports / "pareto.png").stat().st_size > 10_000
 
 
@@ -135,12 +135,18 @@ def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path,
         ([], "either --images DIR, or --data KIND:ROOT"),
         (["--images", ".", "--data", "lsp:."], "either --images DIR, or --data KIND:ROOT"),
         (["--images", "nowhere"], "nowhere does not exist"),
-        (["--images", ".", "--max-drop", "-1"], "--max-drop is in points of accuracy, from 0 to 100, got -1"),
-        (["--images", ".", "--max-drop", "nan"], "--max-drop is in points of accuracy, from 0 to 100, got nan"),
+        (["--images", ".", "--max-drop", "-1"], "the largest drop is -1 points of accuracy, expected 0 to 100"),
+        (["--images", ".", "--max-drop", "nan"], "the largest drop is nan points of accuracy, expected 0 to 100"),
         (["--images", ".", "--max-drop", "1", "--backend", "tpu"], "unknown backend 'tpu'"),
-        (["--images", ".", "--max-drop", "1", "--backend", "torch"], "got --backend torch"),
+        (
+            ["--images", ".", "--max-drop", "1", "--backend", "torch"],
+            "a backend that runs graphs or engines, got torch",
+        ),
         (["--images", ".", "--max-drop", "1", "--backend", "tensorrt-rtx"], "tensorrt-rtx, which cannot run here: "),
-        (["--images", ".", "--max-drop", "1", "--time-limit", "0"], "--time-limit is in minutes, above 0, got 0"),
+        (
+            ["--images", ".", "--max-drop", "1", "--time-limit", "0"],
+            "the time limit is 0 minutes, expected more than 0",
+        ),
     ],
 )
 def test_wrong_options_are_one_sentence(bundle, options, sentence, capsys):

@@ -103,7 +103,7 @@ def test_crops_are_those_of_the_runtime(photos):
     with edgepose.load(BUNDLE, "onnxruntime") as estimator:
         for path in photos.iterdir():
             image = read_image(path)
-            cut, _ = estimator.crop(image, detector(image).boxes)
+            cut = estimator.cropper(image, detector(image).boxes).pixels
             expected |= {f"{path.name}:{i}": crop for i, crop in enumerate(cut)}
     detector.close()
     assert set(crops.names) == set(expected)
@@ -113,7 +113,7 @@ def test_crops_are_those_of_the_runtime(photos):
         np.testing.assert_array_equal(crop, expected[name])
     assert (crops.images.dtype, crops.images.shape[1:]) == (np.uint8, (256, 192, 3))
     assert crops.empty >= 1
-    assert re.fullmatch(r"\d+ crops; nobody in \d+ pictures?", str(crops))
+    assert re.fullmatch(r"\d+ crops; no person in \d+ pictures?", str(crops))
 
 
 def test_the_limit_holds_inside_a_picture(photos):

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
-from edgepose.accuracy.agreement import person_agreement, person_precision
+from edgepose.accuracy.agreement import person_agreement, person_ap
 from edgepose.calib.crops import CropSet, pictures_from_images
 from edgepose.calib.scorer import PersonScorer
 from edgepose.core.errors import CheckError, UsageError
@@ -125,19 +125,19 @@ def test_a_person_whose_score_fell_is_found_all_the_same():
 
 def test_a_person_that_fp32_does_not_see_costs_precision_where_it_is_the_most_certain():
     fp32 = pictures(picture(0.9, 0.1))
-    assert person_precision(fp32, pictures(picture(0.6, 0.8))) == pytest.approx(50)
-    assert person_precision(fp32, pictures(picture(0.8, 0.6))) == pytest.approx(100)
+    assert person_ap(fp32, pictures(picture(0.6, 0.8))) == pytest.approx(50)
+    assert person_ap(fp32, pictures(picture(0.8, 0.6))) == pytest.approx(100)
 
 
 def test_the_number_of_boxes_may_differ():
     fp32 = pictures(picture(0.9, 0.8))
-    assert person_precision(fp32, fp32[:, :1]) == pytest.approx(100 * 51 / 101)
+    assert person_ap(fp32, fp32[:, :1]) == pytest.approx(100 * 51 / 101)
 
 
 def test_fp32_that_finds_nobody_at_all_judges_nothing():
     scorer = make_scorer(pictures(picture(0.39, 0.1), picture(0.2, 0.3)))
     for call in (scorer.agreement, scorer.accuracy):
-        with pytest.raises(UsageError, match="the detector finds nobody in the 2 pictures that judge: add others"):
+        with pytest.raises(UsageError, match="finds no person in the 2 pictures that accuracy is measured on: add"):
             call(scorer.fp32)
 
 
@@ -195,7 +195,7 @@ def test_too_few_pictures(tmp_path):
     said = refusal(folder)
     assert said == (
         f"found 15 pictures in {folder} (1 picture cannot be read: 003.png), expected at least 16 pictures: "
-        "add pictures such as the camera will see"
+        "add pictures like those of your camera"
     )
     for file in folder.iterdir():
         file.write_bytes(b"")

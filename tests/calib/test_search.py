@@ -157,7 +157,7 @@ def test_without_time_nothing_is_given_up(make):
     search, _ = make()
     result = search.run(max_drop=0.3, seconds=0)
     assert result.chosen == result.fp32 and not result.finished
-    assert "the time limit came first: run it again to go on" in str(result)
+    assert "the time limit ended the search: run it again to continue" in str(result)
 
 
 @pytest.mark.parametrize(

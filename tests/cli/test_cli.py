@@ -18,6 +18,7 @@ import pytest
 
 from edgepose import cli
 from edgepose.backends import backend as backend_module
+from edgepose.backends.plan import BACKENDS
 from edgepose.bundle.bundle import open_bundle
 from edgepose.bundle.goldens import read_goldens
 from edgepose.bundle.manifest import GOLDENS, MANIFEST
@@ -73,7 +74,7 @@ def test_help_says_which_backend_is_taken(command: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"default: the first of {', '.join(backends.BACKENDS)} that can run here" in said
+    assert f"default: the first of {', '.join(BACKENDS)} that can run here" in said
 
 
 def test_the_commands_are_those_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
@@ -413,15 +414,48 @@ def test_precisions_go_through_every_command(
 def test_a_run_writes_what_it_is_asked_for(
     exported: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outputs = ["--save-video", "v.mp4", "--save-json", "p.jsonl", "--save-coco", "c.json"]
+    outputs = ["--save-video", "v.mp4", "--save-json", "p.jsonl"]
     paths = [str(tmp_path / text) if "." in text else text for text in outputs]
     assert main(["run", str(exported), "--source", str(picture), *paths]) == 0
     assert "1 frames, 1 people" in capsys.readouterr().out
-    (frame,) = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    header, frame = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert (header["schema"], header["skeleton"], len(header["joints"])) == (1, "lsp14", 14)
     (person,) = frame["people"]
-    (result,) = json.loads((tmp_path / "c.json").read_text())
-    assert result["keypoints"] == pytest.approx(np.ravel(person["keypoints"]))
+    assert np.shape(person["keypoints"]) == (14, 3)
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 1
+
+
+def test_results_on_standard_output_stand_alone(
+    exported: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("-", "/dev/stdout"):
+        assert main(["run", str(exported), "--source", str(picture), "--save-json", name]) == 0
+        said = capfd.readouterr()
+        assert [json.loads(line).get("frame") for line in said.out.splitlines()] == [None, 0]
+        assert "1 frames, 1 people" in said.err
+    assert main(["bench", str(exported), "--backend", "onnxruntime", "--batch", "1", "--json", "-"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"]
+
+
+def test_a_picture_is_saved_as_a_picture_or_into_a_folder(exported: Path, picture: Path, tmp_path: Path) -> None:
+    for name in ("new.jpg", "a.b/", "new.mp4/"):
+        assert main(["run", str(exported), "--source", str(picture), "--save-video", f"{tmp_path}/{name}"]) == 0
+    size = cv2.imread(str(picture)).shape
+    assert {cv2.imread(str(tmp_path / name)).shape for name in ("new.jpg", "a.b/a.jpg", "new.mp4/a.jpg")} == {size}
+
+
+def test_coco_results_of_other_joints_are_refused(
+    refuse: Refuse, exported: Path, picture: Path, tmp_path: Path
+) -> None:
+    said = refuse("run", exported, "--source", picture, "--save-coco", tmp_path / "c.json")
+    assert "the network's skeleton is lsp14 with 14 joints, expected coco17" in said
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_full_disk_is_one_sentence(refuse: Refuse, exported: Path, picture: Path) -> None:
+    said = refuse("run", exported, "--source", picture, "--save-json", "/dev/full")
+    assert "cannot write /dev/full: No space left on device" in said
+    assert Path("/dev/full").is_char_device()
 
 
 def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path, picture: Path, tmp_path: Path) -> None:
@@ -439,7 +473,7 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
     for name, message in {
         "none.jpg": "does not exist: expected an image, a folder",
         "none.mp4": "does not exist: expected an image, a folder",
-        "cut.png": "cut.png is not an image that OpenCV can decode",
+        "cut.png": "cut.png is truncated (a PNG without its end marker): copy it again",
         "cut.jpg": "cut.jpg is truncated (a JPEG without its end marker): copy it again",
         "empty.jpg": "empty.jpg is not an image that OpenCV can decode (0 bytes)",
         "cut.mp4": "cut.mp4 is not an image or video that can be decoded, or was cut short: copy it again",
@@ -484,11 +518,11 @@ def test_a_frame_without_a_person_is_an_empty_list(exported: Path, picture: Path
     )
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "blind.onnx")
-    outputs = ["--save-json", tmp_path / "p.jsonl", "--save-coco", tmp_path / "c.json"]
+    outputs = ["--save-json", tmp_path / "p.jsonl"]
     arguments = ["run", exported, "--source", picture, "--detector", tmp_path / "blind.onnx", *outputs]
     assert main([str(argument) for argument in arguments]) == 0
-    assert json.loads((tmp_path / "p.jsonl").read_text()) == {"frame": 0, "name": "a.png", "time": 0.0, "people": []}
-    assert json.loads((tmp_path / "c.json").read_text()) == []
+    line = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[1])
+    assert (line["frame"], line["name"], line["time"], line["people"]) == (0, "a.png", 0.0, [])
 
 
 def test_places_that_cannot_be_written_are_refused(

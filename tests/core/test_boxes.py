@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgepose.core.boxes import find_persons, person_errors
+from edgepose.core.boxes import check_threshold, find_persons, nms, person_errors
+from edgepose.core.errors import UsageError
 
 #: 30 wide and 40 high: its diagonal is 50 px.
 SMALL = (10, 20, 40, 60)
@@ -145,3 +146,35 @@ def test_nothing_is_changed_in_place() -> None:
     person_errors(reference, got, 0.4)
     for array, copy in zip((*reference, *got), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_suppression_is_the_greedy_one() -> None:
+    """Against the textbook's loop, on many small boxes; equal scores stay in the order given."""
+    rng = np.random.default_rng(3)
+    low = rng.integers(0, 40, (300, 2)).astype(np.float32)
+    boxes = np.concatenate([low, low + rng.integers(5, 25, (300, 2)).astype(np.float32)], axis=1)
+    scores = rng.integers(0, 20, 300).astype(np.float32) / 20
+
+    def overlap(a: np.ndarray, b: np.ndarray) -> float:
+        w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        shared = max(w, 0) * max(h, 0)
+        return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+    expected: list[int] = []
+    for i in sorted(range(300), key=lambda i: (-scores[i], i)):
+        if all(overlap(boxes[i], boxes[j]) <= 0.3137 for j in expected):
+            expected.append(i)
+    kept = nms(boxes, scores, 0.3137)
+    assert kept.tolist() == expected
+    assert 10 < len(kept) < 200
+
+
+@pytest.mark.parametrize("threshold", [0, 0.5, 1, np.float32(0.25)])
+def test_scores_are_thresholds(threshold: float) -> None:
+    check_threshold(threshold, "threshold")
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), -1, 2, float("inf"), "0.5", None])
+def test_what_is_no_score_is_no_threshold(threshold: object) -> None:
+    with pytest.raises(UsageError, match=r"^the least score is .*, expected a score from 0 to 1$"):
+        check_threshold(threshold, "the least score")

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from edgepose.core import geometry
+from edgepose.core.errors import UsageError
 from edgepose.core.geometry import (
     crop_boxes,
     crop_regions,
@@ -129,3 +131,42 @@ def test_keypoint_box_margin():
 @pytest.mark.parametrize("box", [[5, 5, 5, 5], [9, 9, 3, 3]])
 def test_a_box_without_area_still_makes_a_crop(box):
     assert crop_regions(box, (256, 192))[0, 2] == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("shape", [(40, 40_000, 3), (40_000, 40, 3)])
+def test_a_long_picture_gives_the_crop_of_its_part(shape: tuple[int, int, int]) -> None:
+    """OpenCV 4 refuses sides of more than 32,766 pixels."""
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    rows, columns = (slice(max(0, side - 60), side) for side in shape[:2])
+    part = image[rows, columns]
+    box = np.array([columns.stop - 30, rows.stop - 35, columns.stop - 5, rows.stop - 2])
+    moved = box - np.array([columns.start, rows.start] * 2)
+    crops, inverses = crop_boxes(image, [box], (64, 48))
+    want, inverses_of_part = crop_boxes(part, [moved], (64, 48))
+    assert want[0].std() > 20
+    np.testing.assert_allclose(crops[0].astype(int), want[0], atol=2)  # bilinear weights are rounded
+    np.testing.assert_allclose(inverses[0][:, 2] - inverses_of_part[0][:, 2], box[:2] - moved[:2])
+
+
+def test_a_part_of_a_huge_picture_is_the_crop_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    boxes = [(10, 20, 40, 70), (-30, -30, 20, 20), (100, 70, 150, 120), (0, 0, 120, 90), (-90, -90, -80, -80)]
+    want, _ = crop_boxes(image, boxes, (64, 48))
+    monkeypatch.setattr(geometry, "_too_large", lambda part: part.shape == image.shape and part.base is None)
+    got, _ = crop_boxes(image, boxes, (64, 48))
+    np.testing.assert_allclose(got.astype(int), want, atol=1)
+    assert not want[-1].any()
+    assert not got[-1].any()
+
+
+def test_more_of_a_huge_picture_than_opencv_takes_is_refused() -> None:
+    """OpenCV 5.0 crashes on more than 2**31 bytes. The picture takes no memory until somebody reads it."""
+    image = np.zeros((24_000, 30_000, 3), np.uint8)
+    image[11_000:13_000, 14_000:16_000] = 200
+    crops, _ = crop_boxes(image, [(14_200, 11_200, 14_800, 11_800)], (64, 48))
+    assert (crops == 200).all()
+    message = (
+        "cannot cut 30000x24000 pixels out of a picture of 30000x24000: OpenCV takes at most 32766 pixels per side"
+    )
+    with pytest.raises(UsageError, match=message):
+        crop_boxes(image, [(0, 0, 30_000, 24_000)], (64, 48))

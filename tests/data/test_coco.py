@@ -186,7 +186,7 @@ OTHER_FILES = {
     "not readable JSON or was cut short": json.dumps(CONTENT)[:200],
     "not readable JSON": "\x00\x01",
     "was cut short": "[" * 100_000,
-    "no person that can be used with coco17, it names none": {**CONTENT, "annotations": []},
+    "no person that can be used with coco17, it lists none": {**CONTENT, "annotations": []},
     r"2 wrong number of joints \(expected 17\)": {
         **CONTENT,
         "annotations": [{**PERSON, "keypoints": [30, 40, 2] * 14}] * 2,
@@ -301,7 +301,7 @@ def test_detected_boxes_of_no_use_are_named(tmp_path):
 @pytest.mark.parametrize("kind", ["lsp", "mpii"])
 def test_a_measure_without_use_for_detections_says_so_before_it_reads_them(kind):
     labelled = PoseData(kind, "lsp14", [], Path("labels"))
-    with pytest.raises(UsageError, match=f"^{kind} is scored person by person: leave the detected boxes out"):
+    with pytest.raises(UsageError, match=f"^{kind} is scored on labelled boxes: leave the detected boxes out"):
         detected_samples(labelled, Path("none.json"))
 
 

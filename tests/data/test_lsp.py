@@ -93,13 +93,13 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
     ):
         load_data(spec, "train")
     (root / "train.txt").write_text("9")
-    with pytest.raises(UsageError, match=r"train.txt: image 9 has no column in joints.mat \(8\)"):
+    with pytest.raises(UsageError, match=r"train.txt: got image 9, expected 1 to 8, the images of joints.mat"):
         load_data(spec, "train")
     (root / "train.txt").write_text("one")
-    with pytest.raises(UsageError, match="one image number a line"):
+    with pytest.raises(UsageError, match="one image number per line"):
         load_data(spec, "train")
     (root / "train.txt").write_text("")
-    with pytest.raises(UsageError, match="no person that can be used with lsp14, it names none"):
+    with pytest.raises(UsageError, match="no person that can be used with lsp14, it lists none"):
         load_data(spec, "train")
     for shape in ((14, 2, 3), (14, 3)):
         scipy_io.savemat(joints, {"joints": np.zeros(shape)})

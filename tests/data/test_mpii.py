@@ -142,7 +142,7 @@ def test_broken_persons_are_named_and_not_fatal(tmp_path, name):
     [
         ({"images": [], "annotations": [{"keypoints": []}]}, "a file of COCO joints, expected MPII's list"),
         ([1], "a file of another kind, expected MPII's list"),
-        ([], "no person that can be used with mpii16, it names none"),
+        ([], "no person that can be used with mpii16, it lists none"),
         (json.dumps([PERSON])[:50], "not readable JSON or was cut short"),
     ],
 )

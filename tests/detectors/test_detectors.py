@@ -16,9 +16,10 @@ from edgepose.core.boxes import box_iou, nms
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.images import fitted_size, letterbox, read_image
 from edgepose.core.sample_photos import PEOPLE, load_photo
-from edgepose.detectors.kinds import open_detector
-from edgepose.detectors.peaks import PeakDetector
-from edgepose.detectors.yolox import YoloxDetector, decode_yolox, yolox_cells
+from edgepose.detectors.detector import NetworkDetector
+from edgepose.detectors.kinds import KINDS, open_detector
+from edgepose.detectors.peaks import PEAKS
+from edgepose.detectors.yolox import YOLOX, decode_yolox, yolox_cells
 
 FLOAT = np.dtype(np.float32)
 CELLS = 8 * 16 + 4 * 8 + 2 * 4  # of a 64 x 128 input
@@ -85,7 +86,7 @@ def test_letterbox_is_top_left_on_grey() -> None:
 
 def test_network_is_fed_bgr_planes() -> None:
     session = FakeYolox(np.zeros((1, CELLS, 85), np.float32))
-    found = YoloxDetector(session)(np.full((32, 32, 3), (10, 20, 30), np.uint8))
+    found = NetworkDetector(session, YOLOX)(np.full((32, 32, 3), (10, 20, 30), np.uint8))
     assert session.fed is not None
     assert (session.fed.dtype, session.fed.shape) == (np.float32, (1, 3, 64, 128))
     assert session.fed[0, :, 5, 5].tolist() == [30, 20, 10]
@@ -111,7 +112,7 @@ def test_decode_gives_the_box_that_was_put_in(cell: int) -> None:
     ],
 )
 def test_boxes_come_back_in_source_pixels(source: tuple[int, int], box: tuple, expected: tuple) -> None:
-    detector = YoloxDetector(FakeYolox(prediction(box, 0.9, 0.9, 20)[None]))
+    detector = NetworkDetector(FakeYolox(prediction(box, 0.9, 0.9, 20)[None]), YOLOX)
     found = detector(np.zeros((*source, 3), np.uint8))
     np.testing.assert_allclose(found.boxes, [expected], atol=1e-3)
     np.testing.assert_allclose(found.scores, [0.81], rtol=1e-6)
@@ -121,15 +122,66 @@ def test_each_kind_has_a_threshold_of_its_own() -> None:
     picture = np.zeros((64, 128, 3), np.uint8)
     yolox = FakeYolox(prediction((10, 20, 50, 60), 0.7, 0.5, 20)[None])
     peaks = FakePeaks([(10, 20, 50, 60)], [0.35])
-    assert (len(YoloxDetector(yolox)(picture).boxes), len(PeakDetector(peaks)(picture).boxes)) == (0, 1)
-    assert len(YoloxDetector(yolox, threshold=0.3)(picture).boxes) == 1
-    assert len(PeakDetector(peaks, threshold=0.4)(picture).boxes) == 0
+    assert (len(NetworkDetector(yolox, YOLOX)(picture).boxes), len(NetworkDetector(peaks, PEAKS)(picture).boxes)) == (
+        0,
+        1,
+    )
+    assert len(NetworkDetector(yolox, YOLOX, threshold=0.3)(picture).boxes) == 1
+    assert len(NetworkDetector(peaks, PEAKS, threshold=0.4)(picture).boxes) == 0
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -1, 2, -0.001, 1.001, np.inf, "0.5"])
+def test_a_threshold_that_is_no_score_is_refused_before_anything_is_opened(threshold: object, tmp_path: Path) -> None:
+    sentence = r"the detector's threshold is .*, expected a score from 0 to 1"
+    with pytest.raises(UsageError, match=sentence):
+        open_detector(tmp_path / "none.onnx", threshold=threshold)
+    with pytest.raises(UsageError, match=sentence):
+        NetworkDetector(FakeYolox(), YOLOX, threshold)
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 5), (0.45, 3), (0.5, 2), (1.0, 0)])
+def test_the_threshold_that_was_asked_for_is_the_least_score_that_stays(threshold: float, count: int) -> None:
+    boxes = [(20.0 * i, 0.0, 20.0 * i + 10, 30.0) for i in range(5)]
+    detector = NetworkDetector(FakePeaks(boxes, [0.9, 0.5, 0.46, 0.44, 0.0]), PEAKS, threshold)
+    assert len(detector(np.zeros((64, 128, 3), np.uint8)).boxes) == count
+
+
+@pytest.mark.parametrize(
+    ("picture", "got"),
+    [
+        (np.zeros((32, 32), np.uint8), r"uint8 \(32, 32\)"),
+        (np.zeros((32, 32, 1), np.uint8), r"uint8 \(32, 32, 1\)"),
+        (np.zeros((32, 32, 3), np.float32), r"float32 \(32, 32, 3\)"),
+        (np.zeros((0, 32, 3), np.uint8), "empty"),
+    ],
+)
+@pytest.mark.parametrize("kind", [0, 1])
+def test_what_is_not_a_picture_is_refused(kind: int, picture: np.ndarray, got: str) -> None:
+    session = (FakeYolox(np.zeros((1, CELLS, 85), np.float32)), FakePeaks([], []))[kind]
+    detector = NetworkDetector(session, KINDS[kind])
+    with pytest.raises(UsageError, match=f"image is {got}"):
+        detector(picture)
+    assert session.fed is None
+
+
+def test_every_kind_knows_its_own_networks_only() -> None:
+    assert [kind.name for kind in KINDS] == ["yolox", "peaks"]
+    sessions = [FakeYolox(), FakePeaks([], [])]
+    assert [[kind.recognise(session) for kind in KINDS] for session in sessions] == [
+        [(64, 128), None],
+        [None, (64, 128)],
+    ]
+
+
+def test_the_cells_that_are_shared_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        yolox_cells((64, 128))[0] = 1
 
 
 def test_threshold_and_boxes_outside_the_picture() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)  # the right half of the input is padding
-    weak = YoloxDetector(FakeYolox(prediction((10, 20, 50, 60), 0.6, 0.6, 20)[None]))
-    outside = YoloxDetector(FakeYolox(prediction((70, 20, 100, 60), 0.9, 0.9, 20)[None]))
+    weak = NetworkDetector(FakeYolox(prediction((10, 20, 50, 60), 0.6, 0.6, 20)[None]), YOLOX)
+    outside = NetworkDetector(FakeYolox(prediction((70, 20, 100, 60), 0.9, 0.9, 20)[None]), YOLOX)
     assert len(weak(picture).boxes) == 0
     assert len(outside(picture).boxes) == 0
 
@@ -139,7 +191,7 @@ def test_numbers_that_are_not_finite_are_not_an_empty_picture(wrong: float) -> N
     raw = np.zeros((1, CELLS, 85), np.float32)
     raw[0, 7, 4] = wrong
     with pytest.raises(CheckError, match="the detector gave NaN or infinity on backend fake"):
-        YoloxDetector(FakeYolox(raw))(np.zeros((64, 64, 3), np.uint8))
+        NetworkDetector(FakeYolox(raw), YOLOX)(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_nms_keeps_the_best_of_each_pile() -> None:
@@ -173,7 +225,7 @@ def test_networks_that_are_not_yolox_are_refused(inputs: list, outputs: list) ->
     session.inputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in inputs)
     session.outputs = tuple(TensorSpec(name, shape, np.dtype(kind)) for name, shape, kind in outputs)
     with pytest.raises(UsageError, match=r"got inputs images .* outputs .*; expected YOLOX: input float32"):
-        YoloxDetector(session)
+        NetworkDetector(session, YOLOX)
 
 
 class FakePeaks:
@@ -198,7 +250,7 @@ class FakePeaks:
 
 def test_peak_network_is_fed_the_letterboxed_picture_as_it_is() -> None:
     session = FakePeaks([], [])
-    found = PeakDetector(session)(np.full((32, 32, 3), (10, 20, 30), np.uint8))
+    found = NetworkDetector(session, PEAKS)(np.full((32, 32, 3), (10, 20, 30), np.uint8))
     assert session.fed is not None
     assert (session.fed.dtype, session.fed.shape) == (np.uint8, (1, 64, 128, 3))
     assert session.fed[0, 5, 5].tolist() == [10, 20, 30]
@@ -208,7 +260,7 @@ def test_peak_network_is_fed_the_letterboxed_picture_as_it_is() -> None:
 
 def test_peaks_come_back_in_source_pixels_the_best_of_each_pile() -> None:
     boxes = [(10, 20, 50, 60), (11, 20, 50, 60), (60, 0, 80, 30), (90, 0, 99, 9), (-9, -9, 20, 70)]
-    detector = PeakDetector(FakePeaks(boxes, [0.6, 0.9, 0.5, 0.39, 0.45]), threshold=0.4)
+    detector = NetworkDetector(FakePeaks(boxes, [0.6, 0.9, 0.5, 0.39, 0.45]), PEAKS, threshold=0.4)
     found = detector(np.zeros((128, 256, 3), np.uint8))
     np.testing.assert_allclose(found.boxes, [[22, 40, 100, 120], [120, 0, 160, 60], [0, 0, 40, 128]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.9, 0.5, 0.45])
@@ -220,7 +272,7 @@ def test_peaks_that_are_not_finite_are_not_an_empty_picture(part: str) -> None:
     session = FakePeaks([(0, 0, 9, 9)], [0.1])
     getattr(session, part).flat[0] = np.nan
     with pytest.raises(CheckError, match="the detector gave NaN or infinity on backend fake"):
-        PeakDetector(session)(np.zeros((64, 64, 3), np.uint8))
+        NetworkDetector(session, PEAKS)(np.zeros((64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -240,14 +292,14 @@ def test_networks_whose_peaks_cannot_be_read_are_refused(taken: tuple, boxes: tu
     session.inputs = (TensorSpec(taken[0], taken[1], np.dtype(taken[2])),)
     session.outputs = (TensorSpec("boxes", boxes, FLOAT), TensorSpec("scores", scores, FLOAT))
     with pytest.raises(UsageError, match=r"got inputs images .* outputs boxes .*; expected input uint8 \(N, h, w, 3\)"):
-        PeakDetector(session)
+        NetworkDetector(session, PEAKS)
 
 
 def test_the_shipped_detector_gives_the_same_people_on_every_backend() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("skimage")
     detectors = [open_detector("person_lite", backend, threshold=0.2) for backend in ("onnxruntime", "openvino")]
-    assert all(isinstance(detector, PeakDetector) for detector in detectors)
+    assert all(detector.kind is PEAKS for detector in detectors)
     for name in PEOPLE:
         photo = load_photo(name)
         first, second = (detector(photo) for detector in detectors)
@@ -276,10 +328,18 @@ def test_detector_files_that_cannot_be_opened(tmp_path: Path) -> None:
         open_detector(tmp_path / "bad.onnx")
 
 
+@pytest.mark.parametrize("detector", ["person_lite", "file"])
+def test_a_file_has_no_precision_to_choose(detector: str, tmp_path: Path) -> None:
+    name = tmp_path / "none.onnx" if detector == "file" else detector
+    with pytest.raises(UsageError, match=r"is a single graph, got precision int8: leave it out, or make a bundle with"):
+        open_detector(name, precision="int8")
+
+
 def test_a_graph_that_is_no_detector_is_told_what_is_expected() -> None:
     pose = Path(edgepose.__file__).parent / "assets" / "ditn_lite.edgepose" / "pose.onnx"
     with pytest.raises(
-        UsageError, match=r"detector .*pose.onnx: got inputs images uint8 .*; expected YOLOX: .* outputs"
+        UsageError,
+        match=r"detector .*pose.onnx: got inputs images uint8 .*; expected YOLOX: .*; or input uint8 .* outputs",
     ):
         open_detector(pose)
 

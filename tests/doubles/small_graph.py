@@ -13,7 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgepose.bundle.bundle import Bundle, write_manifest
-from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.manifest import GOLDENS, Manifest
 from edgepose.bundle.tasks import POSE
 
 HEIGHT, WIDTH, JOINTS = 16, 12, 14
@@ -73,9 +74,29 @@ def small_model(*, half: bool = False) -> onnx.ModelProto:
 
 
 def small_bundle(folder: Path, model: onnx.ModelProto | bytes) -> Bundle:
-    """A bundle of skeleton ``lsp14`` and 16x12 crops that holds only a graph."""
+    """A bundle of skeleton ``lsp14`` and 16x12 crops: a graph, and what ONNX Runtime gives for two crops of noise.
+
+    Of a graph that does not run, such as one that a test has spoilt, the goldens are :func:`small_model`'s.
+    """
     folder.mkdir()
     graph = folder / POSE.graph
     graph.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     manifest = Manifest("small", "none", "lsp14", (HEIGHT, WIDTH))
-    return write_manifest(folder, manifest).with_files(graph)
+    _goldens(graph.read_bytes()).save(folder / GOLDENS)
+    return write_manifest(folder, manifest).with_files(graph, folder / GOLDENS)
+
+
+def _goldens(graph: bytes) -> Goldens:
+    import onnxruntime
+
+    names = ["keypoints", "heatmaps"]
+    images = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        outputs = session.run(names, {"images": images})
+    except Exception:  # ONNX Runtime's own exceptions share no public base
+        session = onnxruntime.InferenceSession(small_model().SerializeToString(), options)
+        outputs = session.run(names, {"images": images})
+    return Goldens(images, dict(zip(names, outputs, strict=True)))

@@ -21,7 +21,8 @@ from edgepose.backends.plan import Runner
 from edgepose.backends.session import Arrays
 from edgepose.bundle.bundle import write_manifest
 from edgepose.bundle.contract import TensorSpec
-from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.manifest import GOLDENS, Manifest
+from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_regions, region_affine, transform_points
 from edgepose.core.heatmaps import encode_joints
@@ -93,6 +94,13 @@ class KnowingSession:
         self.closed = True
 
 
+def make_hollow(path: Path, manifest: Manifest) -> None:
+    """A bundle whose files are named and hashed but never opened, because its session is not theirs."""
+    for name in (POSE.graph, GOLDENS):
+        (path / name).write_bytes(b"")
+    write_manifest(path, manifest).with_files(path / POSE.graph, path / GOLDENS)
+
+
 @pytest.fixture
 def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, KnowingSession]]:
     """A bundle of a given crop padding, and the session that it opens."""
@@ -103,7 +111,7 @@ def knowing(lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         monkeypatch.setattr(evaluate_module, "choose", lambda opened, *_: Runner(opened, "fake", "fp32", opened.graph))
         path = tmp_path / "knowing.edgepose"
         path.mkdir()
-        write_manifest(path, Manifest("knowing", "none", "lsp14", SIZE, crop_padding=padding))
+        make_hollow(path, Manifest("knowing", "none", "lsp14", SIZE, crop_padding=padding))
         return path, session
 
     return make
@@ -270,7 +278,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path, monkeypa
         assert options == {"dir": tmp_path}
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(evaluate_module, "TemporaryFile", refused)
+    monkeypatch.setattr("edgepose.core.files.TemporaryFile", refused)
     with pytest.raises(UsageError, match=r"cannot write .*new/x\.json: Permission denied"):
         check_outputs(None, tmp_path / "new/x.json")
 
@@ -289,7 +297,7 @@ def test_what_cannot_be_evaluated_is_refused(
     ):
         with pytest.raises(UsageError, match=message):
             evaluate(target, lsp, backend=backend)
-    write_manifest(bundle, Manifest("knowing", "none", "mpii16", SIZE))
+    make_hollow(bundle, Manifest("knowing", "none", "mpii16", SIZE))
     with pytest.raises(UsageError, match=r"expected keypoints float32 \(N, 16, 3\)"):
         evaluate(bundle, lsp)
     assert session.closed

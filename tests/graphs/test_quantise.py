@@ -184,7 +184,7 @@ def test_a_graph_with_nothing_to_quantise_is_refused(model):
         if node.name in ALL:
             node.attribute.extend([onnx.helper.make_attribute("group", 2)])
             del node.attribute[:-1]
-    with pytest.raises(UsageError, match="there is nothing to quantise"):
+    with pytest.raises(UsageError, match="it has nothing to quantise"):
         quantisable(few)
 
 

@@ -106,6 +106,7 @@ def test_layers_1_to_3_alone_are_multiscale() -> None:
     assert strides == 4 * [(2, 2)]
 
 
+@pytest.mark.slow
 def test_the_graph_gives_pytorchs_numbers(liven: Callable[..., nn.Module], tmp_path: Path) -> None:
     """Groups, SE, dilations and deconvolutions of kernel 3 (which pad their output) in ONNX Runtime."""
     for module in ("onnx", "onnxscript", "onnxsim"):

@@ -174,6 +174,14 @@ def test_suppression_without_boxes_and_with_too_many() -> None:
     assert len(suppress(apart, confidence=0.5, overlap=0.5)) == MOST
 
 
+def test_classes_do_not_suppress_each_other_and_the_best_comes_first() -> None:
+    boxes = np.zeros((3, 7), np.float32)
+    boxes[:, :4] = [50, 50, 20, 40]
+    boxes[:, 4:] = [[1, 0.6, 0.7], [1, 0.9, 0.2], [1, 0.3, 0.8]]
+    found = suppress(boxes, confidence=0.5, overlap=0.5)
+    np.testing.assert_allclose(found, [[40, 30, 60, 70, 0.9, 0], [40, 30, 60, 70, 0.8, 1]], rtol=1e-6)
+
+
 def test_what_needs_heat_maps_refuses_it() -> None:
     with pytest.raises(UsageError, match="yolov3 finds persons and gives no heat-maps, as is needed here"):
         ModelSpec("yolov3", "coco17", (416, 416)).build()

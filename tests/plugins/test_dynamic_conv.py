@@ -160,7 +160,7 @@ def test_maps_that_are_not_contiguous_are_taken():
 @pytest.mark.parametrize(
     ("kernels", "dtype", "complaint"),
     [
-        ((2, 3, 13, 5), "float32", r"kernels go up to 11, got \(2, 3, 13, 5\)"),
+        ((2, 3, 13, 5), "float32", r"kh and kw go up to 11, got \(2, 3, 13, 5\)"),
         ((2, 3, 5), "float32", r"needs kernels \(N, C, kh, kw\).*got \(2, 3, 5\)"),
         ((2, 3, 5, 5), "float16", "x is torch.float32, kernels are torch.float16: expected one dtype"),
     ],

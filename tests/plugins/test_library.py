@@ -126,14 +126,14 @@ def test_a_file_that_is_no_library_is_refused(content, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEPOSE_PLUGINS", str(tmp_path))
     assert find_library() is None
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(UsageError, match=r"is no plugin library that can be loaded .*: run: edgepose plugins build"):
+    with pytest.raises(UsageError, match=r"cannot be loaded as a plugin library .*: run: edgepose plugins build"):
         find_library()
 
 
 @pytest.mark.parametrize("tool", ["cmake", "nvcc"])
 def test_a_missing_tool_is_named_with_what_installs_it(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda name: None if name == tool else f"/usr/bin/{name}")
-    with pytest.raises(UsageError, match=f"{tool} is needed to build the plugin library and not on the PATH: "):
+    with pytest.raises(UsageError, match=f"{tool} is not on the PATH, but the plugin library is built with it: "):
         build_library(tmp_path / FILE_NAME)
 
 
@@ -149,7 +149,7 @@ def test_missing_headers_are_said_before_anything_is_built(tmp_path, monkeypatch
     ("architectures", "complaint"),
     [
         ("orin", "expected SMs separated by commas, such as 87,90"),
-        ("87,66", r"this nvcc makes no code for SM 66: expected some of .*\b87\b"),
+        ("87,66", r"this nvcc does not support SM 66: expected some of .*\b87\b"),
     ],
 )
 def test_architectures_are_some_that_nvcc_knows(architectures, complaint, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgepose.core.errors import UsageError
 from edgepose.core.pose import Pose
 from edgepose.core.skeletons import SKELETONS, Skeleton
 from edgepose.runtime.draw import CENTRE, LEFT, RIGHT, draw_poses
@@ -60,3 +61,17 @@ def test_nobody_is_an_equal_copy() -> None:
     drawn = draw_poses(picture, [], LINE)
     assert drawn is not picture
     assert (drawn == picture).all()
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -1, 2, "0.5"])
+def test_a_threshold_that_is_no_score_is_refused(threshold: object) -> None:
+    with pytest.raises(UsageError, match=r"^the threshold of joints is .*, expected a score from 0 to 1$"):
+        draw_poses(np.zeros((20, 30, 3), np.uint8), [line_pose()], LINE, threshold)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.float32), np.zeros((20, 30, 4), np.uint8)]
+)
+def test_what_is_not_a_picture_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"image is .*, expected a uint8 array"):
+        draw_poses(image, [line_pose()], LINE)

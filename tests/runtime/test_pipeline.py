@@ -1,4 +1,4 @@
-"""Stages in order and timed, with and without a detector."""
+"""One frame after another, with and without a detector."""
 
 from __future__ import annotations
 
@@ -7,32 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgepose.backends.session import Arrays
 from edgepose.core.errors import UsageError
-from edgepose.detectors.detector import Detections
-from edgepose.runtime.pipeline import OWN_WORK, STAGES, Pipeline, StageTimes
+from edgepose.runtime.pipeline import Pipeline
 from edgepose.runtime.pose import PoseEstimator
 
-
-class FakeDetector:
-    """Finds the given boxes, one set a frame."""
-
-    def __init__(self, *frames: list[list[float]]) -> None:
-        self.frames = iter(frames)
-
-    def prepare(self, image: np.ndarray) -> Arrays:
-        return {"image": image}
-
-    def infer(self, feeds: Arrays) -> Arrays:
-        return feeds
-
-    def finish(self, outputs: Arrays, source: tuple[int, int]) -> Detections:
-        assert outputs["image"].shape[:2] == source
-        boxes = np.array(next(self.frames), dtype=float).reshape(-1, 4)
-        return Detections(boxes, np.ones(len(boxes), np.float32))
-
-    def close(self) -> None:
-        pass
+from .conftest import FakeDetector
 
 
 def test_detected_persons_keep_their_ids(
@@ -50,10 +29,8 @@ def test_detected_persons_keep_their_ids(
     assert len(third) == 0
     np.testing.assert_allclose(first[0].keypoints[:, :2], a, atol=0.6)
     np.testing.assert_allclose(second[0].keypoints[:, :2], b, atol=0.6)
+    assert third.ids.tolist() == []
     assert session.batches == [2, 2]
-    summary = pipeline.times.summary()
-    assert list(summary) == ["letterbox", "detect", "boxes", "crop", "infer", "keypoints"]
-    assert {stage.frames for stage in summary.values()} == {3}
 
 
 def test_without_a_detector_one_person_is_followed(
@@ -86,31 +63,8 @@ def test_nobody_is_found_in_a_black_frame_and_the_next_look_is_everywhere(
     assert [len(poses) for poses in found] == [0, 1, 1, 0, 1]
     assert found[1][0].box.tolist() == found[4][0].box.tolist() == [0, 0, 200, 240]
     assert found[2][0].box.tolist() != [0, 0, 200, 240]
-    assert pipeline.times.summary()["keypoints"].frames == 5
 
 
 def test_what_is_not_a_picture_is_refused(estimator: PoseEstimator) -> None:
     with pytest.raises(UsageError, match="image is uint8"):
         Pipeline(estimator).process(np.zeros((4, 4), np.uint8))
-
-
-def test_percentiles_by_value() -> None:
-    times = StageTimes()
-    for ms in range(101):
-        times.add("draw", float(ms))
-    times.add("crop", 2.0)
-    summary = times.summary()
-    assert list(summary) == ["crop", "draw"]  # in the order of the stages
-    draw = summary["draw"]
-    assert (draw.frames, draw.mean, draw.p50, draw.p95, draw.p99) == (101, 50, 50, 95, 99)
-
-
-def test_times_are_bounded_and_failures_are_not_counted() -> None:
-    times = StageTimes()
-    for ms in range(10_100):
-        times.add("draw", float(ms))
-    assert times.summary()["draw"].frames == 10_000
-    with pytest.raises(ZeroDivisionError), times.stage("crop"):
-        raise ZeroDivisionError
-    assert "crop" not in times.summary()
-    assert set(OWN_WORK) < set(STAGES)

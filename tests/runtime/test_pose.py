@@ -9,7 +9,9 @@ import pytest
 
 from edgepose.bundle.contract import TensorSpec
 from edgepose.core.errors import CheckError, UsageError
+from edgepose.core.geometry import crop_boxes, transform_points
 from edgepose.core.skeletons import COCO17, LSP14
+from edgepose.runtime.crop import Crops, HostCropper
 from edgepose.runtime.pose import PoseEstimator
 
 FLOAT = np.dtype(np.float32)
@@ -48,8 +50,9 @@ def test_many_are_estimated_as_one_by_one(estimator: PoseEstimator, paint: Calla
 
 def test_nobody_needs_no_inference(estimator: PoseEstimator, session) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
-    assert estimator(picture, []) == []
-    assert estimator(picture, np.zeros((0, 4))) == []
+    for boxes in ([], np.zeros((0, 4))):
+        people = estimator(picture, boxes)
+        assert (len(people), people.keypoints.shape) == (0, (0, 14, 3))
     assert session.batches == []
 
 
@@ -120,6 +123,32 @@ def test_outputs_of_unknown_sides_are_accepted(session) -> None:
         TensorSpec("heatmaps", (None, None, None, None), FLOAT),
     )
     PoseEstimator(session, LSP14, (256, 192))
+
+
+def test_another_cropper_can_be_put_in_place(estimator: PoseEstimator, paint: Callable, person: np.ndarray) -> None:
+    """One that cuts the picture as it is: crop pixels are picture pixels but for the corner."""
+
+    def cut(image: np.ndarray, boxes: np.ndarray) -> Crops:
+        corners = boxes[:, :2].astype(int)
+        pixels = np.stack([image[y : y + 256, x : x + 192] for x, y in corners])
+        return Crops(pixels, np.stack([np.array([[1.0, 0, x], [0, 1.0, y]]) for x, y in corners]))
+
+    picture = np.zeros((400, 400, 3), np.uint8)
+    joints = np.add(person, (120, 130))
+    paint(picture, joints)
+    estimator.cropper = cut
+    (pose,) = estimator(picture, [[110, 120, 250, 340]])
+    np.testing.assert_array_equal(pose.keypoints[:, :2], joints)
+
+
+def test_the_croppers_inverses_lead_back_into_the_picture() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+    boxes = np.array([[20.0, 30, 90, 170], [150, 10, 290, 60]])
+    crops = HostCropper((64, 48), 1.25)(picture, boxes)
+    pixels, inverses = crop_boxes(picture, boxes, (64, 48), 1.25)
+    np.testing.assert_array_equal(crops.pixels, pixels)
+    np.testing.assert_array_equal(crops.inverses, inverses)
+    np.testing.assert_allclose(transform_points([[[24, 32]], [[24, 32]]], crops.inverses)[:, 0], [[55, 100], [220, 35]])
 
 
 def test_nan_is_not_a_pose(estimator: PoseEstimator, session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,15 +15,20 @@ import numpy as np
 import pytest
 
 from edgepose.bundle.bundle import write_manifest
-from edgepose.bundle.manifest import Manifest
+from edgepose.bundle.goldens import Goldens
+from edgepose.bundle.manifest import GOLDENS, Manifest
 from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
+from edgepose.core.images import read_image, write_image
+from edgepose.core.sample_photos import PEOPLE, load_photo
+from edgepose.runtime.job import Frame
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
-from edgepose.runtime.sources import Frame, Source, open_source
+from edgepose.runtime.runners import Policy, run_threaded
+from edgepose.runtime.sources import Source, open_source
 
 #: Joint j at (6 + 12 j, 8 + 16 j) in the crop of 256 x 192, so that joint 7.5 would be at (96, 128), the middle.
-CROP_POINTS = np.stack([6 + 12 * np.arange(14), 8 + 16 * np.arange(14), np.full(14, 0.75)], axis=1)
+CROP_POINTS = np.stack([6 + 12 * np.arange(17), 8 + 16 * np.arange(17), np.full(17, 0.75)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def constant(name: str, values: np.ndarray) -> object:
         return numpy_helper.from_array(values, name)
 
-    shapes = {"keypoints": (14, 3), "heatmaps": (14, 64, 48)}
+    shapes = {"keypoints": (17, 3), "heatmaps": (17, 64, 48)}
     values = {"keypoints": CROP_POINTS[None], "heatmaps": np.zeros((1, *shapes["heatmaps"]))}
     nodes = [
         helper.make_node("Shape", ["images"], ["n"], start=0, end=1),
@@ -47,8 +55,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, path / POSE.graph)
-    write_manifest(path, Manifest("constant", "none", "lsp14", (256, 192))).with_files(path / POSE.graph)
+    goldens = {name: value.astype(np.float32) for name, value in values.items()}
+    Goldens(np.zeros((1, 256, 192, 3), np.uint8), goldens).save(path / GOLDENS)
+    made = write_manifest(path, Manifest("constant", "none", "coco17", (256, 192)))
+    made.with_files(path / POSE.graph, path / GOLDENS)
     return path
+
+
+def frames_in(path: Path) -> list[dict]:
+    """The lines of a JSON lines file that tell of a frame."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if "frame" in line]
 
 
 def test_loaded_bundle_maps_its_crop_to_the_box(bundle: Path) -> None:
@@ -71,7 +88,7 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     assert first.startswith("4 frames, 4 people in ")
     assert header.split() == ["ms", "a", "frame", "p50", "p95", "p99"]
     assert decode.split()[:2] == ["decode", f"{summary.stages['decode'].p50:.2f}"]
-    lines = [json.loads(line) for line in outputs["save_json"].read_text().splitlines()]
+    lines = frames_in(outputs["save_json"])
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["time"] for line in lines] == pytest.approx([0, 0.05, 0.1, 0.15], abs=1e-3)
     person = lines[0]["people"][0]
@@ -110,7 +127,7 @@ def test_damaged_pictures_are_counted_and_pictures_drawn(bundle: Path, tmp_path:
     (tmp_path / "in" / "bad.png").rename(tmp_path / "in" / "11.png")
     run(bundle, str(tmp_path / "in"), save_json=tmp_path / "o.jsonl", save_coco=tmp_path / "o.json")
     assert [r["image_id"] for r in json.loads((tmp_path / "o.json").read_text())] == [12, 13]
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    lines = frames_in(tmp_path / "o.jsonl")
     assert [(line["frame"], line["name"]) for line in lines] == [(1, "12.png"), (2, "13.png")]
 
 
@@ -122,7 +139,7 @@ def test_overlay_of_a_live_source_plays_at_its_own_speed(
 
         def __iter__(self) -> Iterator[Frame]:
             for index, seconds in ((0, 0.0), (3, 0.15), (13, 0.65)):
-                yield Frame(index, seconds, np.zeros((60, 40, 3), np.uint8), f"live_{index:06d}")
+                yield Frame("camera 0", index, seconds, f"live_{index:06d}", np.zeros((60, 40, 3), np.uint8))
 
     monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: Camera())
     assert run(bundle, "0", save_video=tmp_path / "o.mp4").frames == 3
@@ -135,7 +152,7 @@ def test_what_was_read_of_a_cut_video_is_kept(bundle: Path, tmp_path: Path, make
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
         run(bundle, str(source), save_json=tmp_path / "o.jsonl", save_video=tmp_path / "o.mp4")
-    count = len((tmp_path / "o.jsonl").read_text().splitlines())
+    count = len(frames_in(tmp_path / "o.jsonl"))
     assert f"{count} of " in str(error.value)
     with open_source(str(tmp_path / "o.mp4")) as written:
         assert sum(1 for _ in written) == count
@@ -159,7 +176,7 @@ def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
     class Interrupted(Source):
         def __iter__(self) -> Iterator[Frame]:
             for index in range(2):
-                yield Frame(index, 0.0, np.zeros((60, 40, 3), np.uint8), "a")
+                yield Frame("camera 0", index, 0.0, "a", np.zeros((60, 40, 3), np.uint8))
             raise KeyboardInterrupt
 
     source = Interrupted()
@@ -167,7 +184,7 @@ def test_ctrl_c_keeps_the_files_and_is_the_end_of_a_live_source_only(
     monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: source)
     with nullcontext() if live else pytest.raises(KeyboardInterrupt):
         assert run(bundle, "0", save_json=tmp_path / "o.jsonl").frames == 2
-    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    assert len(frames_in(tmp_path / "o.jsonl")) == 2
 
 
 def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_video) -> None:
@@ -184,8 +201,10 @@ def test_wrong_detector_leaves_older_results(bundle: Path, tmp_path: Path, make_
 
 def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path) -> None:
     detector = shared / "data/models/yolox_nano/yolox_nano.onnx"
-    summary = run(bundle, str(shared / "data/videos/street_5frames.mp4"), detector, save_json=tmp_path / "o.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    summary = run(
+        bundle, str(shared / "data/videos/street_5frames.mp4"), detector=detector, save_json=tmp_path / "o.jsonl"
+    )
+    lines = frames_in(tmp_path / "o.jsonl")
     assert len(lines) == summary.frames == 5
     assert all(len(line["people"]) >= 3 for line in lines)
     for line in lines:
@@ -193,3 +212,158 @@ def test_detector_and_ids_on_a_street(bundle: Path, tmp_path: Path, shared: Path
         assert len(set(ids)) == len(ids)
     stayed = {person["id"] for person in lines[0]["people"]} & {person["id"] for person in lines[-1]["people"]}
     assert len(stayed) >= 2  # of those that are there all the time
+
+
+def test_threads_write_the_same_files(bundle: Path, tmp_path: Path, make_video) -> None:
+    source = str(make_video(tmp_path / "in.avi", frames=12, size=(120, 160)))
+    summaries = []
+    for name, threads in (("one", False), ("many", True)):
+        files = {"save_video": f"{name}.avi", "save_json": f"{name}.jsonl", "save_coco": f"{name}.json"}
+        outputs = {option: tmp_path / file for option, file in files.items()}
+        summaries.append(run(bundle, source, **outputs, threads=threads))
+    for suffix in ("avi", "jsonl", "json"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"many.{suffix}").read_bytes()
+    one, many = summaries
+    assert (one.frames, one.people, list(one.stages)) == (many.frames, many.people, list(many.stages))
+    assert one.frames == 12
+
+
+def test_threads_keep_what_was_read_of_a_cut_video(bundle: Path, tmp_path: Path, make_video) -> None:
+    source = make_video(tmp_path / "in.avi", frames=40)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"cut short: \d+ of \d+ frames") as error:
+        run(bundle, str(source), save_json=tmp_path / "o.jsonl", threads=True)
+    assert f"{len(frames_in(tmp_path / 'o.jsonl'))} of " in str(error.value)
+
+
+def test_late_frames_are_counted_and_have_their_line(bundle: Path, tmp_path: Path, make_video) -> None:
+    """Every frame is late: nothing is as fast as a nanosecond."""
+    source = str(make_video(tmp_path / "in.avi", frames=6))
+    summary = run(bundle, source, save_json=tmp_path / "o.jsonl", threads=True, deadline_ms=1e-6)
+    assert (summary.frames, summary.people, summary.dropped) == (6, 0, 6)
+    assert "(0 images skipped, 6 frames dropped)" in str(summary)
+    assert [(line["frame"], line["people"]) for line in frames_in(tmp_path / "o.jsonl")] == [(i, []) for i in range(6)]
+    summary = run(bundle, source, threads=True, deadline_ms=1e6)
+    assert (summary.frames, summary.people, summary.dropped) == (6, 6, 0)
+    assert "dropped" not in str(summary)
+
+
+@pytest.mark.parametrize(("live", "policy"), [(True, Policy.NEWEST), (False, Policy.KEEP)])
+def test_threads_wait_for_a_file_and_not_for_a_camera(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, live: bool, policy: Policy
+) -> None:
+    class Camera(Source):
+        camera = "camera 0"
+
+        def __iter__(self) -> Iterator[Frame]:
+            yield Frame("camera 0", 0, 0.0, "a", np.zeros((60, 40, 3), np.uint8))
+
+    camera = Camera()
+    camera.live = live
+    asked: list[Policy] = []
+    monkeypatch.setattr("edgepose.runtime.run.open_source", lambda _: camera)
+    plain = run_threaded
+    monkeypatch.setattr(
+        "edgepose.runtime.run.run_threaded",
+        lambda *parts, **options: (asked.append(options["policy"]), plain(*parts, **options)),
+    )
+    assert run(bundle, "0", threads=True).frames == 1
+    assert asked == [policy]
+
+
+@pytest.mark.parametrize("detector", ["none", "person_lite"])
+def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_path: Path, detector: str) -> None:
+    pytest.importorskip("skimage")
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / name, load_photo(next(iter(PEOPLE))))
+    run(bundle, str(tmp_path / "in"), detector=detector, save_json=tmp_path / "o.jsonl")
+    people = [line["people"] for line in frames_in(tmp_path / "o.jsonl")]
+    assert [[person["id"] for person in found] for found in people] == [[1], [2], [3]]
+    assert people[0][0]["box"] == people[1][0]["box"] == people[2][0]["box"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"detector_backend": "openvino"}, "got the backend openvino for a detector, but no detector: name one, or "),
+        ({"detector_precision": "int8"}, "got the precision int8 for a detector, but no detector"),
+        ({"detector_threshold": 0.5}, "got the threshold 0.5 for a detector, but no detector"),
+        (
+            {"detector": "person_lite", "detector_precision": "int8"},
+            "detector person_lite is a single graph, got prec",
+        ),
+        (
+            {"detector": "person_lite", "detector_threshold": 2},
+            "the detector's threshold is 2, expected a score from",
+        ),
+        ({"detector": "person_lite", "detector_threshold": -1}, "the detector's threshold is -1, expected"),
+        ({"detector": "person_lite", "detector_threshold": np.nan}, "the detector's threshold is nan, expected"),
+        ({"deadline_ms": 50}, "got a deadline of 50 ms without threads"),
+        ({"deadline_ms": 0, "threads": True}, "the deadline is 0 ms, expected more than 0"),
+        ({"threshold": 2}, "the threshold of joints is 2, expected a score from 0 to 1"),
+        ({"threshold": -1}, "the threshold of joints is -1, expected"),
+        ({"threshold": np.nan}, "the threshold of joints is nan, expected"),
+    ],
+)
+def test_options_that_would_do_nothing_or_harm_are_refused(
+    bundle: Path, tmp_path: Path, make_video, options: dict, sentence: str
+) -> None:
+    source = str(make_video(tmp_path / "in.avi", frames=2))
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        run(bundle, source, save_json=tmp_path / "o.jsonl", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
+
+
+def test_thresholds_choose_the_persons_and_the_joints_that_are_drawn(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    write_image(tmp_path / "a.png", load_photo(next(iter(PEOPLE))))
+    source, least = str(tmp_path / "a.png"), {"detector": "person_lite", "detector_threshold": 0.01}
+    everybody = run(bundle, source, **least)
+    nobody = run(bundle, source, detector="person_lite", detector_threshold=1.0)
+    assert everybody.people > 1 and nobody.people == 0
+    drawn = {}
+    for threshold in (0.74, 0.76):  # all joints of this network score 0.75
+        run(bundle, source, save_video=tmp_path / "drawn", save_json=tmp_path / "o.jsonl", threshold=threshold)
+        drawn[threshold] = read_image(next((tmp_path / "drawn").iterdir()))
+        assert len(frames_in(tmp_path / "o.jsonl")[0]["people"][0]["keypoints"]) == 17
+    assert (np.abs(drawn[0.74].astype(int) - drawn[0.76]).max(axis=2) > 60).mean() > 0.01
+
+
+def test_all_but_the_bundle_and_the_source_are_named(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        run(bundle, "a.png", "person_lite")  # type: ignore[misc]
+
+
+def test_places_are_tried_before_the_networks_are_opened(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_video
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a network was opened")
+
+    monkeypatch.setattr("edgepose.runtime.run.load", opened)
+    monkeypatch.setattr("edgepose.runtime.run.open_finder", opened)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        run(bundle, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "file" / "o.jsonl")
+
+
+def test_a_detector_is_no_pose_network(tmp_path: Path, make_video) -> None:
+    detector = tmp_path / "x.edgepose"
+    detector.mkdir()
+    (detector / "detector.onnx").write_bytes(b"x")
+    manifest = Manifest("x", "peaks", "", (64, 64), options={"boxes": 3}, decode="boxes")
+    write_manifest(detector, manifest).with_files(detector / "detector.onnx")
+    with pytest.raises(UsageError, match="holds a person detector: expected a pose network"):
+        run(detector, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "o.jsonl")
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_the_runtimes_names_are_at_the_top_and_light() -> None:
+    code = (
+        "import edgepose, sys\n"
+        "edgepose.Pipeline, edgepose.draw_poses, edgepose.load, edgepose.open_detector\n"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

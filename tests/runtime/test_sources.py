@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_image_is_one_rgb_frame(tmp_path: Path) -> None:
     with open_source(str(path)) as source:
         (frame,) = source
     assert (frame.index, frame.time, frame.name) == (0, 0.0, "a.png")
+    assert (frame.camera, source.camera, frame.follows) == (str(path), str(path), False)
     assert frame.image.shape == (6, 8, 3)
     assert frame.image[0, 0].tolist() == [10, 20, 30]
     assert (source.live, source.fps, list(source.inputs)) == (False, None, [path])
@@ -63,6 +65,7 @@ def test_folder_and_globs_are_sorted_and_skip_damaged_images(
         (1, "b.png", 2),
         (3, "d.png", 4),  # its place in the listing, where c.png is the third
     ]
+    assert {(f.camera, f.follows) for f in frames} == {(str(tmp_path) + pattern, False)}
     assert source.skipped == 1
     assert len(caplog.messages) == 1
     assert "c.png" in caplog.messages[0]
@@ -84,7 +87,11 @@ def test_folder_without_one_good_image_is_refused(tmp_path: Path) -> None:
         (".", "holds no images: expected files ending in .jpg"),
         ("gst:videotestsrc ! appsink", "GStreamer sources are not supported yet"),
         ("ftp://host/a.mp4", "unknown scheme"),
+        ("", "the source is empty: expected an image, a folder"),
         ("99", "camera 99 cannot be opened"),
+        ("99999999999999999999", "does not exist"),
+        ("a" * 5000, "File name too long"),
+        ("a\0b", "does not exist"),
         ("rtsp://127.0.0.1:1/nothing", "stream rtsp://127.0.0.1:1/nothing cannot be opened"),
     ],
 )
@@ -94,6 +101,47 @@ def test_what_cannot_be_opened_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
         open_source(spec)
+
+
+def refusal() -> PermissionError:
+    return PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("call", ["is_dir", "iterdir"])
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def denied(_: Path) -> None:
+        raise refusal()
+
+    monkeypatch.setattr(Path, call, denied)
+    with pytest.raises(UsageError) as error:
+        open_source(str(tmp_path))
+    assert str(error.value) == f"cannot read source {str(tmp_path)!r}: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "sentence"),
+    [
+        ("a.mp4", "open", "cannot read source '{}': Permission denied"),
+        ("a.png", "read_bytes", "cannot read image {}: Permission denied"),
+    ],
+)
+def test_a_file_that_may_not_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str, sentence: str
+) -> None:
+    def denied(*_: object) -> None:
+        raise refusal()
+
+    (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr(Path, call, denied)
+    with pytest.raises(UsageError) as error:
+        open_source(str(tmp_path / name))
+    assert str(error.value) == sentence.format(tmp_path / name)
+
+
+def test_a_streams_password_is_not_told() -> None:
+    with pytest.raises(UsageError) as error:
+        open_source("rtsp://admin:s3cret@127.0.0.1:1/x")
+    assert str(error.value).startswith("stream rtsp://127.0.0.1:1/x cannot be opened")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +170,7 @@ def test_video_values_times_and_names(tmp_path: Path, make_video, suffix: str) -
     assert [f.index for f in frames] == [0, 1, 2, 3, 4]
     assert [f.time for f in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=1e-3)
     assert [f.name for f in frames] == [f"7_{i:06d}" for i in range(5)]
+    assert [(f.camera, f.follows) for f in frames] == [(str(path), i > 0) for i in range(5)]
     assert [float(f.image.mean()) for f in frames] == pytest.approx([0, 20, 40, 60, 80], abs=3)
 
 
@@ -222,6 +271,8 @@ def test_live_source_gives_the_newest_frame_and_counts_what_it_dropped() -> None
             time.sleep(0.03)
     assert source.live
     assert source.fps is None
+    assert {f.camera for f in frames} == {source.camera} == {"camera 0"}
+    assert [f.follows for f in frames] == [f.index > 0 for f in frames]
     assert camera.released
     indices = [f.index for f in frames]
     assert indices == sorted(set(indices))
@@ -236,3 +287,34 @@ def test_live_source_that_is_closed_early_frees_the_camera() -> None:
         next(iter(source))
     assert camera.released
     assert camera.count < 40
+
+
+class StillCamera(FakeCamera):
+    """Gives one frame and then waits until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if self.count:
+            self.end.wait()
+            return False, None
+        return super().read()
+
+
+def test_who_waits_for_a_live_source_is_woken_by_its_stop() -> None:
+    camera = StillCamera()
+    source = LiveSource(camera, "camera 0")
+    frames: list[int] = []
+    waiting = threading.Thread(target=lambda: frames.extend(f.index for f in source))
+    waiting.start()
+    while not frames and waiting.is_alive():
+        time.sleep(0.001)
+    source.stop()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    camera.end.set()
+    source.close()
+    assert frames == [0]
+    assert camera.released

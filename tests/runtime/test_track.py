@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgepose.core.pose import Pose
-from edgepose.runtime.track import IdAssigner, RegionTracker
+from edgepose.core.pose import Pose, people_in_boxes
+from edgepose.runtime.track import OneTracker, OverlapTracker, RegionTracker
 
 
 def pose(confident: int, joints: int = 14) -> Pose:
@@ -44,25 +44,45 @@ def test_region_is_everywhere_again_when_too_few_joints_are_seen() -> None:
     assert tracker.boxes((480, 640)).tolist() == [[0, 0, 640, 480]]
 
 
+def ids_of(tracker: OverlapTracker, boxes: np.ndarray) -> list[int]:
+    ids = tracker.update(0.0, people_in_boxes(boxes))
+    assert (ids.dtype, ids.shape) == (np.int64, (len(boxes),))
+    return ids.tolist()
+
+
 def test_ids_stay_with_their_persons() -> None:
     a, b, c = [0.0, 0, 100, 200], [300.0, 0, 400, 200], [500.0, 0, 600, 200]
-    ids = IdAssigner()
-    assert ids.assign(np.array([a, b])) == [1, 2]
+    ids = OverlapTracker()
+    assert ids_of(ids, np.array([a, b])) == [1, 2]
     moved = [box[0] + 20 for box in (a, b)], [box[2] + 20 for box in (a, b)]
     swapped = np.array([[moved[0][1], 0, moved[1][1], 200], [moved[0][0], 0, moved[1][0], 200], c])
-    assert ids.assign(swapped) == [2, 1, 3]
-    assert ids.assign(np.zeros((0, 4))) == []
-    assert ids.assign(np.array([a])) == [4]  # who was away is somebody new
+    assert ids_of(ids, swapped) == [2, 1, 3]
+    assert ids_of(ids, np.zeros((0, 4))) == []
+    assert ids_of(ids, np.array([a])) == [4]  # who was away is somebody new
 
 
 def test_the_better_overlap_wins_the_id() -> None:
-    ids = IdAssigner()
-    assert ids.assign(np.array([[0.0, 0, 100, 100]])) == [1]
+    ids = OverlapTracker()
+    assert ids_of(ids, np.array([[0.0, 0, 100, 100]])) == [1]
     # IoU 0.54 and 0.82: one number cannot name two persons.
-    assert ids.assign(np.array([[30.0, 0, 130, 100], [10, 0, 110, 100]])) == [2, 1]
+    assert ids_of(ids, np.array([[30.0, 0, 130, 100], [10, 0, 110, 100]])) == [2, 1]
 
 
 def test_little_overlap_is_another_person() -> None:
-    ids = IdAssigner()
-    ids.assign(np.array([[0.0, 0, 100, 100]]))
-    assert ids.assign(np.array([[60.0, 0, 160, 100]])) == [2]  # IoU 0.25
+    ids = OverlapTracker()
+    ids_of(ids, np.array([[0.0, 0, 100, 100]]))
+    assert ids_of(ids, np.array([[60.0, 0, 160, 100]])) == [2]  # IoU 0.25
+
+
+def test_ids_that_were_given_out_cannot_be_changed_from_outside() -> None:
+    ids = OverlapTracker()
+    boxes = np.array([[0.0, 0, 100, 100]])
+    ids.update(0.0, people_in_boxes(boxes))[:] = 7
+    assert ids_of(ids, boxes) == [1]
+
+
+def test_who_is_followed_alone_is_number_one() -> None:
+    ids = OneTracker()
+    assert ids.update(0.0, people_in_boxes(np.array([[0.0, 0, 9, 9]]))).tolist() == [1]
+    assert ids.update(0.1, people_in_boxes(np.zeros((0, 4)))).tolist() == []
+    assert ids.update(0.2, people_in_boxes(np.array([[50.0, 50, 90, 90]]))).tolist() == [1]

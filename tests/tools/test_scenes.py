@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from edgepose.core.errors import UsageError
 from tools.person_lite.mosaic import compose, window
-from tools.person_lite.recipe import Setup
+from tools.person_lite.recipe import DetectorRecipe
 from tools.person_lite.scenes import Scene, coco_scenes, merge
 
 NOBODY = np.zeros((0, 4))
@@ -72,23 +72,39 @@ def test_coco_files_that_cannot_be_used(tmp_path: Path, changes: dict, message: 
 def test_coco_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         coco_scenes(tmp_path / "none.json", tmp_path)
-    for text in ("", "[1, 2]", '{"images": '):
+    unreadable, other = "is not readable JSON or was cut short", "does not hold COCO annotations"
+    for text, message in (("", unreadable), ('{"images": ', unreadable), ("[1, 2]", other), ("{}", other)):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(UsageError, match="does not hold COCO annotations"):
+        with pytest.raises(UsageError, match=message):
             coco_scenes(tmp_path / "bad.json", tmp_path)
+
+
+def test_ids_may_be_text_and_persons_have_the_category_of_that_name(tmp_path: Path) -> None:
+    """As the readers of COCO keypoints take them."""
+    path = write_coco(
+        tmp_path,
+        images=[{"id": "0007", "file_name": "a.jpg"}, {"id": 8.0, "file_name": "b.jpg"}],
+        categories=[{"id": "3", "name": "person"}, {"id": 1, "name": "dog"}],
+        annotations=[
+            {"image_id": 7, "category_id": "3", "bbox": [10, 20, 30, 40]},
+            {"image_id": "8", "category_id": 3, "bbox": [1, 2, 3, 4]},
+            {"image_id": 8, "category_id": 1, "bbox": [5, 5, 5, 5]},
+        ],
+    )
+    assert [s.boxes.tolist() for s in coco_scenes(path, tmp_path / "pictures")] == [[[10, 20, 40, 60]], [[1, 2, 4, 6]]]
 
 
 ATHLETE = np.array([10.0, 10, 50, 90])
 
 
-def test_the_athlete_takes_the_box_that_was_found_for_him() -> None:
+def test_a_box_that_was_found_replaces_the_athlete_s() -> None:
     boxes = np.array([[100.0, 0, 120, 40], [8, 8, 54, 94], [200, 0, 220, 40]])
     scene = merge(Path("a.jpg"), ATHLETE, boxes, np.array([0.9, 0.2, 0.3]))
     assert scene.boxes.tolist() == boxes[:2].tolist(), "found with little certainty, but labelled"
     assert scene.ignored.tolist() == boxes[2:].tolist()
 
 
-def test_an_athlete_who_was_not_found_keeps_the_box_around_his_joints() -> None:
+def test_an_athlete_who_was_not_found_keeps_the_box_around_the_joints() -> None:
     boxes = np.array([[100.0, 0, 120, 40], [10, 10, 25, 40]])
     scene = merge(Path("a.jpg"), ATHLETE, boxes, np.array([0.9, 0.3]))
     assert scene.boxes.tolist() == [boxes[0].tolist(), ATHLETE.tolist()]
@@ -99,9 +115,9 @@ def test_an_athlete_who_was_not_found_keeps_the_box_around_his_joints() -> None:
 
 def test_boxes_stay_on_the_person_through_every_change(white_person: Scene) -> None:
     """Whatever is drawn: inside the box it is bright, outside dark or the grey of the border."""
-    setup, seen = Setup(colour=0.0), 0
+    recipe, seen = DetectorRecipe(colour=0.0), 0
     for seed in range(60):
-        made = window(white_person, (96, 128), setup, np.random.default_rng(seed))
+        made = window(white_person, (96, 128), recipe, np.random.default_rng(seed))
         assert made.image.shape == (96, 128, 3)
         bright = made.image.min(axis=2) > 190
         inside = np.zeros_like(bright)
@@ -117,7 +133,7 @@ def test_boxes_are_exact_to_a_fraction_of_a_pixel(white_person: Scene) -> None:
     """The white area in the window is about as large as the box, and its middle is that of the box, mirrored or not."""
     checked = 0
     for seed in range(99):
-        made = window(white_person, (200, 200), Setup(colour=0.0), np.random.default_rng(seed))
+        made = window(white_person, (200, 200), DetectorRecipe(colour=0.0), np.random.default_rng(seed))
         if len(made.boxes) != 1 or made.boxes.min() < 2 or made.boxes.max() > 198:
             continue  # cut off by the window
         if made.boxes[0, 2] - made.boxes[0, 0] < 40:
@@ -133,8 +149,8 @@ def test_boxes_are_exact_to_a_fraction_of_a_pixel(white_person: Scene) -> None:
 
 
 def test_persons_have_all_sizes_and_hardly_visible_ones_are_ignored(white_person: Scene) -> None:
-    setup = Setup()
-    made = [window(white_person, (320, 320), setup, np.random.default_rng(seed)) for seed in range(200)]
+    recipe = DetectorRecipe()
+    made = [window(white_person, (320, 320), recipe, np.random.default_rng(seed)) for seed in range(200)]
     heights = np.concatenate([m.boxes[:, 3] - m.boxes[:, 1] for m in made])
     assert np.percentile(heights, 5) < 100
     assert np.percentile(heights, 95) > 200
@@ -148,15 +164,15 @@ def test_persons_have_all_sizes_and_hardly_visible_ones_are_ignored(white_person
 
 def test_a_picture_depends_on_the_random_state_alone(white_person: Scene) -> None:
     groups = [[white_person], [white_person]]
-    first, again, other = (compose(groups, Setup(), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (compose(groups, DetectorRecipe(), np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (first.image == again.image).all()
     assert (first.boxes == again.boxes).all()
     assert (first.image != other.image).any()
 
 
 def test_tiles_fill_the_picture_and_carry_their_boxes(white_person: Scene) -> None:
-    setup = Setup(height=96, width=128, grids=(0.0, 0.0, 1.0), colour=0.0, shares=(1.0, 0.0))
-    made = compose([[white_person], []], setup, np.random.default_rng(4))
+    recipe = DetectorRecipe(height=96, width=128, grids=(0.0, 0.0, 1.0), colour=0.0, shares=(1.0, 0.0))
+    made = compose([[white_person], []], recipe, np.random.default_rng(4))
     assert made.image.shape == (96, 128, 3)
     assert len(made.boxes) + len(made.ignored) >= 7
     for x1, y1, x2, y2 in made.boxes:
@@ -174,14 +190,6 @@ def test_tiles_fill_the_picture_and_carry_their_boxes(white_person: Scene) -> No
         ({"grids": (1.5, -0.5, 0.0)}, "grids must be chances"),
     ],
 )
-def test_setups_that_cannot_be(fields: dict, message: str) -> None:
+def test_recipes_that_cannot_be(fields: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Setup(**fields)
-
-
-def test_a_run_goes_on_with_other_steps_but_nothing_else() -> None:
-    begun = Setup(steps=100).to_json()
-    assert Setup(steps=50).same_run(begun)
-    assert not Setup(lr=1.0).same_run(begun)
-    assert not Setup().same_run("")
-    assert not Setup().same_run("[1]")
+        DetectorRecipe(**fields)

@@ -17,7 +17,7 @@ NOBODY = np.zeros((0, 4))
 
 
 def readable_owners(boxes: np.ndarray, shape: tuple[int, int], stride: int) -> np.ndarray:
-    """The person for whom each cell speaks, cell by cell; -1 for none."""
+    """Return the index of the person assigned to each cell, cell by cell; -1 for none."""
     owners = np.full(shape, -1)
     for y in range(shape[0]):
         for x in range(shape[1]):
@@ -32,16 +32,16 @@ def readable_owners(boxes: np.ndarray, shape: tuple[int, int], stride: int) -> n
     return owners
 
 
-def test_cells_in_the_middle_speak_for_a_person_and_weigh_one() -> None:
+def test_cells_in_the_middle_are_assigned_to_the_person_and_weigh_one() -> None:
     boxes = np.array([[10.0, 4, 90, 60], [50, 8, 124, 40], [2, 50, 6, 60], [0, 0, 128, 64]])
     owners = readable_owners(boxes, (8, 16), 8)
     assert set(owners.ravel()) == {-1, 0, 1, 2, 3}, "the smaller person has the cell that two want"
     targets = encode_grid(boxes, NOBODY, (64, 128), 8)
-    said, weights = targets.boxes.reshape(8, 16, 4), targets.weights.reshape(8, 16)
-    assert (said[owners < 0] == 0).all()
+    assigned, weights = targets.boxes.reshape(8, 16, 4), targets.weights.reshape(8, 16)
+    assert (assigned[owners < 0] == 0).all()
     assert (weights[owners < 0] == 0).all()
     for index, box in enumerate(boxes):
-        assert (said[owners == index] == box).all()
+        assert (assigned[owners == index] == box).all()
         np.testing.assert_allclose(weights[owners == index], 1 / (owners == index).sum(), rtol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_ignored_regions_do_not_count_but_persons_in_them_do() -> None:
 @pytest.mark.parametrize(
     ("length", "first", "cells"), [(63.0, 0, 320), (64.0, 320, 80), (143.0, 320, 80), (144.0, 400, 20)]
 )
-def test_a_person_is_on_the_grid_of_his_length(length: float, first: int, cells: int) -> None:
+def test_a_person_is_on_the_grid_of_its_length(length: float, first: int, cells: int) -> None:
     """128 x 160 pixels are 16 x 20, 8 x 10 and 4 x 5 cells."""
     targets = encode(np.array([[3.0, 10, 3 + length, 50]]), NOBODY, (128, 160))
     assert [len(t) for t in targets] == [420] * 3
@@ -118,7 +118,7 @@ def test_sides_count_from_the_middle_of_a_cell() -> None:
 
 
 def grids(rng: np.random.Generator, count: int, size: tuple[int, int]) -> list[Prediction]:
-    """What a network might say about ``count`` pictures."""
+    """Draw predictions for ``count`` pictures."""
     shapes = [(count, size[0] // stride, size[1] // stride) for stride in (8, 16, 32)]
     return [
         Prediction(
@@ -135,10 +135,10 @@ def test_loss_weighs_the_cells_and_asks_for_their_quality() -> None:
     targets = [encode(mine, NOBODY, (192, 192)) for mine in people]
     loss = detector_loss(predictions, *(torch.from_numpy(np.stack(t)) for t in zip(*targets, strict=True)))
     quality, box_losses = torch.zeros(2, 24 * 24 + 12 * 12 + 6 * 6), 0.0
-    said = all_boxes(predictions).detach()
+    assigned = all_boxes(predictions).detach()
     for n, mine in enumerate(targets):
         for cell in np.flatnonzero(mine.weights):
-            iou, giou = overlaps(said[n, cell][None], torch.from_numpy(mine.boxes[cell])[None])
+            iou, giou = overlaps(assigned[n, cell][None], torch.from_numpy(mine.boxes[cell])[None])
             quality[n, cell] = max(float(iou), 1e-3)
             box_losses += float(mine.weights[cell]) * (1 - float(giou))
     logits = torch.cat([p.scores.flatten(1) for p in predictions], dim=1).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def onnx_run(model: onnx.ModelProto, images: np.ndarray, *more: str) -> list[np.
 
 
 @pytest.fixture(scope="module")
-def ditn(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def ditn(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("ditn")
-    return calibrate(export(None, folder / "ditn.edgepose", weights=checkpoint), folder / "new")
+    return calibrate(open_bundle(shutil.copytree(exported, folder / "ditn.edgepose")), folder / "new")
 
 
 def other_bundle(name: str, options: dict[str, bool | int], folder: Path, liven: Callable) -> Bundle:
@@ -139,6 +140,7 @@ def test_fake_quantisation_is_the_graph(ditn: Bundle) -> None:
     require_the_graph(ditn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("hsr_msnet_lite", {}), ("sg_hrnet_lite", {"bilinear": True})],
@@ -232,7 +234,7 @@ def test_a_graph_without_modules_is_refused(ditn: Bundle) -> None:
     model = int8_graph(ditn)
     for node in model.graph.node:
         del node.metadata_props[:]
-    with pytest.raises(UsageError, match="does not say which modules its nodes are of: export and calibrate"):
+    with pytest.raises(UsageError, match="the graph's nodes have no module paths: export and calibrate"):
         quantisation_of(model)
 
 
@@ -242,6 +244,7 @@ def lsp(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=10)}"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_quantisation_alone(
     ditn: Bundle, lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +295,7 @@ SETTINGS = {"height": 64, "width": 64, "epochs": 1, "batch": 2}
 COMMAND = ("train", "ditn_lite_lsp_int8", *(f"--set={name}={value}" for name, value in SETTINGS.items()))
 
 
+@pytest.mark.slow
 def test_the_command_makes_weights_that_export_to_the_same_int8_graph(ditn: Bundle, lsp: str, tmp_path: Path) -> None:
     from edgepose.cli import main
 

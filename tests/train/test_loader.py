@@ -151,6 +151,7 @@ def test_a_damaged_picture_is_a_black_crop_without_labels(dataset, tmp_path, cap
     assert re.fullmatch(r"a training picture is left out: image .*broken\.jpg is truncated .*\n", said.err), said.err
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_epoch_and_index_alone(samples):
     """Not on the workers, nor on an epoch that was left in the middle."""
     recipe, batches = replace(RECIPE, batch=2), {}

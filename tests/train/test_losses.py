@@ -158,5 +158,7 @@ def test_every_named_loss_exists():
 
 def test_a_network_without_maps_is_refused_the_loss_on_them():
     joints = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(UsageError, match="needs the maps of SG-HRNet, which ditn_hrnet_w32 has not: --set loss=mse"):
+    with pytest.raises(
+        UsageError, match="needs the segmentation maps of SG-HRNet, which ditn_hrnet_w32 lacks: --set loss=mse"
+    ):
         L.sg_hrnet_loss(Heads(joints), targets(joints, torch.ones(1, 1)), RECIPE)

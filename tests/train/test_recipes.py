@@ -49,7 +49,7 @@ def test_any_field_can_be_replaced_by_text():
         ("ditn_lsp", {"learning_rate": "1"}, "no field 'learning_rate': expected one of model"),
         ("ditn_lsp", {"epochs": "many"}, "'many' is not of type int"),
         ("ditn_lsp", {"dynamic_weights": "yes"}, "'yes' is not of type bool"),
-        ("ditn_lsp", {"epochs": "0"}, "epochs must be from 1 to inf, got 0"),
+        ("ditn_lsp", {"epochs": "0"}, "epochs must be at least 1, got 0"),
         ("ditn_lsp", {"lr": "nan"}, r"lr must be from 1e-12 to 1e\+30, got nan"),
         ("ditn_lsp", {"lr": "-1"}, "lr must be from 1e-12"),
         ("ditn_lsp", {"seed": "-1"}, "seed must be from 0"),

@@ -1,6 +1,4 @@
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from edgepose.models.checkpoint import ModelSpec, load_weights
 from edgepose.train import run_folder
 from edgepose.train.recipes import get_recipe
 from edgepose.train.run_folder import RunFolder
+from tests.doubles.full_disk import full_disk
 
 RECIPE = get_recipe("ditn_lite_lsp")
 SPEC = ModelSpec("ditn_lite", "lsp14", (64, 64))
@@ -112,29 +111,11 @@ def test_what_the_state_knows_of_is_on_the_disk(tmp_path, network, monkeypatch):
     assert folder.load(RECIPE, KEYS)["epoch"] == 1
 
 
-#: A full disk, as far as one process can have one: no file may grow beyond 200 kB.
-FULL = """
-import resource, signal, sys
-sys.path.insert(0, {here!r})
-from tests.train.test_run_folder import *
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-folder = RunFolder(Path({folder!r}))
-network = SPEC.build()
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-try:
-    save(folder, network, 2)
-except UsageError as error:
-    print("refused:", error)
-"""
-
-
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, network):
     folder = RunFolder(tmp_path / "run")
     save(folder, network, 1)
-    script = tmp_path / "full.py"
-    script.write_text(FULL.format(here=str(Path(__file__).parents[2]), folder=str(folder.path)))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
-    assert done.stdout.startswith(f"refused: cannot write {folder.path / 'last.safetensors'}"), done.stderr[-1000:]
+    with full_disk(200_000), pytest.raises(UsageError, match=rf"^cannot write {folder.path / 'last.safetensors'}"):
+        save(folder, network, 2)
     assert folder.load(RECIPE, KEYS)["epoch"] == 1
     assert same_weights(folder.last, network)
     assert not list(folder.path.glob(".*")), "temporary files are left"

@@ -28,12 +28,12 @@ COMMAND = [sys.executable, "-m", "edgepose", "train", "ditn_lite_lsp", *(f"--set
 
 @pytest.fixture(scope="module")
 def lsp(tmp_path_factory) -> str:
-    return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=26)}"
+    return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=14)}"
 
 
 @pytest.fixture(scope="module")
 def whole(lsp, tmp_path_factory) -> Path:
-    """The folder of a run that was never stopped: 4 epochs of 12 batches."""
+    """The folder of a run that was never stopped: 4 epochs of 6 batches."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(RECIPE, lsp, folder, workers=0)
     return folder
@@ -90,6 +90,7 @@ def test_a_run_writes_what_it_promises(whole):
     assert float(rows[3]["loss"]) < float(rows[0]["loss"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
     process = start(lsp, tmp_path / "run", "--workers=0")
     wait_for_epoch(process, tmp_path / "run", 2)
@@ -101,6 +102,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
     require_equal_runs(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
     """Sent to the whole group, workers included, as a terminal does."""
     process = start(lsp, tmp_path / "run", "--workers=1")
@@ -114,6 +116,7 @@ def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
     require_equal_runs(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_stop_after_any_batch_goes_on_exactly(lsp, whole, tmp_path, monkeypatch):
     """Inside the second epoch, by the same path as Ctrl-C."""
     original = trainer.Run.add
@@ -178,8 +181,30 @@ def test_a_run_starts_from_given_weights(lsp, tmp_path, capsys):
 
 
 def test_nan_names_the_batch_and_its_images(lsp, tmp_path):
-    with pytest.raises(UsageError, match=r"no number \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"):
+    with pytest.raises(
+        UsageError, match=r"loss became NaN or infinite \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"
+    ):
         train(replace(RECIPE, lr=1e30), lsp, tmp_path / "run", workers=0)
+
+
+@pytest.mark.parametrize("place", ["file/run", "last.pt"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path, place):
+    """The folder would be inside a file, or holds a folder where the state would go."""
+    (tmp_path / "file").touch()
+    (tmp_path / "last.pt" / "last.pt").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"cannot write .*last\.pt: (Not a directory|it is a folder)"):
+        train(RECIPE, "lsp:nowhere", tmp_path / place, workers=0)
+
+
+def test_start_weights_that_are_missing_are_refused_before_the_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"checkpoint .*none\.pth does not exist"):
+        train(RECIPE, "lsp:nowhere", tmp_path / "run", weights=tmp_path / "none.pth", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_of_samples_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot write .*: it is a folder, expected the name of a file"):
+        check_samples(RECIPE, "lsp:nowhere", tmp_path)
 
 
 def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch):
@@ -197,6 +222,7 @@ def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch)
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_test_that_fails_costs_no_epoch(lsp, whole, tmp_path, monkeypatch):
     """A damaged picture of the val split, say; once it is mended, the same command tests and goes on."""
 
@@ -256,6 +282,7 @@ def run_two(lsp: str, folder: Path, prelude: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run_and_go_on_without_a_shared_folder(lsp, tmp_path):
     """Batch norms see half of each batch, so the weights are not one process's; but they are those of two, unbroken."""
     said = run_two(lsp, tmp_path / "whole")

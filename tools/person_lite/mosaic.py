@@ -1,4 +1,4 @@
-"""Training pictures composed of scenes: one to nine tiles, people of all sizes in each."""
+"""Compose training pictures of scenes: one to nine tiles, people of all sizes in each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from edgepose.core.geometry import Size, transform_points
 from edgepose.core.images import read_image
-from tools.person_lite.recipe import Setup
+from tools.person_lite.recipe import DetectorRecipe
 from tools.person_lite.scenes import Scene
 
-#: Grey where there is no picture, as the runtime's letterbox has it.
+#: Grey level around the pictures, that of the runtime's letterbox.
 _PAD = 114
-#: A person of whom less than this share of the box is left in a tile is neither person nor background there.
+#: A box of which less than this share is left in a tile becomes an ignored region there.
 _VISIBLE = 0.35
-#: Nor is one whose box is narrower than this, in pixels.
+#: So does a box that is narrower than this, in pixels.
 _SMALLEST = 4.0
-#: Pictures are enlarged by at most this.
+#: Largest factor by which pictures are enlarged.
 _ENLARGED = 3.0
 
 
@@ -41,22 +41,22 @@ class Labelled:
     ignored: NDArray[np.float64]
 
 
-def compose(groups: list[list[Scene]], setup: Setup, rng: np.random.Generator) -> Labelled:
-    """One training picture: a grid of 1x1, 2x2 or 3x3 tiles with random seams, each a window of a random scene.
+def compose(groups: list[list[Scene]], recipe: DetectorRecipe, rng: np.random.Generator) -> Labelled:
+    """Compose one training picture: a grid of 1x1, 2x2 or 3x3 tiles with random seams, each a window of a random scene.
 
     Args:
-        groups: scenes by where they are from; ``setup.shares`` says how often a tile is taken from each.
-        setup: size of the picture and chances.
-        rng: every choice is drawn from it.
+        groups: scenes by their source; ``recipe.shares`` are the chances that a tile is taken from each.
+        recipe: size of the picture and chances.
+        rng: every random choice is drawn from it.
     """
-    side = int(rng.choice(len(setup.grids), p=setup.grids)) + 1
-    rows, columns = _seams(setup.size[0], side, rng), _seams(setup.size[1], side, rng)
-    image = np.empty((*setup.size, 3), np.uint8)
+    side = int(rng.choice(len(recipe.grids), p=recipe.grids)) + 1
+    rows, columns = _seams(recipe.size[0], side, rng), _seams(recipe.size[1], side, rng)
+    image = np.empty((*recipe.size, 3), np.uint8)
     boxes, ignored = [], []
     for top, bottom in pairwise(rows):
         for left, right in pairwise(columns):
-            group = groups[int(rng.choice(len(groups), p=setup.shares))]
-            tile = window(group[int(rng.integers(len(group)))], (bottom - top, right - left), setup, rng)
+            group = groups[int(rng.choice(len(groups), p=recipe.shares))]
+            tile = window(group[int(rng.integers(len(group)))], (bottom - top, right - left), recipe, rng)
             image[top:bottom, left:right] = tile.image
             corner = np.array([left, top, left, top])
             boxes.append(tile.boxes + corner)
@@ -64,15 +64,15 @@ def compose(groups: list[list[Scene]], setup: Setup, rng: np.random.Generator) -
     return Labelled(image, np.concatenate(boxes), np.concatenate(ignored))
 
 
-def window(scene: Scene, size: Size, setup: Setup, rng: np.random.Generator) -> Labelled:
-    """A window of (height, width) on a scene, mirrored, scaled and coloured at random.
+def window(scene: Scene, size: Size, recipe: DetectorRecipe, rng: np.random.Generator) -> Labelled:
+    """Cut a window of (height, width) out of a scene, mirrored, scaled and coloured at random.
 
     The scale gives one random person of the scene a random length, so that people of all sizes are equally frequent
-    whatever the pictures hold (as data-anchor-sampling does: Tang et al., PyramidBox, ECCV 2018); one window in ten
-    looks anywhere instead.
+    whatever the pictures show (as data-anchor-sampling does: Tang et al., PyramidBox, ECCV 2018); one window in ten
+    is at a random place instead.
     """
-    source = _recolour(_read(scene.image), setup.colour, rng)  # before the grey comes in, whose level is fixed
-    matrix = _view(scene, source.shape[:2], size, setup, rng)
+    source = _recolour(_read(scene.image), recipe.colour, rng)  # before the grey border is added, whose level is fixed
+    matrix = _view(scene, source.shape[:2], size, recipe, rng)
     warp = matrix.copy()  # OpenCV counts from the middle of the first pixel, boxes from its corner
     warp[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     image = np.asarray(cv2.warpAffine(source, warp, size[::-1], borderValue=(_PAD,) * 3), dtype=np.uint8)
@@ -84,33 +84,35 @@ def window(scene: Scene, size: Size, setup: Setup, rng: np.random.Generator) -> 
     return Labelled(image, clipped[good], unclear[_area(unclear) > 0])
 
 
-@lru_cache(maxsize=4096)  # each is used many times, and those of LSP are 0.6 GB once decoded
+@lru_cache(maxsize=4096)  # each is used many times; those of LSP are 0.6 GB in memory
 def _read(path: Path) -> NDArray[np.uint8]:
     return read_image(path)
 
 
 def _seams(length: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Borders of ``count`` tiles, each off its even place by up to a fifth of a tile."""
+    """Draw the borders of ``count`` tiles, each moved by up to a fifth of a tile from an even spacing."""
     even = np.arange(count + 1) * length / count
     even[1:-1] += rng.uniform(-0.2, 0.2, count - 1) * length / count
     return [round(float(x)) for x in even]
 
 
-def _view(scene: Scene, source: Size, size: Size, setup: Setup, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Affine matrix (2, 3) from the scene's pixels to the window's."""
+def _view(
+    scene: Scene, source: Size, size: Size, recipe: DetectorRecipe, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw an affine matrix (2, 3) from the scene's pixels to the window's."""
     height, width = source
     fit = min(size[0] / height, size[1] / width)
     if len(scene.boxes) and rng.random() > 0.1:
         box = scene.boxes[int(rng.integers(len(scene.boxes)))]
         focus, length = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
-        wanted = np.exp(rng.uniform(np.log(setup.smallest), np.log(setup.largest * max(size))))
+        wanted = np.exp(rng.uniform(np.log(recipe.smallest), np.log(recipe.largest * max(size))))
         scale = wanted / max(length, 1.0)
     else:
         focus, scale = rng.uniform((0, 0), (width, height)), fit * np.exp(rng.uniform(0, np.log(3)))
     scale = float(np.clip(scale, 0.9 * fit, _ENLARGED))
     stretch = np.exp(rng.uniform(-0.1, 0.1))
     scales = scale * np.array([stretch, 1 / stretch])
-    # Where the focus comes to lie; a picture that can fill the window does, a smaller one lies within.
+    # A random place for the focus; then a picture larger than the window fills it, a smaller one lies inside.
     place = rng.uniform(0.15, 0.85, 2) * size[::-1] - focus * scales
     slack = np.array(size[::-1]) - np.array([width, height]) * scales
     place = np.clip(place, np.minimum(slack, 0), np.maximum(slack, 0))
@@ -133,7 +135,7 @@ def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _recolour(image: NDArray[np.uint8], most: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast and each channel's gain change by up to ``most``; one picture in ten is grey."""
+    """Change brightness, contrast and each channel's gain by up to ``most``; make one picture in ten grey."""
     if rng.random() < 0.1:
         image = np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
     gain = rng.uniform(1 - most, 1 + most) * rng.uniform(1 - most / 2, 1 + most / 2, 3)

@@ -13,22 +13,22 @@ COOL_DOWN = 0.3
 
 
 @dataclass(frozen=True)
-class Setup:
-    """The set-up of ``person_lite``.
+class DetectorRecipe:
+    """The recipe of ``person_lite``.
 
     Attributes:
-        height, width: of the training pictures in pixels, multiples of 32. The network takes any such size; the shipped
-            graph takes larger ones, because what it learns is how people of a size in pixels look.
+        height, width: of the training pictures in pixels, multiples of 32. The shipped graph takes larger pictures:
+            the network learns how people of a size in pixels look, whatever the size of the picture.
         steps: optimiser steps.
-        batch: pictures a step.
-        lr: learning rate of AdamW between its rise over :data:`WARM_UP` steps and its fall to 0 over the last
+        batch: pictures per step.
+        lr: learning rate of AdamW, after its rise over :data:`WARM_UP` steps and before its fall to 0 over the last
             :data:`COOL_DOWN` of all steps.
         weight_decay: of AdamW.
-        average: decay of the moving average of the weights, which is the network that is kept.
-        shares: how often a tile comes from LSP and from COCO.
-        grids: how often a picture is one tile, 2x2 and 3x3.
-        smallest: length in pixels of the smallest person that a window looks for.
-        largest: that of the largest, as a multiple of the window's longer side.
+        average: decay per step of the moving average of the weights, which is the network that is kept.
+        shares: chances that a tile shows a picture of LSP, and of COCO.
+        grids: chances that a picture is one tile, 2x2 and 3x3.
+        smallest: shortest length in pixels that a window gives to the person that it shows.
+        largest: longest such length, as a multiple of the window's longer side.
         colour: largest relative change of brightness, contrast and each channel's gain.
         seed: of weights and pictures.
     """
@@ -62,22 +62,13 @@ class Setup:
         return self.height, self.width
 
     def lr_factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step.
+        """Return the factor on the learning rate at a step.
 
-        >>> [Setup(steps=10_000).lr_factor(step) for step in (0, 149, 5_000, 8_500, 10_000)]
+        >>> [DetectorRecipe(steps=10_000).lr_factor(step) for step in (0, 149, 5_000, 8_500, 10_000)]
         [0.0033333333333333335, 0.5, 1.0, 0.5, 0.0]
         """
         return min(1.0, (step + 1) / WARM_UP, (self.steps - step) / (COOL_DOWN * self.steps))
 
-    def same_run(self, listing: str) -> bool:
-        """Whether a run that was begun with the set-up in a text of :meth:`to_json` can go on with this one.
-
-        Only ``steps`` may differ: until the learning rate falls, it changes nothing.
-        """
-        try:
-            return {**json.loads(listing), "steps": self.steps} == json.loads(self.to_json())
-        except (ValueError, TypeError):  # not JSON, or no object
-            return False
-
     def to_json(self) -> str:
+        """Return the fields as a JSON object."""
         return json.dumps(asdict(self))

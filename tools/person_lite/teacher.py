@@ -1,4 +1,4 @@
-"""A stronger detector labels the pictures in which only one person is labelled."""
+"""Let a stronger detector label the other people in pictures of which one person is labelled."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edgepose.core.images import read_image
 from edgepose.detectors.kinds import detector_graph, open_detector
 from tools.person_lite.scenes import Found
 
-#: Boxes below this score say nothing.
+#: Boxes below this score are ignored.
 THRESHOLD = 0.15
 
 
 def find_people(teacher: Path, pictures: list[Path], cache: Path) -> Found:
-    """What a detector finds in pictures, kept in a file: a later call with the same detector reads it.
+    """Find people in pictures; a later call with the same detector and pictures reads the results from a file.
 
     Args:
         teacher: ONNX file, see :func:`edgepose.detectors.kinds.open_detector`.
@@ -44,7 +44,7 @@ def find_people(teacher: Path, pictures: list[Path], cache: Path) -> Found:
 
 
 def _kept(cache: Path, key: dict[str, Any]) -> dict[str, list[list[float]]] | None:
-    """The boxes and scores by picture that the file holds for ``key``, or None."""
+    """Return the boxes and scores by picture that the file holds for ``key``, or None."""
     try:
         kept = json.loads(cache.read_text(encoding="utf-8"))
         return kept["found"] if kept["key"] == key else None

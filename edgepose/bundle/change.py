@@ -1,0 +1,171 @@
+"""Change a bundle so that a crash at any moment leaves the old bundle or the new one, and never a mixture.
+
+The new files, and the manifest that names them, are collected in a folder inside the bundle. One rename then gives that
+folder the name ``.change``, and this is the moment at which the change happens: before it nothing of the old bundle was
+touched, and after it everything new is on the disk. What is left, moving the files to their places with the manifest
+last, can be repeated from any point; whoever opens the bundle after a crash does that first.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.errors import UsageError
+from ..core.files import sha256, write_text
+from .manifest import (
+    CALIBRATION,
+    CHECKPOINT,
+    ENGINES,
+    GOLDENS,
+    MANIFEST,
+    PRECISIONS,
+    REPORTS,
+    Manifest,
+    read_manifest,
+)
+
+#: A change that is complete and has to be finished; and one that is being collected, which counts for nothing.
+CHANGE, COLLECTING = ".change", ".change-unfinished"
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file in a bundle's folder is what a crash left of a change that did not happen."""
+    return path.name.startswith((".new-", CHANGE))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time change a bundle, after a change that was interrupted is finished; the others wait.
+
+    Raises:
+        UsageError: the bundle cannot be changed, such as on a full disk or without permission.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems cannot lock a folder
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            _finish(folder)
+            yield
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise UsageError(f"cannot change bundle {folder}: {error.strerror or error}") from error
+
+
+def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Manifest:
+    """Put files into a bundle that is :func:`locked`, and return the manifest that names them.
+
+    What the old manifest named and the new one does not is removed. If the FP32 graph becomes another one, so are all
+    reports, engines and other parts of a bundle that the new manifest does not name: they are of the old network.
+
+    Args:
+        folder: of the bundle, or an empty one.
+        manifest: the new one; its ``files`` are those that stay.
+        staged: by path in the bundle, the file to move there.
+    """
+    hashes = {name: sha256(file) for name, file in staged.items()}
+    manifest = replace(manifest, files={**manifest.files, **hashes})
+    _check_places(folder, manifest, folder)
+    collected = folder / COLLECTING
+    shutil.rmtree(collected, ignore_errors=True)
+    collected.mkdir()
+    for name, file in staged.items():
+        (collected / name).parent.mkdir(parents=True, exist_ok=True)
+        _flush(file)
+        shutil.move(file, collected / name)
+    for place in {(collected / name).parent for name in staged}:
+        _flush(place)
+    write_text(collected / MANIFEST, manifest.to_json())
+    collected.rename(folder / CHANGE)
+    _flush(folder)
+    _finish(folder)
+    return manifest
+
+
+def finish_change(folder: Path) -> None:
+    """Finish a change that was interrupted after it was complete, if there is one.
+
+    Raises:
+        UsageError: there is one, and the folder cannot be written to.
+    """
+    try:
+        if not (folder / CHANGE).is_dir():
+            return
+    except OSError:
+        return  # whoever reads the manifest next has the sentence for it
+    try:
+        with locked(folder):
+            return
+    except UsageError as error:
+        raise UsageError(f"a change of the bundle was interrupted and has to be finished first: {error}") from error
+
+
+def _finish(folder: Path) -> None:
+    """Do what is left of a complete change, if there is one; every step may have been done before."""
+    pending = folder / CHANGE
+    if not pending.is_dir():
+        return
+    if (pending / MANIFEST).is_file():
+        manifest = read_manifest(pending)
+        for root in (pending, folder):
+            _check_places(folder, manifest, root)
+        _remove_dropped(folder, manifest)
+        for name in manifest.files:
+            if (pending / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(pending / name, folder / name)
+        (pending / MANIFEST).replace(folder / MANIFEST)
+        _flush(folder)
+    shutil.rmtree(pending, ignore_errors=True)
+    with suppress(OSError):  # engines are left, or there never were any
+        (folder / ENGINES).rmdir()
+
+
+def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
+    """Refuse what could not be finished once it is begun, and what would move or remove files outside the bundle.
+
+    Args:
+        folder: of the bundle.
+        manifest: the new one.
+        root: the bundle's folder, or that of its unfinished change.
+    """
+    for name in (*manifest.files, f"{ENGINES}/any"):
+        place = (root / name).parent
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{place} leads out of the bundle {folder}: expected a folder, got a link to one")
+        if place.exists() and not os.access(place, os.W_OK):
+            raise UsageError(f"cannot write to folder {place}: {os.strerror(errno.EACCES)}")
+        if (root / name).is_dir() or (place.exists() and not place.is_dir()):
+            raise UsageError(f"cannot write {root / name}: expected a file in a folder; move away what is there")
+
+
+def _remove_dropped(folder: Path, new: Manifest) -> None:
+    """Remove what the old bundle has and the new one has not."""
+    try:
+        old = read_manifest(folder)
+    except UsageError:  # it is the first of this folder
+        return
+    names, graph = set(old.files), new.graph_name("fp32")
+    if old.files.get(graph) != new.files.get(graph):
+        names.update((*map(new.graph_name, PRECISIONS), CHECKPOINT, GOLDENS, CALIBRATION))
+        names.update(f"{ENGINES}/{path.name}" for path in (folder / ENGINES).glob("*") if not path.is_dir())
+        shutil.rmtree(folder / REPORTS, ignore_errors=True)
+    for name in names - set(new.files):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk: a name must not survive a power cut without its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

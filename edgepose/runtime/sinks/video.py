@@ -1,0 +1,129 @@
+"""Frames as a video."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.codecs import silence_codecs
+from ...core.errors import UsageError
+from ...core.files import atomic_path, check_writable
+from ...core.geometry import Size
+from ...core.images import fitted_size
+from ..job import Job
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
+#: Frames per second of a video made from pictures, or from a camera that does not tell its own.
+DEFAULT_FPS = 25.0
+#: Seconds that a picture of a live source stays in the video while the next one is awaited: a stream that stood still
+#: for an hour does not fill the disk.
+LONGEST_HOLD = 5.0
+
+
+class VideoSink:
+    """An MPEG-4 video of the first frame's size; frames of another size are fitted in and centred on black.
+
+    Args:
+        path: file ending in one of :data:`VIDEO_SUFFIXES`.
+        fps: frames per second.
+        live: the source drops frames: each picture stays until the time of the next one, for :data:`LONGEST_HOLD` at
+            most, so that the video's clock is the clock on the wall.
+    """
+
+    def __init__(self, path: Path, fps: float, live: bool = False) -> None:
+        check_writable(path)
+        silence_codecs()
+        self._path, self._fps, self._live = path, fps, live
+        self._stack = ExitStack()
+        self._temporary = path
+        self._writer: Any = None
+        self._size: Size = (0, 0)
+        self._held: Any = None  # the newest picture; the next one's time tells how long it stays
+        self._time = self._owed = 0.0
+        self._frames = 0
+
+    def write(self, job: Job) -> None:
+        """Add one picture.
+
+        Raises:
+            UsageError: OpenCV cannot encode pictures of this size, or the disk is full.
+        """
+        frame = job.frame
+        if self._writer is None:
+            self._open(frame.image.shape[:2])
+        else:
+            self._write_held(self._places_until(frame.time) if self._live else 1)
+        self._held = cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR)
+        self._time = frame.time
+
+    def close(self) -> None:
+        """Finish the video and give it its name.
+
+        Raises:
+            UsageError: it is not complete, as on a full disk; an older file stays.
+        """
+        if self._writer is None or self._held is None:
+            return
+        self._write_held(1)
+        self._held = None
+        with self._stack.pop_all():
+            backend = self._writer.getBackendName()
+            self._writer.release()
+            # OpenCV 4 does not tell that a frame could not be written, and none tells it of the file's end.
+            if backend == "FFMPEG" and not _holds(self._temporary, self._frames):
+                raise self._incomplete()
+
+    def _open(self, size: Size) -> None:
+        # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        with ExitStack() as stack:  # kept only if the encoder opens: otherwise an older video stays
+            temporary = stack.enter_context(atomic_path(self._path))
+            writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
+            if not writer.isOpened():
+                raise UsageError(f"OpenCV cannot encode {self._path} ({size[1]}x{size[0]}): name a folder for pictures")
+            self._writer, self._size, self._temporary = writer, size, temporary
+            self._stack = stack.pop_all()
+
+    def _places_until(self, time: float) -> int:
+        """Return the number of frames from the held picture to a time; what rounding leaves is owed to the next."""
+        self._owed += min(time - self._time, LONGEST_HOLD) * self._fps
+        places = round(self._owed)
+        self._owed -= places
+        return places
+
+    def _write_held(self, times: int) -> None:
+        for _ in range(times):
+            if self._writer.write(self._held) is False:  # OpenCV 5; 4 returns None
+                self._held = None
+                with self._stack.pop_all():
+                    raise self._incomplete()
+            self._frames += 1
+
+    def _incomplete(self) -> UsageError:
+        return UsageError(f"cannot write {self._path} to its end: free some space on the disk, or name another place")
+
+
+def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Fit a picture (H, W, 3) into ``size`` (height, width), centred on black; return itself where it has that size."""
+    if image.shape[:2] == size:
+        return image
+    height, width = fitted_size(image.shape[:2], size)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+def _holds(path: Path, frames: int) -> bool:
+    """Whether a video can be opened and announces its frames; a container may estimate them from the duration."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
+        return announced >= 1 and abs(announced - frames) <= max(1, frames // 50) and capture.read()[0]
+    finally:
+        capture.release()

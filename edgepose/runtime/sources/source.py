@@ -1,0 +1,58 @@
+"""What all sources share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..job import Frame
+
+
+class Source:
+    """Frames in order; a context manager that frees the device or file. Iterate once.
+
+    Attributes:
+        camera: the source's name, which its frames carry, too.
+        fps: frames per second, or None where the source does not tell.
+        live: True for a camera or stream, which drops frames that nobody took in time.
+        inputs: the files that are read.
+        skipped: damaged images left out so far.
+    """
+
+    camera = ""
+    fps: float | None = None
+    live = False
+    inputs: Sequence[Path] = ()
+    skipped = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End the frames soon, also where somebody waits for the next one; from any thread."""
+
+    def close(self) -> None:
+        """Free what the source holds; from the thread that iterates, or when it has ended."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+def frame_rate(capture: Any) -> float | None:
+    """Return a capture's frames per second; None where OpenCV answers 0, -1, NaN, or a stream's clock, 90000."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if 0 < fps <= 1000 else None
+
+
+def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture of OpenCV (H, W, 3) in RGB."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

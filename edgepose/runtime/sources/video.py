@@ -1,0 +1,70 @@
+"""Video files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from ...core.errors import UsageError
+from ..job import Frame
+from .source import Source, frame_rate, rgb
+
+_ISO_MEDIA_SUFFIXES = (".mp4", ".mov", ".m4v")
+
+
+class VideoSource(Source):
+    """A video file. One that was cut short gives the frames it has, then a UsageError that counts them.
+
+    Raises:
+        OSError: the file may not be read.
+        UsageError: it cannot be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.open("rb").close()  # OpenCV would not tell a file that may not be read from a damaged one
+        self.camera, self.inputs = str(path), (path,)
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise UsageError(f"{path} is not an image or video that can be decoded, or was cut short: copy it again")
+        self.fps = frame_rate(self._capture)
+
+    def __iter__(self) -> Iterator[Frame]:
+        path = self.inputs[0]
+        index = 0
+        while True:
+            ok, image = self._capture.read()
+            if not ok:
+                break
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or index / (self.fps or 1.0)
+            yield Frame(self.camera, index, seconds, f"{path.stem}_{index:06d}", rgb(image), follows=index > 0)
+            index += 1
+        announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if index == 0 or _cut_short(path, index, announced):
+            raise UsageError(f"video {path} is cut short: {index} of {announced} frames could be read: copy it again")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _cut_short(path: Path, read: int, announced: int) -> bool:
+    """Return whether a video that ended after ``read`` frames is incomplete.
+
+    Frame counts do not tell for MP4: a clip trimmed without encoding announces frames that its edit list hides. Its
+    boxes tell exactly. Other containers estimate the count from the duration, so a fiftieth may be missing.
+    """
+    if path.suffix.lower() not in _ISO_MEDIA_SUFFIXES:
+        return read < announced - max(1, announced // 50)
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            header = file.read(16)
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:
+                length = int.from_bytes(header[8:], "big")
+            if length == 0:  # "to the end of the file"
+                return False
+            offset += max(length, 8)
+    return offset > size
