@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from ..core.errors import UsageError
 from ..core.skeletons import Skeleton
 from ..plugins.torch_op import DynamicDepthwiseConv2d
-from .heads import Heads
 from .hrnet import HRNet
-from .layers import conv_bn, heatmap_head
+from .layers import Heads, conv_bn, heatmap_head
 from .resnet import ResNetPose
 
 #: Initial weight of the last batch norm before the heat-maps, so that training starts from heat-maps near zero.
