@@ -8,7 +8,9 @@ load unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -95,20 +97,12 @@ class MultiscaleBottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def _layer(
-    block: type[Bottleneck | MultiscaleBottleneck], cin: int, planes: int, blocks: int, stride: int = 1
-) -> nn.Sequential:
+def _layer(block: Callable[..., nn.Module], cin: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
     """Build bottlenecks in a row; the first has the stride and a projection on its shortcut."""
     cout = planes * Bottleneck.expansion
     return nn.Sequential(
         block(cin, planes, stride=stride, project=True), *(block(cout, planes) for _ in range(blocks - 1))
     )
-
-
-def _dilated_layer(channels: int, blocks: int) -> nn.Sequential:
-    """Build a layer of DetNet: bottlenecks dilated by 2 that keep channels and size; the first has a projection."""
-    planes = channels // Bottleneck.expansion
-    return nn.Sequential(*(Bottleneck(channels, planes, dilation=2, project=i == 0) for i in range(blocks)))
 
 
 def _deconvolution(cin: int, cout: int, kernel: int) -> list[nn.Module]:
@@ -151,7 +145,8 @@ class ResNetPose(nn.Module):
             self.layer4, self.layer5 = _layer(Bottleneck, 16 * width, 8 * width, top[0], stride=2), nn.Sequential()
             encoded, deconvolutions = 32 * width, 3
         else:
-            self.layer4, self.layer5 = (_dilated_layer(16 * width, blocks) for blocks in top)
+            dilated = partial(Bottleneck, dilation=2)  # as in DetNet; these layers keep channels and size
+            self.layer4, self.layer5 = (_layer(dilated, 16 * width, 4 * width, blocks) for blocks in top)
             encoded, deconvolutions = 16 * width, 2
         inputs = [encoded, *[self.channels] * (deconvolutions - 1)]
         self.deconv_layers = nn.Sequential(

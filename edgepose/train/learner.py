@@ -142,11 +142,10 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 self.step({name: tensor[:count] for name, tensor in batch.items()})
+                return count
             except torch.OutOfMemoryError:
                 count //= 2
-            else:
-                break
-        return count
+        return 0
 
 
 @torch.no_grad()

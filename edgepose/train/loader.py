@@ -103,8 +103,7 @@ class EpochSampler(Sampler):
     each global batch, so together the processes see the batches that one process alone would see.
 
     Args:
-        count: samples of the data set.
-        seed: of the order.
+        count, seed: number of samples, and seed of their order.
         batch: samples per step over all processes together, a multiple of ``world``.
         rank, world: this process among all.
 
