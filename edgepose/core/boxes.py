@@ -42,7 +42,7 @@ def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: floa
 
     Args:
         boxes, scores: (N, 4) xyxy and (N,).
-        overlap: that IoU.
+        overlap: that IoU, above which the less certain box goes.
 
     Returns:
         indices of those that stay, the most certain first.

@@ -94,13 +94,10 @@ def encode_segmentation(
 
 
 def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
-    """Decode heat-maps to keypoints: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
+    """Decode heat-maps (N, J, h, w): the maximum, moved a quarter pixel towards the higher neighbour on each axis.
 
     The first maximum in row-major order wins. The offset is applied only where ``1 < x < w - 1`` and ``1 < y < h - 1``
     (HRNet's bounds, which are not symmetric). A maximum that is not positive gives (0, 0) and keeps its score.
-
-    Args:
-        heatmaps: (N, J, h, w) float.
 
     Returns:
         (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum as score.

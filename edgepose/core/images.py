@@ -18,10 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Returns:
-        (H, W, 3) uint8 RGB; the EXIF orientation is applied.
+    """Read an image file as (H, W, 3) uint8 RGB, with its EXIF orientation applied.
 
     Raises:
         UsageError: the file is missing, not an image, or cut short.

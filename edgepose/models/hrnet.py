@@ -99,10 +99,7 @@ class HRNet(nn.Module):
     Args:
         config: widths and depths.
         joints: number of heat-maps, or None for a network without ``final_layer`` that returns features
-            (N, channels, H/4, W/4).
-
-    Attributes:
-        channels: of the features.
+            (N, :attr:`channels`, H/4, W/4).
     """
 
     def __init__(self, config: HRNetConfig, joints: int | None) -> None:

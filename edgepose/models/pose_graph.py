@@ -49,11 +49,7 @@ def decode(heatmaps: Tensor) -> Tensor:
 
 
 class PoseGraph(nn.Module):
-    """A heat-map network with the inputs and outputs of the graph contract.
-
-    Args:
-        network: in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4).
-    """
+    """A network in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4), as a graph of the contract."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

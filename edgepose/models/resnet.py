@@ -68,11 +68,7 @@ class MultiscaleBottleneck(nn.Module):
     Readings: groups are floor(planes * 26 / 64) wide, as Res2Net's, which keeps the number of parameters; BN and ReLU
     come after each 3x3.
 
-    Args:
-        cin: input channels.
-        planes: a quarter of the output channels.
-        stride: of the small 3x3 and of the projection.
-        project: put a 1x1 convolution and batch norm on the shortcut.
+    Args: see :class:`~edgepose.models.layers.Bottleneck`; ``planes`` are a quarter of the output channels.
     """
 
     groups = 4
@@ -125,9 +121,6 @@ class ResNetPose(nn.Module):
     Args:
         config, joints: as of :class:`~edgepose.models.hrnet.HRNet`.
         kernel: of the deconvolutions, 2, 3 or 4.
-
-    Attributes:
-        channels: of the features.
     """
 
     def __init__(self, config: ResNetConfig, joints: int | None, *, kernel: int = 4) -> None:

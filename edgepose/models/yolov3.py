@@ -79,14 +79,9 @@ class Head(nn.Module):
 
 
 class YOLOv3(nn.Module):
-    """Darknet-53 with three heads.
+    """Darknet-53 with three heads; the channels of every convolution are a multiple of ``width``, the first one's."""
 
-    Args:
-        classes: number of classes; 80 in the public weights.
-        width: channels of the first convolution; all others are multiples of it; 32 in the public weights.
-    """
-
-    def __init__(self, classes: int = 80, width: int = 32) -> None:
+    def __init__(self, classes: int = 80, width: int = 32) -> None:  # of the public weights
         super().__init__()
         stages = [[_conv(3, width, 3)]]
         for index, blocks in enumerate((1, 2, 8, 8, 4)):

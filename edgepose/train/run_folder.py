@@ -28,14 +28,11 @@ class AnyRecipe(Protocol):
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run, in a folder that the first :meth:`save` makes.
 
     ``last.pt`` holds everything a later call needs to go on, ``previous.pt`` the state before it; ``last.safetensors``
     and ``best.safetensors`` are weights; ``metrics.csv`` and ``tensorboard/`` hold the figures of every epoch;
     ``recipe.json`` is the recipe. The state is written last, so everything it refers to is already on the disk.
-
-    Args:
-        path: the folder, made by the first :meth:`save`.
     """
 
     def __init__(self, path: Path) -> None:
