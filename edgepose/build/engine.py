@@ -22,7 +22,8 @@ from ..core.machine import peak_memory_mb
 from ..nvidia import device, tensorrt
 from ..nvidia.device import DeviceInfo
 from ..nvidia.tensorrt import recording_logger
-from ..plugins.registration import Registered, is_registered, plugin_wins, register
+from ..plugins.library import is_registered
+from ..plugins.registration import Registered, plugin_wins, register
 from ..plugins.spec import OP_TYPE
 from .listing import (
     asked_convolutions,

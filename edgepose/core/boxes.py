@@ -41,9 +41,8 @@ def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: floa
     Memory grows with N, not with its square, so that a detector's every box may be given.
 
     Args:
-        boxes: (N, 4) xyxy.
-        scores: (N,).
-        overlap: of two boxes whose IoU is above it, the more certain stays.
+        boxes, scores: (N, 4) xyxy and (N,).
+        overlap: that IoU, above which the less certain box goes.
 
     Returns:
         indices of those that stay, the most certain first.
@@ -70,15 +69,7 @@ def find_persons(
 
 
 def check_threshold(threshold: float, name: str) -> None:
-    """Refuse a least score that is none.
-
-    Args:
-        threshold: a number from 0 to 1.
-        name: what the user calls it.
-
-    Raises:
-        UsageError: not a number, or outside of 0 to 1.
-    """
+    """Refuse a least score, which the user calls ``name``: raise UsageError unless it is a number from 0 to 1."""
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise UsageError(f"{name} is {threshold!r}, expected a score from 0 to 1")
 

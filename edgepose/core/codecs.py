@@ -37,12 +37,9 @@ def find_damage(data: bytes) -> str | None:
 
     OpenCV decodes a JPEG that was cut after its header into a full-size grey picture, and prints a line for the others.
     """
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_damage(data)
-    if data[:8] == _PNG:
-        return _png_damage(data)
-    if data[:2] == b"BM":
-        return _bmp_damage(data)
+    for begin, find in ((b"\xff\xd8", _jpeg_damage), (_PNG, _png_damage), (b"BM", _bmp_damage)):
+        if data.startswith(begin):
+            return find(data)
     return None
 
 

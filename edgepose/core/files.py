@@ -10,11 +10,10 @@ import secrets
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile, mkdtemp
 from typing import BinaryIO, TextIO
 
 from .errors import CheckError, UsageError
@@ -40,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         stream = is_stream(path)
     with _refused(path, every=False):
         if stream:
-            with tempfile.TemporaryDirectory(prefix="edgepose-") as folder:
+            with TemporaryDirectory(prefix="edgepose-") as folder:
                 temporary = Path(folder) / f"output{path.suffix}"
                 temporary.touch()
                 yield temporary
@@ -136,7 +135,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
     with _refused(path, "to folder "):
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
+        staging = Path(mkdtemp(prefix=".new-", dir=path))
     try:
         with _refused(path, "to folder ", every=False):
             yield staging
@@ -218,11 +217,7 @@ def _open_stream(path: Path) -> BinaryIO:
 
 
 def _try_folder(folder: Path) -> None:
-    """Write a byte into the folder, or into the nearest one above it that is there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a byte into the folder, or into the nearest one above it that is there; raise OSError if that fails."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     with TemporaryFile(dir=there) as file:
         file.write(b"\0")  # on a full disk an empty file can still be made

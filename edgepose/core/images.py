@@ -18,10 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Returns:
-        (H, W, 3) uint8 RGB; the EXIF orientation is applied.
+    """Read an image file as (H, W, 3) uint8 RGB, with its EXIF orientation applied.
 
     Raises:
         UsageError: the file is missing, not an image, or cut short.
@@ -46,11 +43,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def check_image_name(path: Path) -> None:
-    """Refuse the name of a picture file to write if its ending is not one of :data:`IMAGE_SUFFIXES`.
-
-    Raises:
-        UsageError: another ending, or none.
-    """
+    """Refuse the name of a picture file to write: raise UsageError unless it ends in one of :data:`IMAGE_SUFFIXES`."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
 
@@ -91,9 +84,6 @@ def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 0
     return sheet
 
 
-_PAD = 114
-
-
 def fitted_size(source: Size, size: Size) -> Size:
     """The largest (height, width) of the picture's shape that fits into ``size``.
 
@@ -107,17 +97,13 @@ def fitted_size(source: Size, size: Size) -> Size:
 def letterbox(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Fit a picture (H, W, 3) into the top left of ``size`` (height, width), bilinear; the rest is grey 114."""
     height, width = fitted_size(image.shape[:2], size)
-    canvas = np.full((*size, 3), _PAD, dtype=np.uint8)
+    canvas = np.full((*size, 3), 114, dtype=np.uint8)
     canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return canvas
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Refuse what is not a picture.
-
-    Raises:
-        UsageError: not (H, W, 3) uint8, or empty.
-    """
+    """Refuse what is not a picture: raise UsageError unless it is (H, W, 3) uint8 and not empty."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"image is {got}, expected a uint8 array (height, width, 3) in RGB")

@@ -23,14 +23,8 @@ def draw_pair(
 ) -> NDArray[np.uint8]:
     """Return an enlarged crop with PyTorch's skeleton in wide lines and the backend's in thin lines over it.
 
-    Args:
-        crop: (H, W, 3) uint8 RGB.
-        pytorch, backend: (J, 3) x, y in crop pixels and score. Joints without a positive score, whose position is
-            arbitrary, and joints that are not finite are left out.
-        skeleton: the bones to draw.
-
-    Returns:
-        (kH, kW, 3) uint8 RGB with a whole factor k >= 1.
+    Skeletons are (J, 3) x, y in crop pixels and score. Joints without a positive score, whose position is arbitrary,
+    and joints that are not finite are left out. (H, W, 3) becomes (kH, kW, 3) with a whole factor k >= 1.
     """
     picture, factor = _enlarge(crop)
     for keypoints, colour, width in ((pytorch, PYTORCH, 6), (backend, BACKEND, 2)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import overload
 
 import numpy as np
@@ -13,7 +13,19 @@ from .geometry import transform_points
 
 
 @dataclass(frozen=True, eq=False)
-class Pose:
+class _ByValue:
+    """Equal to another of the same kind if every number is; without a hash, as arrays can be changed."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Pose(_ByValue):
     """One person.
 
     Attributes:
@@ -28,18 +40,9 @@ class Pose:
     box: NDArray[np.float64]
     track_id: int | None = None
 
-    def __eq__(self, other: object) -> bool:
-        """Whether every number is equal."""
-        if not isinstance(other, Pose):
-            return NotImplemented
-        scalars = (self.score, self.track_id) == (other.score, other.track_id)
-        return scalars and np.array_equal(self.keypoints, other.keypoints) and np.array_equal(self.box, other.box)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
-
 
 @dataclass(frozen=True, eq=False)
-class People(Sequence[Pose]):
+class People(_ByValue, Sequence[Pose]):
     """The N people in one picture, as arrays; a sequence of :class:`Pose`.
 
     Attributes:
@@ -75,17 +78,6 @@ class People(Sequence[Pose]):
 
     def __iter__(self) -> Iterator[Pose]:
         return (self[index] for index in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        """Whether every number is equal."""
-        if not isinstance(other, People):
-            return NotImplemented
-        if (self.ids is None) != (other.ids is None):
-            return False
-        same_ids = self.ids is None or other.ids is None or np.array_equal(self.ids, other.ids)
-        return same_ids and np.array_equal(self.boxes, other.boxes) and np.array_equal(self.keypoints, other.keypoints)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
 
 
 def nobody(joints: int) -> People:

@@ -146,7 +146,7 @@ def _open_checkpoint(target: Path, backend: str, precision: str) -> Iterator[_Ne
     if precision not in ("auto", "fp32"):
         raise UsageError(f"{target} is a checkpoint, which runs in fp32 only: export it to run in {precision}")
     from ..models.checkpoint import load_weights, read_spec
-    from ..models.predictor import torch_predictor
+    from ..models.pose_graph import torch_predictor
 
     stored = read_spec(target)
     if stored is None:

@@ -27,14 +27,9 @@ _CAPTION, _GAP = 20, 8
 def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> None:
     """Draw samples from all over the data set, augmented as in the first epoch.
 
-    Each is drawn three times: under its joint targets, its bone targets and its segmentation target. Orange is the
-    person's left, blue the right, green neither; the caption names the picture and its augmentation.
-
-    Args:
-        data: the training split.
-        recipe: the set-up.
-        path: of the picture, such as ``check.png``.
-        count: samples to draw, or all if there are fewer.
+    ``count`` of them, or all if there are fewer, are drawn three times: under their joint targets, their bone targets
+    and their segmentation target. Orange is the person's left, blue the right, green neither; the caption names the
+    picture and its augmentation.
 
     Raises:
         UsageError: data and recipe have different skeletons, or the picture cannot be written.

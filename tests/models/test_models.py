@@ -14,8 +14,8 @@ from edgepose.core.errors import UsageError
 from edgepose.models import HEATMAP_MODELS, MODELS, build_model
 from edgepose.models.cost import macs, macs_by_layer
 from edgepose.models.ditn import DITN, ParameterAdapter
-from edgepose.models.heads import Heads
 from edgepose.models.hrnet import HRNetConfig
+from edgepose.models.layers import Heads
 from edgepose.models.resnet import ResNetConfig, ResNetPose
 from edgepose.models.sg_hrnet import SGHRNet
 from tests.doubles.networks import filled, images_of, shapes_only

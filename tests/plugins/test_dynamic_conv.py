@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepose.plugins.reference import dynamic_depthwise_conv2d as loops
+from tests.doubles.dynamic_conv_loops import dynamic_depthwise_conv2d as loops
 
 # (channels, height, width), (kh, kw): the sizes of the papers' crops, then odd maps that fill no whole tile.
 CASES = [
