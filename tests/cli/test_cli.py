@@ -368,7 +368,7 @@ def test_without_pytorch_the_pip_line_is_shown(
         ("run --source {picture} --precision int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
         ("eval --data lsp:x --precision bf16 --backend onnxruntime", "cannot run here in bf16: ONNX Runtime's CPU"),
         ("verify --precision fp32,int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
-        ("verify --precision fp16 --backend torch", "in fp16: the reference, torch, computes in fp32, got fp16"),
+        ("verify --precision fp16 --backend torch", "in fp16: torch, the reference, computes in fp32 only, got fp16"),
         ("verify --backend onnxruntime --data lsp:x --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
         ("bench --precision fp8", "unknown precision 'fp8'"),
         ("bench --source {picture} --precision fp32,fp16", "bench --source measures one precision, got fp32, fp16"),
@@ -497,7 +497,7 @@ def test_detectors_that_are_none_are_refused(refuse: Refuse, exported: Path, pic
     (tmp_path / "cut.onnx").write_bytes((exported / POSE.graph).read_bytes()[:20_000])
     for name, message in {
         tmp_path / "none.onnx": "none.onnx does not exist",
-        tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph ONNX Runtime can load",
+        tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph that ONNX Runtime can load",
         exported / POSE.graph: "expected YOLOX: input float32 (1, 3, h, w)",
     }.items():
         assert message in refuse("run", exported, "--source", picture, "--detector", name)

@@ -286,12 +286,12 @@ def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"detector_backend": "openvino"}, "got the backend openvino for a detector, but no detector: name one, or "),
-        ({"detector_precision": "int8"}, "got the precision int8 for a detector, but no detector"),
-        ({"detector_threshold": 0.5}, "got the threshold 0.5 for a detector, but no detector"),
+        ({"detector_backend": "openvino"}, "got the detector backend openvino without a detector: name one, or "),
+        ({"detector_precision": "int8"}, "got the detector precision int8 without a detector"),
+        ({"detector_threshold": 0.5}, "got the detector threshold 0.5 without a detector"),
         (
             {"detector": "person_lite", "detector_precision": "int8"},
-            "detector person_lite is a single graph, got prec",
+            "detector person_lite is an ONNX file with one precision, got prec",
         ),
         (
             {"detector": "person_lite", "detector_threshold": 2},
