@@ -1,7 +1,7 @@
 """How long does ``import edgepose`` take?
 
-Every measurement is a new process; the median of the processes is compared with the limit. Reading the compiled files
-from disk for the first time is left out.
+Every measurement is a new process; the fastest is compared with the limit, because other work on the machine only adds.
+Reading the compiled files from disk for the first time is left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from statistics import median
 
 from common import Outcome, run_benchmark
 
@@ -30,15 +29,15 @@ def seconds(module: str, processes: int) -> list[float]:
 
 def measure(options: argparse.Namespace) -> Outcome:
     """Measure every module of MODULES."""
-    medians = {module: median(seconds(module, options.processes)) for module in MODULES}
-    rows = [(module, f"{value:.3f}", f"{LIMITS.get(module, '-')}") for module, value in medians.items()]
+    fastest = {module: min(seconds(module, options.processes)) for module in MODULES}
+    rows = [(module, f"{value:.3f}", f"{LIMITS.get(module, '-')}") for module, value in fastest.items()]
     excess = [
-        f"import {module} takes {medians[module]:.3f} s, limit {limit:g}"
+        f"import {module} takes {fastest[module]:.3f} s, limit {limit:g}"
         for module, limit in LIMITS.items()
-        if medians[module] > limit
+        if fastest[module] > limit
     ]
-    figures = {"processes": options.processes, "median_seconds": medians}
-    return Outcome(text_table(("module", "seconds, median", "limit"), rows), figures, excess)
+    figures = {"processes": options.processes, "fastest_seconds": fastest}
+    return Outcome(text_table(("module", "seconds, fastest", "limit"), rows), figures, excess)
 
 
 def main() -> int:

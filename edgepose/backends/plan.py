@@ -122,7 +122,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
                 runners.append(found)
             elif named and named_backends:
                 raise UsageError(f"backend {name} cannot run here in {precision}: {found}")
-            else:
+            elif named or not backend.runs_engines:
                 skipped[f"{name} {precision}"] = found
     _require_all(bundle, runners, skipped, named or ())
     return Plan(tuple(runners), skipped)

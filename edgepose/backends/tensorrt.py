@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,18 +225,15 @@ def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
 
 
 class EngineBackend(Backend):
-    """TensorRT or TensorRT-RTX, which run engine files."""
+    """TensorRT or TensorRT-RTX."""
+
+    runs_engines = True
 
     def unavailable(self) -> str | None:
         return super().unavailable() or device.gpu_missing()
 
-    def precisions(self, bundle: Bundle) -> tuple[str, ...]:
-        fitting = []
-        for name in PRECISIONS:
-            with suppress(UsageError):
-                find_engine(bundle, self.name, name)
-                fitting.append(name)
-        return tuple(fitting)
+    def precisions(self, bundle: Bundle) -> tuple[str, ...]:  # noqa: ARG002
+        return PRECISIONS
 
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
         engine = find_engine(bundle, self.name, asked)

@@ -25,7 +25,7 @@ from ..backends.plan import Runner, plan
 from ..bundle.bundle import Bundle
 from ..bundle.contract import IMAGES
 from ..core.errors import UsageError, missing_extra
-from ..core.files import atomic_path
+from ..core.files import atomic_path, is_stream
 from ..core.machine import peak_memory_mb
 from ..core.report import Report
 from ..core.tables import text_table
@@ -104,9 +104,9 @@ class BenchReport(Report):
         }
 
     def save(self, path: Path) -> None:
-        """Write the JSON, and a plot (``.png``) beside it where matplotlib is installed."""
+        """Write the JSON, and a plot (``.png``) beside it where it is a file and matplotlib is installed."""
         super().save(path)
-        if "plot" not in self.skipped:
+        if "plot" not in self.skipped and not is_stream(path):
             plot(self, path.with_suffix(".png"))
 
 

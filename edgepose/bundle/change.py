@@ -73,6 +73,8 @@ def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Mani
         (collected / name).parent.mkdir(parents=True, exist_ok=True)
         _flush(file)
         shutil.move(file, collected / name)
+    for place in {(collected / name).parent for name in staged}:
+        _flush(place)
     write_text(collected / MANIFEST, manifest.to_json())
     collected.rename(folder / CHANGE)
     _flush(folder)
@@ -129,6 +131,8 @@ def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
             raise UsageError(f"{place} leads out of the bundle {folder}: expected a folder, got a link to one")
         if place.exists() and not os.access(place, os.W_OK):
             raise UsageError(f"cannot write to folder {place}: {os.strerror(errno.EACCES)}")
+        if (root / name).is_dir() or (place.exists() and not place.is_dir()):
+            raise UsageError(f"cannot write {root / name}: expected a file in a folder; move away what is there")
 
 
 def _remove_dropped(folder: Path, new: Manifest) -> None:
@@ -140,7 +144,7 @@ def _remove_dropped(folder: Path, new: Manifest) -> None:
     names, graph = set(old.files), new.graph_name("fp32")
     if old.files.get(graph) != new.files.get(graph):
         names.update((*map(new.graph_name, PRECISIONS), CHECKPOINT, GOLDENS, CALIBRATION))
-        names.update(f"{ENGINES}/{path.name}" for path in (folder / ENGINES).glob("*"))
+        names.update(f"{ENGINES}/{path.name}" for path in (folder / ENGINES).glob("*") if not path.is_dir())
         shutil.rmtree(folder / REPORTS, ignore_errors=True)
     for name in names - set(new.files):
         (folder / name).unlink(missing_ok=True)

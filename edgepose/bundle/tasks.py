@@ -41,6 +41,7 @@ class Task(ABC):
         reference: what computed the goldens, such as ``PyTorch``.
         remake: advice for a damaged bundle.
         rows: limits for each arithmetic.
+        outputs: names of the outputs; a fault in one also shows in those after it.
         from_checkpoint: whether a bundle holds the PyTorch weights that its graph was exported from.
     """
 
@@ -53,6 +54,7 @@ class Task(ABC):
     reference: str
     remake: str
     rows: Mapping[str, Limits]
+    outputs: tuple[str, ...]
     from_checkpoint: bool = True
 
     def graph_name(self, precision: str) -> str:
@@ -187,6 +189,7 @@ POSE = _Pose(
     reference="PyTorch",
     remake="export the bundle again",
     rows=POSE_LIMITS,
+    outputs=(HEATMAPS, KEYPOINTS),
 )
 PERSONS = _Persons(
     network="person detector",
@@ -198,6 +201,7 @@ PERSONS = _Persons(
     reference="the imported file",
     remake="import the detector again",
     rows=BOX_LIMITS,
+    outputs=(SCORES, BOXES),
     from_checkpoint=False,
 )
 

@@ -101,6 +101,7 @@ def calibrate_bundle(a: argparse.Namespace) -> None:
     from ..graphs.calibration import METHODS, read_calibration
 
     bundle = open_bundle(a.bundle)
+    bundle.require_writable()
     search = None
     if a.max_drop is None:
         _refuse_unused(a, "--max-drop", "backend", "time_limit")
@@ -127,6 +128,7 @@ def build_engines(a: argparse.Namespace) -> None:
         raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
     options = _build_options(a)
     bundle = open_bundle(a.bundle)
+    bundle.require_writable()
     if "tensorrt" not in (a.target or ("tensorrt",)):
         _refuse_unused(a, "--target tensorrt", "no_plugin")
     pairs = plan_matrix(bundle, a.target, a.precision or (None if a.all else ("fp32",)), options)
@@ -154,24 +156,25 @@ def verify_bundle(a: argparse.Namespace) -> None:
     bundle = open_bundle(a.bundle)
     if a.data is None:
         _refuse_unused(a, "--data", "max_drop")
-    place = (a.report or bundle.reports) / f"{_report_name('verify', a.backend, a.precision)}.json"
+    name = f"{_report_name('verify', a.backend, a.precision)}.json"
+    place = _report_place(bundle, None if a.report is None else a.report / name, name)
     report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=_or(a.max_drop, MAX_DROP))
     show(report)
-    report.save(place)
-    print(f"report: {place.with_suffix('.html')}")
+    if place is not None:
+        report.save(place)
+        print(f"report: {place.with_suffix('.html')}")
     report.require_passed()
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
     from ..bundle.bundle import open_bundle
-    from ..core.files import check_writable
 
     bundle = open_bundle(a.bundle)
-    place = a.json or bundle.reports / ("bench.json" if a.source is None else "bench-pipeline.json")
-    check_writable(place)
+    place = _report_place(bundle, a.json, "bench.json" if a.source is None else "bench-pipeline.json")
     report = _bench_network(bundle, a) if a.source is None else _bench_pipeline(bundle, a)
     show(report)
-    report.save(place)
+    if place is not None:
+        report.save(place)
 
 
 def _bench_network(bundle: Bundle, a: argparse.Namespace) -> Report:
@@ -214,6 +217,8 @@ def prove_bundle(a: argparse.Namespace) -> None:
     if not set(a.target) & set(TARGETS):
         engines = ("workspace", "hardware_compatible", "version_compatible", "low_memory", "no_plugin")
         _refuse_unused(a, "--target tensorrt or tensorrt-rtx", *engines)
+    if a.output is None or set(a.target) & set(TARGETS):
+        bundle.require_writable()
     drop = _or(a.max_drop, MAX_DROP)
     proof = prove(bundle, a.target, a.precision, options, data=a.data, max_drop=drop, folder=a.output, say=show)
     show(proof)
@@ -237,6 +242,10 @@ def run_source(a: argparse.Namespace) -> None:
         self_check=not a.no_self_check,
         detector_backend=a.detector_backend or "auto",
         detector_precision=a.detector_precision or "auto",
+        detector_threshold=a.detector_threshold,
+        threshold=a.threshold,
+        threads=a.threads,
+        deadline_ms=a.deadline,
     )
     print(summary)
 
@@ -285,6 +294,18 @@ def _refuse_unused(a: argparse.Namespace, needs: str, *options: str) -> None:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
+
+
+def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
+    """Return where a report goes, tried before the work; None, said on stderr, if the bundle cannot be written to."""
+    from ..core.files import check_writable
+
+    place = given or bundle.reports / name
+    if given is None and bundle.read_only:
+        print(f"edgepose: no report is written: {bundle.read_only}", file=sys.stderr)
+        return None
+    check_writable(place)
+    return place
 
 
 def _report_name(command: str, backends: Sequence[str], precisions: Sequence[str]) -> str:

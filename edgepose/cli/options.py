@@ -9,6 +9,7 @@ from ..bundle.manifest import PRECISIONS
 from ..calib.crops import DEFAULT_LIMIT
 from ..core.skeletons import SKELETONS
 from ..graphs.calibration import METHODS
+from ..runtime.track import CONFIDENT
 from ..train.recipes import RECIPES
 from . import commands as run
 
@@ -310,6 +311,23 @@ def add_run(commands: Commands) -> None:
     p.add_argument("--save-video", metavar="F", help="overlay: a video, a picture (of one picture), or a folder")
     p.add_argument("--save-json", type=Path, metavar="F", help="JSON lines: the joints, then each frame; - for stdout")
     p.add_argument("--save-coco", type=Path, metavar="F", help="COCO keypoint results; - for stdout")
+    p.add_argument(
+        "--detector-threshold",
+        type=float,
+        metavar="P",
+        help="least score of a person, 0 to 1 (default: the detector's)",
+    )
+    p.add_argument(
+        "--threshold",
+        type=float,
+        default=CONFIDENT,
+        metavar="P",
+        help="least score of a drawn joint, 0 to 1 (default: %(default)s)",
+    )
+    p.add_argument("--threads", action="store_true", help="read, find, estimate, draw and write in a thread each")
+    p.add_argument(
+        "--deadline", type=float, metavar="MS", help="with --threads: milliseconds after which a frame is not processed"
+    )
     p.add_argument("--limit", type=int, metavar="N", help="stop after N frames (default: at the end of the source)")
     p.set_defaults(call=run.run_source)
 

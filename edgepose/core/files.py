@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         UsageError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder.
     """
     with _refused(path):
-        stream = _is_stream(path)
+        stream = is_stream(path)
     with _refused(path, every=False):
         if stream:
             with tempfile.TemporaryDirectory(prefix="edgepose-") as folder:
@@ -60,7 +60,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         BrokenPipeError: nobody reads from standard output any more.
     """
     with _refused(path):
-        stream = _open_stream(path) if _is_stream(path) else None
+        stream = _open_stream(path) if is_stream(path) else None
     if stream is not None:
         with _refused(path, every=False), io.TextIOWrapper(stream, encoding="utf-8", line_buffering=True) as file:
             yield file
@@ -82,7 +82,7 @@ def check_writable(path: Path) -> None:
         UsageError: the folder cannot be written to, the disk is full, or ``path`` is a folder or a socket.
     """
     with _refused(path):
-        if not _is_stream(path):
+        if not is_stream(path):
             _try_folder(_target(path).absolute().parent)
         elif (number := _descriptor(path)) is not None:
             os.fstat(number)  # refuses one that is closed
@@ -103,6 +103,25 @@ def check_writable_folder(folder: Path) -> None:
 def place(path: Path) -> str:
     """Return where the bytes of an output go, symbolic links followed: two names of one place give the same."""
     return os.path.realpath("/dev/stdout" if path == STDOUT else path)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether bytes written to ``path`` go to a device, a pipe or an open file, instead of into a new file.
+
+    Raises:
+        UsageError: a folder or a socket.
+        OSError: nobody can tell, such as in a loop of links.
+    """
+    if path == STDOUT:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "socket"
+        raise UsageError(f"cannot write {path}: it is a {kind}, expected the name of a file")
+    return not stat.S_ISREG(mode) or _descriptor(path) is not None
 
 
 @contextmanager
@@ -176,25 +195,6 @@ def _flush(path: Path) -> None:
 def _target(path: Path) -> Path:
     """Return the file that takes the bytes: what a symbolic link names, also where nothing is there yet."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether bytes written to ``path`` go to a device, a pipe or an open file, instead of into a new file.
-
-    Raises:
-        UsageError: a folder or a socket.
-        OSError: nobody can tell, such as in a loop of links.
-    """
-    if path == STDOUT:
-        return True
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
-        kind = "folder" if stat.S_ISDIR(mode) else "socket"
-        raise UsageError(f"cannot write {path}: it is a {kind}, expected the name of a file")
-    return not stat.S_ISREG(mode) or _descriptor(path) is not None
 
 
 def _descriptor(path: Path) -> int | None:

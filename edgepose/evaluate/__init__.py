@@ -52,10 +52,10 @@ def evaluate(
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
     """
-    split = load_data(data, "val")
-    detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
     open_target = _open_checkpoint if target.is_file() else _open_bundle
     with open_target(target, backend, precision) as network:
+        split = load_data(data, "val")
+        detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
     if detected is not None:
         unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
@@ -128,6 +128,10 @@ def _open_runner(runner: Runner) -> Iterator[_Network]:
     skeleton = bundle.skeleton
     with closing(runner.open()) as session:
         bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
+        if HEATMAPS not in {spec.name for spec in session.outputs}:
+            raise UsageError(
+                f"the network of {bundle.path} gives no {HEATMAPS}: expected one that does, to decode them"
+            )
 
         def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
             return session.run({IMAGES: crops})[HEATMAPS]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..backends.plan import BACKENDS, choose, plan, unavailable
+from ..backends.plan import BACKENDS, choose, get_backend, plan, unavailable
 from ..bench import bench
 from ..build import DEFAULTS, BuildOptions, build_engine, cannot_build
 from ..bundle.bundle import Bundle, open_bundle
@@ -54,7 +54,8 @@ def prove(
         targets: names of :data:`TARGETS`.
         precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
             bundle has, but for those that a target without engines has no arithmetic for, which are named in
-        ``skipped``. options: of the builds; each of the batches is measured.
+            ``skipped``.
+        options: of the builds; each of the batches is measured.
         data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
         max_drop: points of accuracy that each may lose against FP32.
         folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
@@ -170,10 +171,10 @@ def _build(proof: Proof, case: Case) -> _Outcome:
     record = build_engine(proof.bundle, case.target, case.precision, proof.options)
     proof.bundle = open_bundle(proof.bundle.path)
     case.file = f"{ENGINES}/{record.file_name}"
-    runs = choose(proof.bundle, case.target, case.precision).file.name
-    if runs == record.file_name:
+    _, runs = get_backend(case.target).choose(proof.bundle, case.precision)
+    if runs.name == record.file_name:
         return record, None
-    return record, f"the bundle's {runs}, made for this GPU alone, would run in its place: leave compatibility out"
+    return record, f"the bundle's {runs.name}, made for this GPU alone, would run in its place: leave compatibility out"
 
 
 def _verify(proof: Proof, case: Case) -> _Outcome:

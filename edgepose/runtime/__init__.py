@@ -8,8 +8,9 @@ from .job import Frame, Job
 from .pipeline import Pipeline
 from .pose import PoseEstimator, load
 from .runners import Policy, run_inline, run_threaded
+from .sinks import Sink
 from .sources import Source, open_source
-from .stages import Stage
+from .stages import Stage, person_stages
 
 __all__ = [
     "Detections",
@@ -22,12 +23,14 @@ __all__ = [
     "Policy",
     "Pose",
     "PoseEstimator",
+    "Sink",
     "Source",
     "Stage",
     "draw_poses",
     "load",
     "open_detector",
     "open_source",
+    "person_stages",
     "run_inline",
     "run_threaded",
 ]

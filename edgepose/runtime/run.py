@@ -103,11 +103,7 @@ def run(
         CheckError: the network does not give PyTorch's keypoints of the golden crops here, and no frame was processed;
             or it gave numbers that are not finite, and the files hold the frames until there.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is {limit}, expected at least 1 frame")
-    if deadline_ms is not None and not threads:
-        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
-    check_threshold(threshold, "the threshold of joints")
+    _check_options(limit, threshold, threads, deadline_ms)
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
         opened = open_bundle(bundle)
@@ -148,6 +144,14 @@ def run(
             estimator.precision,
             finder.engine if finder else "",
         )
+
+
+def _check_options(limit: int | None, threshold: float, threads: bool, deadline_ms: float | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}, expected at least 1 frame")
+    if deadline_ms is not None and not threads:
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
+    check_threshold(threshold, "the threshold of joints")
 
 
 def _pass_through(

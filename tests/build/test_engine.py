@@ -164,8 +164,7 @@ def _static_batch(model: onnx.ModelProto) -> None:
             _renamed_output,
             (
                 r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps "
-                r"float32 "
-                r"\(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
+                r"float32 \(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
             ),
         ),
         (

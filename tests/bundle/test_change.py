@@ -281,6 +281,31 @@ def test_engines_that_may_not_be_written_are_refused_before_the_change_is_made(
     assert open_bundle(bundle.path) == bundle
 
 
+@pytest.mark.parametrize("name", ["engines", "engines/b.engine"])
+def test_what_stands_in_the_way_is_refused_before_the_change_is_made(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.edgepose"
+    files = fill(path, NETWORK)
+    bundle = write_manifest(path, Manifest("x", "none", "lsp14", (16, 12))).with_files(*files)
+    if name == "engines":
+        (path / name).touch()
+    else:
+        (path / name).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"^cannot write .*expected a file in a folder; move away what is there$"):
+        build(path)
+    assert open_bundle(path) == bundle
+
+
+def test_a_folder_among_the_engines_is_left_alone(tmp_path: Path) -> None:
+    path = make(tmp_path / "x.edgepose").path
+    fill(path, {"engines/kept/notes.txt": "mine"})
+    export(path)
+    assert [str(file.relative_to(path)) for file in (path / "engines").rglob("*")] == [
+        "engines/kept",
+        "engines/kept/notes.txt",
+    ]
+    assert named(open_bundle(path)) == dict(sorted(NETWORK.items()))
+
+
 def test_a_change_that_would_leave_the_bundle_is_refused_before_it_is_made(tmp_path: Path) -> None:
     path = make(tmp_path / "x.edgepose").path
     shutil.copytree(path / "engines", tmp_path / "outside")

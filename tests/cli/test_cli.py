@@ -426,8 +426,10 @@ def test_a_run_writes_what_it_is_asked_for(
 
 
 def test_results_on_standard_output_stand_alone(
-    exported: Path, picture: Path, capfd: pytest.CaptureFixture[str]
+    exported: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for name in ("-", "/dev/stdout"):
         assert main(["run", str(exported), "--source", str(picture), "--save-json", name]) == 0
         said = capfd.readouterr()
@@ -435,6 +437,7 @@ def test_results_on_standard_output_stand_alone(
         assert "1 frames, 1 people" in said.err
     assert main(["bench", str(exported), "--backend", "onnxruntime", "--batch", "1", "--json", "-"]) == 0
     assert json.loads(capfd.readouterr().out)["rows"]
+    assert list((tmp_path / "here").iterdir()) == []  # no plot beside a name that is none
 
 
 def test_a_picture_is_saved_as_a_picture_or_into_a_folder(exported: Path, picture: Path, tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def test_checkpoints_that_do_not_fit_are_refused(refuse: Refuse, checkpoint: Pat
         "cut.safetensors": "cut.safetensors is not a readable checkpoint (truncated or of another format)",
         "cut.pth": "cut.pth is not a readable checkpoint (truncated or of another format)",
         "other.safetensors": "other.safetensors holds the weights of another model: ",
-        "text.safetensors": "text.safetensors does not say rightly which model it is of",
-        "fields.safetensors": "fields.safetensors does not say rightly which model it is of ('input_size')",
-        "list.safetensors": "list.safetensors does not say rightly which model it is of",
+        "text.safetensors": "text.safetensors has a damaged description of its network",
+        "fields.safetensors": "fields.safetensors has a damaged description of its network ('input_size')",
+        "list.safetensors": "list.safetensors has a damaged description of its network",
         "numbers.pth": "numbers.pth does not hold a state dict",
     }.items():
         said = refuse("export", "ditn_lite", "--weights", tmp_path / name, "-o", tmp_path / "x.edgepose")

@@ -27,7 +27,7 @@ def made_once(
     a cache (``-p no:cacheprovider``) they are made anew.
     """
     own = tmp_path_factory.mktemp(name)
-    if config.cache is None:
+    if getattr(config, "cache", None) is None:
         make(own)
         return own
     kept = config.cache.mkdir("made-once")

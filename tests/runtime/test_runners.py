@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgepose.core.errors import CheckError, UsageError
-from edgepose.core.pose import People
+from edgepose.core.pose import People, people_in_boxes
 from edgepose.core.skeletons import LSP14
 from edgepose.runtime.job import Frame, Job
 from edgepose.runtime.pose import PoseEstimator
@@ -291,7 +291,14 @@ def test_newest_does_not_let_a_fast_camera_push_out_a_slow_one() -> None:
 
 def test_a_late_frame_skips_the_networks_and_still_reaches_the_sinks() -> None:
     """The first stage holds the first frame beyond every deadline; the frames that waited are late, too."""
-    slow, network = Step("slow", seconds=0.3), Step("network")
+
+    class Boxes(Step):
+        def run(self, jobs: list[Job]) -> None:
+            super().run(jobs)
+            for job in jobs:
+                job.people = people_in_boxes(np.array([[0.0, 0, 5, 5]]))
+
+    slow, network = Boxes("slow", seconds=0.3), Step("network")
     kept = threaded(blank(6), stages=[slow, network], policy=Policy.DEADLINE, deadline_ms=100, depth=2)
     assert kept.indices() == list(range(6))
     late = [job.frame.index for job in kept.jobs if job.dropped]
@@ -302,7 +309,7 @@ def test_a_late_frame_skips_the_networks_and_still_reaches_the_sinks() -> None:
         "the frame was late before the stage network",
     }
     assert kept.jobs[0].dropped == "the frame was late before the stage network"
-    assert [job.people for job in kept.jobs] == [None] * 6
+    assert [job.frame.index for job in kept.jobs if job.people is None] == late
     ran = {index for batch in network.batches for _, index in batch}
     assert ran == set(range(6)) - set(late)
 
@@ -375,6 +382,22 @@ def test_the_error_of_a_sink_is_raised(error: BaseException) -> None:
 
 
 def test_the_first_of_several_errors_is_raised_once() -> None:
+    gate = Gate()
+
+    class Failing(Pictures):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from super().__iter__()
+            gate.reached.wait(10)
+            gate.opened.set()
+            raise UsageError("first")
+
+    class Last(Kept):
+        def write(self, job: Job) -> None:
+            time.sleep(0.1)
+            raise CheckError(f"second, of frame {job.frame.index}")
+
+    with pytest.raises(UsageError, match="first"):
+        run_threaded([Failing([np.zeros((4, 4, 3), np.uint8)])], [gate], [Last()])
     sources = [blank(2, "a", UsageError("first")), blank(2, "b", UsageError("first"))]
     with pytest.raises(UsageError, match="first"):
         run_threaded(sources, [Step("a", fails_at=3)], [Kept()])
@@ -431,12 +454,27 @@ def test_ctrl_c_on_a_file_is_raised_after_what_is_on_its_way_was_written() -> No
     assert 5 <= len(kept.jobs) < 100_000
 
 
+class StillCamera(Camera):
+    """Gives one picture, and no other one until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.end, self.gave_up = 0, threading.Event(), False
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        self.count += 1
+        if self.count > 1:
+            self.gave_up = not self.end.wait(5)
+        return self.count == 1, np.zeros((4, 4, 3), np.uint8)
+
+
 def test_a_stage_that_fails_frees_a_source_that_waits_for_its_camera() -> None:
-    with (
-        LiveSource(Camera(), "camera 0") as source,
-        pytest.raises(CheckError, match="NaN"),
-    ):
-        run_threaded([source], [Step("a", fails_at=2)], [Kept()])
+    camera = StillCamera()
+    with LiveSource(camera, "camera 0") as source:
+        with pytest.raises(CheckError, match="NaN"):
+            run_threaded([source], [Step("a", fails_at=0)], [Kept()])
+        assert not camera.gave_up and not camera.released
+        camera.end.set()
 
 
 @pytest.mark.parametrize(

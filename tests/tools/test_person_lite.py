@@ -197,7 +197,7 @@ def test_training_learns_where_the_person_is(
 
 def test_the_average_follows_the_weights(tmp_path: Path, scenes: list[list[Scene]]) -> None:
     """Decays are (1 + step) / (10 + step) while that is less than the recipe's."""
-    run = trainer.Run(replace(SMALL, average=0.2), tmp_path, "cpu")
+    run = trainer.Run(replace(SMALL, average=0.2, lr=1.0), tmp_path, "cpu")
     name = "head.scores_tower.0.weight"
     want = run.network.state_dict()[name].clone()
     batches = trainer.make_loader(trainer.SceneDataset(scenes, SMALL), 0, 0)
