@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import UsageError
-from ..core.files import sha256, write_text
+from ..core.files import flush, sha256, write_text
 from .manifest import CALIBRATION, CHECKPOINT, ENGINES, GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, read_manifest
 
 #: Folder of a complete change, which has to be finished; and of one that is still being collected, which is ignored.
@@ -71,13 +71,13 @@ def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Mani
     collected.mkdir()
     for name, file in staged.items():
         (collected / name).parent.mkdir(parents=True, exist_ok=True)
-        _flush(file)
+        flush(file)
         shutil.move(file, collected / name)
     for place in {(collected / name).parent for name in staged}:
-        _flush(place)
+        flush(place)
     write_text(collected / MANIFEST, manifest.to_json())
     collected.rename(folder / CHANGE)
-    _flush(folder)
+    flush(folder)
     _finish(folder)
     return manifest
 
@@ -111,7 +111,7 @@ def _finish(folder: Path) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(pending / name, folder / name)
         (pending / MANIFEST).replace(folder / MANIFEST)
-        _flush(folder)
+        flush(folder)
     shutil.rmtree(pending, ignore_errors=True)
     with suppress(OSError):  # engines are left, or there never were any
         (folder / ENGINES).rmdir()
@@ -148,12 +148,3 @@ def _remove_dropped(folder: Path, new: Manifest) -> None:
         shutil.rmtree(folder / REPORTS, ignore_errors=True)
     for name in names - set(new.files):
         (folder / name).unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk: a name must not survive a power cut without its content."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -107,8 +107,8 @@ class EngineRecord:
 
     @property
     def file_name(self) -> str:
-        """The name of the engine file, see :func:`engine_name`."""
-        return engine_name(self.target, self.version, self.sm, self.precision)
+        """The name of the engine file, ``TARGET-VERSION-SM-PRECISION.engine``."""
+        return engine_name(self.target, self.version, self.sm, self.precision) + ".engine"
 
     def misfit(self, target: str, version: str, sm: str | None) -> str | None:
         """Return half a sentence on why the engine cannot run on a target version and SM (None: unknown), or None."""
@@ -147,8 +147,8 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def engine_name(target: str, version: str, sm: str, precision: str) -> str:
-    """Return ``TARGET-VERSION-SM-PRECISION.engine``, with the first three numbers of the version."""
-    return f"{target}-{'.'.join(version.split('.')[:3])}-{sm}-{precision}.engine"
+    """Return ``TARGET-VERSION-SM-PRECISION``, with the first three numbers of the version."""
+    return f"{target}-{'.'.join(version.split('.')[:3])}-{sm}-{precision}"
 
 
 def record_path(engine: Path) -> Path:

@@ -355,8 +355,7 @@ def test_without_pytorch_the_pip_line_is_shown(
     for missing in modules:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, missing=missing: None if name == missing else 1)
         assert refuse(*command.split()) == (
-            f"edgepose: the Python module '{missing}' is needed here and not installed: "
-            f"pip install 'edgepose[{extra}]'\n"
+            f"edgepose: the Python module '{missing}' is not installed: pip install 'edgepose[{extra}]'\n"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
@@ -451,7 +450,7 @@ def test_coco_results_of_other_joints_are_refused(
     refuse: Refuse, exported: Path, picture: Path, tmp_path: Path
 ) -> None:
     said = refuse("run", exported, "--source", picture, "--save-coco", tmp_path / "c.json")
-    assert "the network's skeleton is lsp14 with 14 joints, expected coco17" in said
+    assert "the network's skeleton is lsp14 with 14 joints, expected the joints of coco17" in said
     assert list(tmp_path.glob("*.json")) == []
 
 
@@ -487,7 +486,7 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
         assert message in refuse("run", exported, "--source", tmp_path / name, "--save-json", out), name
         assert out.read_text() == "old", name
     for source, message in {
-        "97": "camera 97 cannot be opened: check that it is there",
+        "97": "camera 97 cannot be opened: check that it exists",
         "http://x/y.mp4": "has an unknown scheme",
         "gst:videotestsrc": "GStreamer sources are not supported yet",
     }.items():
