@@ -351,9 +351,11 @@ def test_places_are_tried_before_the_networks_are_opened(
 def test_a_detector_is_no_pose_network(tmp_path: Path, make_video) -> None:
     detector = tmp_path / "x.edgepose"
     detector.mkdir()
-    (detector / "detector.onnx").write_bytes(b"x")
+    files = [detector / name for name in ("detector.onnx", "golden.npz")]
+    for file in files:
+        file.write_bytes(b"x")
     manifest = Manifest("x", "peaks", "", (64, 64), options={"boxes": 3}, decode="boxes")
-    write_manifest(detector, manifest).with_files(detector / "detector.onnx")
+    write_manifest(detector, manifest).with_files(*files)
     with pytest.raises(UsageError, match="holds a person detector: expected a pose network"):
         run(detector, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "o.jsonl")
     assert not (tmp_path / "o.jsonl").exists()
