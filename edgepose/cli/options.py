@@ -130,7 +130,7 @@ def add_calibrate(commands: Commands) -> None:
     p.add_argument(
         "--detector",
         metavar="D",
-        help="with --images: YOLOX ONNX file, bundle of a detector, person_lite (weak), or none if each picture is one "
+        help="with --images: YOLOX ONNX file, bundle of a detector, person_lite (weak), or none if a picture is one "
         "person (default: person_lite); not for a detector's own bundle, which takes whole pictures",
     )
     p.add_argument(
@@ -206,7 +206,7 @@ def _add_build_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--hardware-compatible",
         action="store_true",
-        help="also for other GPUs; tensorrt: Ampere and later, slower, not on Jetson; tensorrt-rtx: its default SMs, as "
+        help="for other GPUs too; tensorrt: Ampere and later, slower, not on Jetson; tensorrt-rtx: its default SMs, as "
         "without a GPU",
     )
     p.add_argument(
