@@ -87,7 +87,7 @@ def test_an_older_engine_is_not_proven_in_place_of_the_one_that_was_built(
     assert prove(engines, ["tensorrt"], ["int8+fp16"]).passed
     again = prove(open_bundle(engines.path), ["tensorrt"], ["int8+fp16"], BuildOptions(hardware_compatible=True))
     assert states(again) == {"tensorrt int8+fp16": [FAILED, NOT_RUN, NOT_RUN]}
-    assert "the bundle's tensorrt-10.3.0-sm89-int8+fp16.engine, made for this GPU alone" in str(again)
+    assert "the bundle's tensorrt-10.3.0-sm89-int8+fp16.engine, built for this GPU only" in str(again)
     assert isinstance(again.cases[0].steps["build"].result, EngineRecord)
 
 
