@@ -29,16 +29,7 @@ from ..core.skeletons import Skeleton, get_skeleton
 from .change import change, finish_change, is_leftover, locked
 from .contract import Contract
 from .external_data import refuse_external_data
-from .manifest import (
-    CALIBRATION,
-    CHECKPOINT,
-    GOLDENS,
-    MANIFEST,
-    PRECISIONS,
-    REPORTS,
-    Manifest,
-    read_manifest,
-)
+from .manifest import CALIBRATION, CHECKPOINT, GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, read_manifest
 from .tasks import POSE, Task
 
 #: Where the bundles are that come with the package; nothing is ever written there.

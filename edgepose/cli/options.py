@@ -307,9 +307,7 @@ def add_run(commands: Commands) -> None:
     p.add_argument("--backend", default="auto", help=_BACKEND_HELP)
     p.add_argument("--precision", default="auto", help=_PRECISION_HELP)
     p.add_argument(
-        "--no-self-check",
-        action="store_true",
-        help="do not replay goldens before the first run on this machine",
+        "--no-self-check", action="store_true", help="do not replay goldens before the first run on this machine"
     )
     # As text: a slash at the end means a folder, and a Path would lose it.
     p.add_argument("--save-video", metavar="F", help="overlay: a video, a picture (for one picture), or a folder")

@@ -101,12 +101,7 @@ def prove(
 
 
 def _plan(
-    bundle: Bundle,
-    targets: Sequence[str],
-    precisions: tuple[str, ...] | None,
-    options: BuildOptions,
-    *,
-    accuracy: bool,
+    bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions, *, accuracy: bool
 ) -> tuple[tuple[Case, ...], dict[str, str]]:
     """Return the cases to prove, and the reasons for what is left out, by target and precision."""
     unknown = [name for name in targets if name not in TARGETS]

@@ -22,11 +22,7 @@ _MEMORY, _PROCESSORS = Path("/proc/meminfo"), Path("/sys/devices/system/cpu")
 
 _CLOCKS = "power.limit,pstate,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu"
 #: Commands that print power and clock settings: two of Jetson, and one of desktops and servers.
-_COMMANDS = (
-    ("nvpmodel", "-q"),
-    ("jetson_clocks", "--show"),
-    ("nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"),
-)
+_COMMANDS = (("nvpmodel", "-q"), ("jetson_clocks", "--show"), ("nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"))
 _SECONDS = 20
 
 
