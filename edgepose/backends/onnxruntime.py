@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default backend, runs everywhere."""
+"""The backend ONNX Runtime on the CPU, which runs everywhere."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ _ROUNDS_FP16 = (1, 30)
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime without its telemetry, which would store an identifier in the user's cache and send events.
-
-    Raises:
-        UsageError: ONNX Runtime is not installed.
-    """
+    """Import ONNX Runtime without its telemetry, which would identify the user; raise UsageError if it is missing."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime

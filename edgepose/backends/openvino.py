@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: x86 and Arm."""
+"""The backend OpenVINO on the CPU, x86 or Arm."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from .session import Arrays, check_feeds, engine_errors, require_open
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would write an identifier under HOME and send events.
-
-    Raises:
-        UsageError: OpenVINO is not installed.
-    """
+    """Import OpenVINO without its telemetry, which would identify the user; raise UsageError if it is missing."""
     hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails; OpenVINO has a stub

@@ -146,11 +146,7 @@ def _require_all(bundle: Bundle, runners: list[Runner], skipped: dict[str, str],
 
 
 def _resolve(bundle: Bundle, name: str, precision: str) -> Runner | str:
-    """Return the runner of a bundle on a backend, or one sentence on why it cannot run here.
-
-    Raises:
-        UsageError: the backend or precision is unknown: a mistake of the caller.
-    """
+    """Return a runner, or one sentence on why it cannot run here; raise UsageError for unknown names."""
     backend = get_backend(name)
     if precision not in (*PRECISIONS, "auto"):
         raise UsageError(f"unknown precision {precision!r}: expected auto or one of {', '.join(PRECISIONS)}")

@@ -150,11 +150,7 @@ def _in_fresh_process(runner: Runner, batches: Sequence[int], budget: Budget) ->
 
 
 def measure(runner: Runner, batches: Sequence[int], budget: Budget) -> list[Row]:
-    """Measure one runner in this process at ascending batch sizes, on images of noise.
-
-    Raises:
-        UsageError: the runner cannot be opened, or refuses a batch size.
-    """
+    """Measure one runner in this process at ascending batch sizes, on noise; raise UsageError if it refuses one."""
     start = time.perf_counter()
     session = runner.open()
     load_ms = round((time.perf_counter() - start) * 1e3, 1)
@@ -177,11 +173,7 @@ def _table_row(row: Row) -> tuple[str, ...]:
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Plot latency per image and images per second over the batch size, one line per runner, into a PNG file.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
+    """Plot latency and images per second over the batch size into a PNG file; needs matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -1,19 +1,17 @@
-"""The model bundle: a folder that carries a network from machine to machine and can prove itself.
+"""The model bundle: a folder with a network for use on many machines, and with goldens to verify it there.
 
-It holds a pose network, or a person detector, whose graphs are named ``detector.onnx`` and so on.
-
-::
+It holds a pose network, or a person detector with graphs named ``detector.onnx`` and so on::
 
     NAME.edgepose/
-        manifest.json             what it is, what made it, the sha256 of every file below but reports
-        checkpoint.safetensors    the PyTorch weights, for the reference backend and for exporting again
-        pose.onnx                 FP32, dynamic batch, runs everywhere
+        manifest.json             description of the network, versions, sha256 of the files below except reports
+        checkpoint.safetensors    the PyTorch weights, for the reference backend and for another export
+        pose.onnx                 FP32, dynamic batch, for every backend
         pose.PRECISION.onnx       the same network in another of PRECISIONS, every cast and Q/DQ explicit
-        calibration.json          the ranges of the activations that INT8 graphs were made with
-        golden.npz                crops, and what PyTorch gave for them (of an imported network: its ONNX file)
+        calibration.json          the ranges of the activations in INT8 graphs
+        golden.npz                images, and the outputs of the reference for them (PyTorch, or the imported file)
         engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json; a timing cache, not hashed
         reports/                  written by calibrate, build, verify, bench and prove; not hashed
-        .change/                  only after a crash: what is left to do of a change, see edgepose.bundle.change
+        .change/                  only after a crash: an unfinished change, see edgepose.bundle.change
 """
 
 from __future__ import annotations
@@ -85,11 +83,7 @@ class Bundle:
         return tuple(name for name in PRECISIONS if name == "fp32" or name_of(name) in files)
 
     def graph_for(self, precision: str) -> Path:
-        """Return the path of the ONNX graph of a precision.
-
-        Raises:
-            UsageError: the precision is unknown, or the bundle has no graph for it.
-        """
+        """Return the path of the ONNX graph of a precision; raise UsageError if it is unknown or has no graph here."""
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
         if precision not in self.precisions:

@@ -1,9 +1,8 @@
 """Change a bundle so that a crash at any moment leaves the old bundle or the new one, and never a mixture.
 
-The new files, and the manifest that names them, are collected in a folder inside the bundle. One rename then gives that
-folder the name ``.change``, and this is the moment at which the change happens: before it nothing of the old bundle was
-touched, and after it everything new is on the disk. What is left, moving the files to their places with the manifest
-last, can be repeated from any point; whoever opens the bundle after a crash does that first.
+The new files and their manifest are collected in a folder inside the bundle. Renaming that folder to ``.change`` makes
+the change: before it, the old bundle is complete, and after it, everything new is on the disk. Then the files are moved
+to their places, the manifest last. This can be repeated from any point, and opening a bundle does it after a crash.
 """
 
 from __future__ import annotations
@@ -31,11 +30,7 @@ def is_leftover(path: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a bundle against changes by other processes, and finish an interrupted change first.
-
-    Raises:
-        UsageError: the bundle cannot be changed, for example without permission or on a full disk.
-    """
+    """Lock a bundle against other processes, finish an interrupted change, and turn OSError into UsageError."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:

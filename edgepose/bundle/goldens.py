@@ -64,11 +64,7 @@ class Figures:
 
 
 def read_goldens(bundle: Bundle) -> Goldens:
-    """Read the goldens of a bundle, and check them against its manifest and each other.
-
-    Raises:
-        UsageError: they are missing, damaged, empty, not finite, or of the wrong shape.
-    """
+    """Read the goldens of a bundle; raise UsageError if they are missing, damaged, empty, not finite or misshapen."""
     path, task, contract = bundle.path / GOLDENS, bundle.task, bundle.contract
     if not path.is_file():
         raise UsageError(f"bundle {bundle.path} has no {GOLDENS} to verify against: {task.remake}")

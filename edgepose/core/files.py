@@ -76,11 +76,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse an output that cannot be written, without leaving a file or opening a pipe.
-
-    Raises:
-        UsageError: the folder cannot be written to, the disk is full, or ``path`` is a folder or a socket.
-    """
+    """Raise UsageError if an output cannot be written, without leaving a file or opening a pipe."""
     with _refused(path):
         if not is_stream(path):
             _try_folder(_target(path).absolute().parent)
@@ -91,11 +87,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Refuse a folder into which no file can be written, without leaving a file.
-
-    Raises:
-        UsageError: the folder cannot be made or written to, or the disk is full.
-    """
+    """Raise UsageError if no file can be written into a folder, which may not exist yet; leave no file."""
     with _refused(folder, "to folder "):
         _try_folder(folder.absolute())
 

@@ -18,11 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB, with the EXIF orientation applied.
-
-    Raises:
-        UsageError: the file is missing, damaged, truncated, or not an image.
-    """
+    """Read an image as (H, W, 3) uint8 RGB in its EXIF orientation; raise UsageError if it is missing or damaged."""
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -49,11 +45,7 @@ def check_image_name(path: Path) -> None:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) uint8 RGB in the format of the suffix of ``path``.
-
-    Raises:
-        UsageError: OpenCV cannot write this format or shape, or the file cannot be written.
-    """
+    """Write a picture (H, W, 3) uint8 RGB in the format of the suffix; raise UsageError if that fails."""
     check_image_name(path)
     try:
         encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -107,11 +107,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
 
 
 def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
-    """Return a detector's boxes and scores for :func:`golden_pictures`, one picture at a time.
-
-    Raises:
-        UsageError: a number is not finite, or no person is found.
-    """
+    """Return a detector's outputs for :func:`golden_pictures`; raise UsageError for NaN or no person."""
     pictures = golden_pictures(detector.size)
     found = [_detect(detector, picture, file) for picture in pictures]
     boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))

@@ -135,11 +135,7 @@ class Follow:
 
 
 class Track:
-    """The stage that gives people ids, which are never reused within a camera.
-
-    Args:
-        make_tracker: called for each camera, and again where ``frame.follows`` is False.
-    """
+    """The stage that gives people ids, never reused within a camera; each sequence of frames gets a new tracker."""
 
     name = "track"
 
