@@ -25,7 +25,7 @@ def write_plots(report: CalibrationReport) -> list[Path]:
     """
     if report.search is None:
         return []
-    title = f"{report.bundle.manifest.name}: accuracy on {report.judged} crops"
+    title = f"{report.bundle.manifest.name}: accuracy on {report.judged} {report.bundle.task.image}s"
     figures = {PARETO: draw_front(report.search, title), SENSITIVITY: draw_sensitivity(report.search, title)}
     paths = []
     for name, figure in figures.items():
