@@ -43,13 +43,6 @@ class Skeleton:
             order[a], order[b] = b, a
         return tuple(order)
 
-    @property
-    def bone_flip_order(self) -> tuple[int, ...]:
-        """Bone order after mirroring, found by mapping both ends of each bone."""
-        order = self.flip_order
-        position = {frozenset(bone): i for i, bone in enumerate(self.bones)}
-        return tuple(position[frozenset((order[a], order[b]))] for a, b in self.bones)
-
 
 COCO17 = Skeleton(
     name="coco17",

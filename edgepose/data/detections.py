@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.skeletons import get_skeleton
 from .coco import PERSON
-from .reading import DAMAGED, describe_kind, has_objects, plausible, read_json
+from .reading import DAMAGED, plausible, read_list
 from .samples import PoseData, PoseSample, describe_skipped
 
 
@@ -32,10 +32,8 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
     """
     if not data.scored_by_oks:
         raise UsageError(f"{data.kind} is scored on labelled boxes: leave the detected boxes out (they are for coco)")
-    entries = read_json(boxes)
-    if not has_objects(entries, "image_id", "bbox", "score"):
-        wanted = "COCO's list of image_id, category_id, bbox and score"
-        raise UsageError(f"{boxes} is {describe_kind(entries)}, expected {wanted}")
+    wanted = "COCO's list of image_id, category_id, bbox and score"
+    entries = read_list(boxes, wanted, "image_id", "bbox", "score")
     found = replace(data, samples=[], skipped={})
     for index, entry in enumerate(entries):
         if entry.get("category_id", PERSON) != PERSON:

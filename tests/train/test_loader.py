@@ -22,6 +22,7 @@ from edgepose.data.samples import PoseSample
 from edgepose.train.augment import Augmentation
 from edgepose.train.loader import EpochSampler, PoseDataset, make_loader
 from edgepose.train.recipes import get_recipe
+from tests.doubles.mirrored_bones import bone_flip_order
 from tests.doubles.small_lsp import make_lsp
 
 RECIPE = get_recipe("ditn_lite_lsp", {"height": "128", "width": "96", "batch": "4"})
@@ -90,7 +91,7 @@ def test_mirroring_exchanges_left_and_right(dataset):
     mirrored = dataset.make(dataset.samples[1], Augmentation(mirror=True))
     assert plain["weights"].tolist() == [float(j != 3) for j in range(14)]  # the left hip is not labelled
     assert mirrored["weights"].tolist() == [float(j != 2) for j in range(14)]
-    order, bones = list(LSP14.flip_order), list(LSP14.bone_flip_order)
+    order, bones = list(LSP14.flip_order), bone_flip_order(LSP14)
     # A joint's centre is rounded to whole heat-map pixels before and after mirroring: at most one pixel apart.
     width = plain["joints"].shape[2]
     for j, other in enumerate(order):
