@@ -27,16 +27,13 @@ def partition(convolutions: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
     modules = {node.name: module_of(node) for node in convolutions}
     largest = max(1, round(len(modules) * _SHARE))
     if not any(modules.values()):
-        return _runs(list(modules), largest)
+        names = list(modules)
+        runs = [names[start : start + largest] for start in range(0, len(names), largest)]
+        return {run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}": run for run in runs}
     unknown = next((name for name, module in modules.items() if not module), None)
     if unknown is not None:
         raise UsageError(f"node {unknown} has no module path, unlike other convolutions: export the bundle again")
     return _split("", sorted(modules), modules, largest)
-
-
-def _runs(names: list[str], largest: int) -> dict[str, list[str]]:
-    parts = [names[start : start + largest] for start in range(0, len(names), largest)]
-    return {part[0] if len(part) == 1 else f"{part[0]}..{part[-1]}": part for part in parts}
 
 
 def _split(path: str, names: list[str], modules: dict[str, str], largest: int) -> dict[str, list[str]]:
