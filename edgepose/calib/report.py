@@ -85,10 +85,7 @@ class CalibrationReport(Report):
         """Return the results as JSON values, with the files' hashes and the environment."""
         return {
             "bundle": self.bundle.manifest.name,
-            "crops": self.crops,
-            "calibrated": self.calibrated,
-            "judged": self.judged,
-            "method": self.method,
+            **{name: getattr(self, name) for name in ("crops", "calibrated", "judged", "method")},
             "unsafe": [asdict(found) for found in self.unsafe],
             "variants": [asdict(variant) for variant in self.variants],
             "search": self.search.to_json() if self.search else None,

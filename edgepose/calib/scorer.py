@@ -160,13 +160,7 @@ _SCORERS = {POSE: _pose_scorer, PERSONS: _person_scorer}
 
 
 def make_scorer(bundle: Bundle, crops: CropSet, count: int) -> Scorer:
-    """Make the scorer of a bundle's network, on ONNX Runtime.
-
-    Args:
-        bundle: the bundle of the network.
-        crops: the crops, with labels if there are any.
-        count: number of crops that set the ranges; accuracy is measured on those after them.
-    """
+    """Make the scorer of a bundle's network, on ONNX Runtime, for all but the first ``count`` of the crops."""
     return _SCORERS[bundle.task](bundle, crops, count, partial(open_on_cpu, "onnxruntime"))
 
 
@@ -184,13 +178,7 @@ def open_on_cpu(backend: str, model: onnx.ModelProto) -> Iterator[Session]:
 
 @contextmanager
 def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator[Session]:
-    """Build an engine for a graph and open it; takes seconds on a PC, minutes on a board.
-
-    Args:
-        bundle: the bundle of the network.
-        target: ``tensorrt`` or ``tensorrt-rtx``.
-        model: the graph.
-    """
+    """Build an engine of a graph for ``tensorrt`` or ``tensorrt-rtx``; takes seconds on a PC, minutes on a board."""
     import onnx
 
     with TemporaryDirectory() as folder:
