@@ -64,15 +64,8 @@ class CalibrationReport(Report):
     search: SearchResult | None = None
 
     def __str__(self) -> str:
-        head = (
-            "precision",
-            "MB",
-            "INT8 convolutions",
-            "AP against FP32",
-            "identical",
-            "moved > 4 px",
-            "AP against labels",
-        )
+        shares = ("AP against FP32", "identical", "moved > 4 px")
+        head = ("precision", "MB", "INT8 convolutions", *shares, "AP against labels")
         rows = [variant.cells for variant in self.variants]
         lines = [
             f"{self.crops}: {self.calibrated} set the ranges ({self.method}), accuracy is measured on {self.judged}",
