@@ -60,17 +60,16 @@ def result(image_id: int, pose: NDArray[np.floating], score: float) -> Result:
 
 
 def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequence[int]) -> dict[str, Any]:
-    """Read the labels of some pictures, in the form that pycocotools takes.
+    """Read the labels of some pictures from a COCO-style JSON, in the form that pycocotools takes, with integer ids.
+
+    Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's. Other categories and damaged persons, such
+    as those with another number of joints, are left out.
 
     Args:
-        path: COCO-style JSON of persons with keypoints.
+        path: the file.
         image_ids: pictures to evaluate.
         count: number of joints that the file labels.
         joints: indices of those to evaluate, in the order to return.
-
-    Returns:
-        COCO's structure with integer ids. Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's.
-        Other categories and damaged persons, such as those with another number of joints, are left out.
 
     Raises:
         UsageError: the file cannot be read.
@@ -124,8 +123,8 @@ def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: Arra
     """Return COCO's ten figures in percent; None for a size that no labelled person has.
 
     Args:
-        labels: see :func:`read_labels`; not modified.
-        results: results in COCO's format; may be empty; not modified.
+        labels: see :func:`read_labels`.
+        results: results in COCO's format; may be empty.
         sigmas: (J,) of the joints.
 
     Raises:

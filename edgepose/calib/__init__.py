@@ -60,20 +60,14 @@ class SearchOptions:
             raise UsageError(f"the largest drop is {self.max_drop:g} points of accuracy, expected 0 to 100")
         if self.backend == "torch":
             raise UsageError("the search needs a backend that runs graphs or engines, got torch")
-        reason = unavailable(self.backend)
-        if reason:
+        if reason := unavailable(self.backend):
             raise UsageError(f"the search measures on {self.backend}, which cannot run here: {reason}")
         if not self.minutes > 0:
             raise UsageError(f"the time limit is {self.minutes:g} minutes, expected more than 0")
 
 
 def calibrate(
-    bundle: Bundle,
-    crops: CropSet,
-    method: str,
-    *,
-    calibration: Path | None = None,
-    search: SearchOptions | None = None,
+    bundle: Bundle, crops: CropSet, method: str, *, calibration: Path | None = None, search: SearchOptions | None = None
 ) -> CalibrationReport:
     """Make a bundle's graphs in FP16, BF16, INT8 and INT8 with FP16, and after a search also a mixed one.
 
@@ -82,8 +76,7 @@ def calibrate(
 
     Args:
         bundle: an opened bundle.
-        crops: the network's inputs: crops of persons, or a detector's pictures. If they have labels, accuracy is
-            measured against these.
+        crops: the network's inputs. If they have labels, accuracy is measured against these.
         method: one of :data:`edgepose.graphs.calibration.METHODS`.
         calibration: file with ranges to use; None to collect ranges.
         search: bounds of the search; None for no search.
@@ -104,14 +97,14 @@ def calibrate(
     scorer.accuracy(scorer.fp32)  # fails early if a package is missing
     with bar("scanning") as progress:
         largest = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
-    unsafe = unsafe_nodes(model, largest)
+    unsafe = tuple(unsafe_nodes(model, largest))
     if calibration is not None:
         found = read_calibration(calibration, bundle.graph)
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
     with staging_folder(bundle.path) as folder:
-        work = _Work(bundle, model, found, tuple(unsafe), scorer, folder)
+        work = _Work(bundle, model, found, unsafe, scorer, folder)
         variants = work.variants()
         result = work.search(search) if search else None
         found.write(folder / CALIBRATION)
@@ -122,7 +115,7 @@ def calibrate(
         calibrated=len(found.crops),
         judged=len(crops.images) - count,
         method=found.method,
-        unsafe=tuple(unsafe),
+        unsafe=unsafe,
         variants=variants,
         search=result,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -39,8 +40,7 @@ class CropSet:
 
     Attributes:
         images: (N, h, w, 3) uint8 RGB.
-        names: of N persons, file names with the number of the person in the picture from 0, such as
-            ``im00001.jpg:0``; of N pictures, file names.
+        names: file names, of persons with their number in the picture from 0, such as ``im00001.jpg:0``.
         skipped: file names of pictures that could not be read.
         empty: number of pictures in which no person was found.
         labels: (N, J, 3) labels: x, y in crop pixels, and 1 if the joint is labelled, else 0; None without labels.
@@ -72,16 +72,12 @@ def collect_crops(
 ) -> CropSet:
     """Collect the inputs to calibrate a bundle's network on: crops of persons, or pictures for a detector.
 
-    Args:
-        bundle: an opened bundle.
-        images: folder of pictures; None to use ``data``.
-        data: KIND:ROOT of labelled persons; None to use ``images``.
-        detector: detector that finds the persons in ``images``, see :func:`crops_from_images`.
-        limit: most crops to collect.
+    They come from ``images``, a folder of pictures, or from ``data``, KIND:ROOT of labelled persons. ``detector`` and
+    ``limit`` are those of :func:`crops_from_images`.
 
     Raises:
         UsageError: not exactly one of ``images`` and ``data`` is given, ``data`` is given for a detector, or too few
-            crops are found, see the functions below.
+            crops are found, see :func:`crops_from_images` and :func:`crops_from_data`.
     """
     if (images is None) == (data is None):
         raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
@@ -128,34 +124,19 @@ def crops_from_images(
     """
     cutter = _Cutter(input_size, padding, limit)
     paths = _pictures(folder)
-    found = None if detector == "none" else open_detector(detector)
-    try:
+    with nullcontext() if detector == "none" else closing(open_detector(detector)) as found:
         for path, image in cutter.read(paths, Path):
             # Without a detector the whole picture is a person.
             boxes = found(image).boxes if found else RegionTracker().boxes(image.shape[:2])
             cutter.cut(image, path.name, boxes)
-    finally:
-        if found is not None:
-            found.close()
     if len(cutter.skipped) == len(paths):
         raise UsageError(f"none of the pictures in {folder} can be used: {_unreadable(cutter.skipped)}")
-    return cutter.finish(
-        str(folder),
-        f"add pictures of persons{'' if found is None else ', or give --detector none if each shows one person'}",
-    )
+    advice = ", or give --detector none if each shows one person" if found else ""
+    return cutter.finish(str(folder), f"add pictures of persons{advice}")
 
 
 def pictures_from_images(folder: Path, input_size: Size, *, limit: int = DEFAULT_LIMIT) -> CropSet:
-    """Letterbox the pictures of a folder for a detector, in the order of :func:`crops_from_images`.
-
-    Args:
-        folder: folder of pictures.
-        input_size: (height, width) of the detector's input.
-        limit: most pictures to read.
-
-    Raises:
-        UsageError: the folder does not exist, or fewer than :data:`MIN_CROPS` of its pictures can be read.
-    """
+    """Letterbox the pictures of a folder for a detector; see :func:`crops_from_images` for order and errors."""
     cutter = _Cutter(input_size, CROP_PADDING, limit, "picture")
     for path, image in cutter.read(_pictures(folder), Path):
         cutter.crops.append(letterbox(image, input_size))
@@ -171,16 +152,10 @@ def crops_from_data(
     padding: float = CROP_PADDING,
     skeleton: str | None = None,
 ) -> CropSet:
-    """Cut out labelled persons, evenly spread over the training split of a data set.
+    """Cut out labelled persons, evenly spread over the training split of a data set, KIND:ROOT.
 
-    The split that results are published on is never read.
-
-    Args:
-        spec: KIND:ROOT, see :func:`edgepose.data.load_data`.
-        input_size: (height, width) of the crops.
-        limit: most crops to cut.
-        padding: factor from a person's box to the crop.
-        skeleton: name of the network's skeleton; labels of other skeletons are left out.
+    The split that results are published on is never read. Labels of another skeleton than the network's, ``skeleton``,
+    are left out. The other arguments are those of :func:`crops_from_images`.
 
     Raises:
         UsageError: the data or all of its pictures cannot be read, or it has fewer persons than :data:`MIN_CROPS`.
@@ -269,17 +244,14 @@ def _pictures(folder: Path) -> list[Path]:
     return paths
 
 
-def spread(items: Sequence[_T]) -> Iterator[_T]:
-    """Yield all items, sorted by their bit-reversed indices: any first part of them is spread evenly over all.
+def spread(items: Sequence[_T]) -> list[_T]:
+    """Return all items, sorted by their bit-reversed indices: any first part of them is spread evenly over all.
 
-    >>> list(spread("abcdefgh"))
+    >>> spread("abcdefgh")
     ['a', 'e', 'c', 'g', 'b', 'f', 'd', 'h']
     """
     bits = max(len(items) - 1, 1).bit_length()
-    for reverse in range(1 << bits):
-        index = int(f"{reverse:0{bits}b}"[::-1], 2)
-        if index < len(items):
-            yield items[index]
+    return [items[i] for i in sorted(range(len(items)), key=lambda i: f"{i:0{bits}b}"[::-1])]
 
 
 def _unreadable(names: Sequence[str]) -> str:

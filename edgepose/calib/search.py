@@ -33,13 +33,7 @@ Levels = dict[str, str]
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of precisions, measured.
-
-    Attributes:
-        levels: the precision of each part; empty for the FP32 graph.
-        accuracy: accuracy in percent, see :meth:`edgepose.calib.scorer.Scorer.accuracy`.
-        milliseconds: median latency with one crop.
-    """
+    """One choice of precisions (none for the FP32 graph): its accuracy in percent, and median latency of one crop."""
 
     levels: Levels
     accuracy: float
@@ -130,14 +124,11 @@ class Memory:
 
 
 class Search:
-    """A search over the precisions of a graph's parts.
+    """A search over the precisions of the parts of an FP32 graph.
 
     Args:
-        model: the FP32 graph, with module paths.
         base: the choice without INT8. If it is FP16 (with some nodes in FP32), every part has a third precision.
-        ranges: ranges of the activations.
-        scorer: measures candidates.
-        memory: stores the figures.
+        model, ranges, scorer, memory: the graph, the ranges of its activations, and what measures and stores.
     """
 
     def __init__(

@@ -19,9 +19,6 @@ def load_coco(root: Path, split: str) -> PoseData:
     """Read ``annotations/person_keypoints_{split}2017.json``, or a file of that name without the year.
 
     The pictures are in ``{split}2017``, ``images/{split}2017``, ``{split}``, ``images/{split}`` or ``images``.
-
-    Raises:
-        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
     annotations = find_annotations([root / "annotations" / name for name in names])

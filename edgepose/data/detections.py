@@ -18,13 +18,12 @@ from .samples import PoseData, PoseSample, describe_skipped
 def detected_samples(data: PoseData, boxes: Path) -> PoseData:
     """Return ``data`` with the persons that a detector found in its pictures, in place of the labelled persons.
 
+    They have no visible joints, and the detector's scores; ``skipped`` names entries.
+
     Args:
         data: the labelled split.
         boxes: COCO detection results, a JSON list of ``{image_id, category_id, bbox [x, y, w, h], score}``; categories
             other than 1 (person) are left out. As in HRNet, boxes are not clipped to the picture.
-
-    Returns:
-        ``data`` with new samples, without visible joints and with the detector's scores; ``skipped`` names entries.
 
     Raises:
         UsageError: the metric of ``data`` cannot use detected boxes, or the file is missing, damaged or of another
@@ -44,10 +43,8 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
         else:
             found.samples.append(person)
     if not found.samples:
-        why = describe_skipped(found) or f"{len(entries)} entries"
-        raise UsageError(
-            f"{boxes} has no person in the pictures of {data.annotations} ({why}): run the detector on those pictures"
-        )
+        why = f"({describe_skipped(found) or f'{len(entries)} entries'}): run the detector on those pictures"
+        raise UsageError(f"{boxes} has no person in the pictures of {data.annotations} {why}")
     return found
 
 

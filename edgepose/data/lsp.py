@@ -18,9 +18,6 @@ def load_lsp(root: Path, split: str) -> PoseData:
     ``train.txt`` and ``test.txt`` list the 1-based image numbers of the two splits, one per line. Without them, the
     first half of the numbers is ``train`` and the rest ``val`` (LSP's own rule). The data set has no boxes: a person's
     box is computed from the labelled joints (:func:`edgepose.core.geometry.keypoint_box`).
-
-    Raises:
-        UsageError: a file is missing or does not have LSP's layout, or no person can be used.
     """
     annotations = root / "joints.mat"
     joints, visible = _read_joints(annotations)

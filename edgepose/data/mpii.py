@@ -24,9 +24,6 @@ def load_mpii(root: Path, split: str) -> PoseData:
     The box is a square with sides of 200 x scale pixels, 15 x scale pixels below the centre, from which
     :func:`edgepose.core.geometry.crop_regions` makes HRNet's region. The head sizes of ``val`` are read from
     ``annot/gt_valid.mat`` if it exists; without them PCKh cannot be computed.
-
-    Raises:
-        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     annotations = find_annotations([root / "annot" / ("train.json" if split == "train" else "valid.json")])
     wanted = "MPII's list of image, center, scale, joints and joints_vis"

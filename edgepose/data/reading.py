@@ -52,17 +52,11 @@ class Intake:
         """Return the split; raise UsageError if no person of it can be used."""
         data, missing = self.data, self.data.skipped.get("picture missing", [])
         if missing and not data.pictures:
-            places = ", ".join(map(str, self._asked))
-            raise UsageError(
-                f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}, "
-                f"such as {first_five(missing)}: put them there"
-            )
+            places = f"{', '.join(map(str, self._asked))}, such as {first_five(missing)}: put them there"
+            raise UsageError(f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}")
         if not data.samples:
-            why = describe_skipped(data) or "it lists none"
-            raise UsageError(
-                f"{data.annotations} has no person that can be used with {data.skeleton}, {why}: "
-                f"give {data.kind}'s annotations"
-            )
+            why = f"{describe_skipped(data) or 'it lists none'}: give {data.kind}'s annotations"
+            raise UsageError(f"{data.annotations} has no person that can be used with {data.skeleton}, {why}")
         return data
 
 

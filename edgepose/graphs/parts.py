@@ -16,13 +16,10 @@ _SHARE = 1 / 16
 
 
 def partition(convolutions: Sequence[onnx.NodeProto]) -> dict[str, list[str]]:
-    """Group the names of Conv nodes by module path.
+    """Group the names of Conv nodes by module path; raise UsageError if only some nodes have one.
 
     A module with too many of them is split into its child modules. Without module paths, as in an imported graph,
     consecutive convolutions form the groups.
-
-    Raises:
-        UsageError: some nodes have a module path and others have none.
     """
     modules = {node.name: module_of(node) for node in convolutions}
     largest = max(1, round(len(modules) * _SHARE))
@@ -43,7 +40,5 @@ def _split(path: str, names: list[str], modules: dict[str, str], largest: int) -
         children.setdefault(".".join(modules[name].split(".")[: depth + 1]), []).append(name)
     if (path and len(names) <= largest) or list(children) == [path]:
         return {path: names}
-    parts: dict[str, list[str]] = {}
-    for child, inside in children.items():
-        parts.update(_split(child, inside, modules, largest))
-    return parts
+    parts = (_split(child, inside, modules, largest) for child, inside in children.items())
+    return {module: inside for part in parts for module, inside in part.items()}
