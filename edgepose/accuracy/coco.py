@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import UsageError, missing_extra
 from ..data.coco import PERSON, persons_of, whole_number
-from .metrics import oks_nms, person_scores
+from .metrics import oks_nms, person_scores, pose_oks
 
 #: The ten figures of COCO's keypoint evaluation, in pycocotools' order.
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -28,15 +28,7 @@ Result = dict[str, Any]
 
 
 def coco_results(
-    image_ids: Sequence[int],
-    poses: ArrayLike,
-    box_scores: ArrayLike,
-    areas: ArrayLike,
-    sigmas: ArrayLike,
-    *,
-    suppress: Callable[..., list[int]] = oks_nms,
-    limit: float = 0.9,
-    joint_score: float = 0.2,
+    image_ids: Sequence[int], poses: ArrayLike, box_scores: ArrayLike, areas: ArrayLike, sigmas: ArrayLike
 ) -> list[Result]:
     """Convert poses to COCO keypoint results: rescore them and drop duplicates in a picture (HRNet's protocol).
 
@@ -46,21 +38,17 @@ def coco_results(
         box_scores: (N,) scores of the boxes.
         areas: (N,) areas of the crops' regions in square pixels, for the OKS between poses.
         sigmas: (J,) of the skeleton.
-        suppress: :func:`edgepose.accuracy.metrics.oks_nms` or ``soft_oks_nms``. The defaults of this, ``limit`` and
-            ``joint_score`` are HRNet's published protocol; its reference numbers vary them.
-        limit: OKS limit of ``suppress``.
-        joint_score: see :func:`edgepose.accuracy.metrics.person_scores`.
 
     Returns:
         one object per person that is kept, grouped by picture, best first. They have no ``bbox``: pycocotools would
         take an unmatched person's size from it instead of from the keypoints.
     """
     poses, areas = np.asarray(poses, np.float64), np.asarray(areas, np.float64)
-    scores, pictures = person_scores(poses, box_scores, joint_score), np.asarray(image_ids)
+    scores, pictures = person_scores(poses, box_scores), np.asarray(image_ids)
     results = []
     for image_id in dict.fromkeys(image_ids):
         here = np.flatnonzero(pictures == image_id)
-        stay = here[suppress(poses[here], scores[here], areas[here], sigmas, limit)]
+        stay = here[oks_nms(pose_oks(poses[here, :, :2], areas[here], sigmas), scores[here])]
         results += [result(image_id, poses[i], scores[i]) for i in stay]
     return results
 
@@ -72,17 +60,16 @@ def result(image_id: int, pose: NDArray[np.floating], score: float) -> Result:
 
 
 def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequence[int]) -> dict[str, Any]:
-    """Read the labels of some pictures, in the form that pycocotools takes.
+    """Read the labels of some pictures from a COCO-style JSON, in the form that pycocotools takes, with integer ids.
+
+    Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's. Other categories and damaged persons, such
+    as those with another number of joints, are left out.
 
     Args:
-        path: COCO-style JSON of persons with keypoints.
+        path: the file.
         image_ids: pictures to evaluate.
         count: number of joints that the file labels.
         joints: indices of those to evaluate, in the order to return.
-
-    Returns:
-        COCO's structure with integer ids. Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's.
-        Other categories and damaged persons, such as those with another number of joints, are left out.
 
     Raises:
         UsageError: the file cannot be read.
@@ -136,26 +123,15 @@ def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: Arra
     """Return COCO's ten figures in percent; None for a size that no labelled person has.
 
     Args:
-        labels: see :func:`read_labels`; not modified.
-        results: results in COCO's format; may be empty; not modified.
+        labels: see :func:`read_labels`.
+        results: results in COCO's format; may be empty.
         sigmas: (J,) of the joints.
 
     Raises:
         UsageError: pycocotools is not installed.
     """
-    need_pycocotools()
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _indexed(COCO(), labels["annotations"], labels)
-        found = truth.loadRes([dict(r) for r in results]) if results else _indexed(COCO(), [], labels)
-        evaluation = COCOeval(truth, found, "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {n: None if v < 0 else 100 * float(v) for n, v in zip(FIGURES, evaluation.stats, strict=True)}
+    stats = _evaluate("keypoints", labels, results, np.asarray(sigmas, np.float64))
+    return {name: None if value < 0 else 100 * value for name, value in zip(FIGURES, stats, strict=True)}
 
 
 def box_ap(
@@ -170,9 +146,6 @@ def box_ap(
     Raises:
         UsageError: pycocotools is not installed.
     """
-    need_pycocotools()
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
 
     def objects(picture: int, boxes: NDArray[np.floating]) -> list[dict[str, Any]]:
         sizes = boxes[:, 2:] - boxes[:, :2]
@@ -186,23 +159,33 @@ def box_ap(
         for picture, (boxes, scores) in enumerate(found)
         for o, score in zip(objects(picture, boxes), scores, strict=True)
     ]
-    if not results:
-        return 0.0
-    labels = {"images": [{"id": picture} for picture in range(len(persons))], "categories": [{"id": PERSON}]}
-    with redirect_stdout(io.StringIO()):
-        truth = _indexed(COCO(), annotations, labels)
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+    images = [{"id": picture} for picture in range(len(persons))]
+    labels = {"images": images, "annotations": annotations, "categories": [{"id": PERSON}]}
+    return 100 * _evaluate("bbox", labels, results)[0]
+
+
+def _evaluate(
+    kind: str, labels: dict[str, Any], results: Sequence[Result], sigmas: NDArray[np.float64] | None = None
+) -> list[float]:
+    """Return pycocotools' figures of ``keypoints`` or ``bbox`` as shares; -1 for a size that nobody has."""
+    need_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, nothing = COCO(), COCO()
+    # Copies, because pycocotools writes into its input.
+    truth.dataset = {**labels, "annotations": [dict(annotation) for annotation in labels["annotations"]]}
+    nothing.dataset = {**labels, "annotations": []}
+    with redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth.createIndex()
+        nothing.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes([dict(r) for r in results]) if results else nothing, kind)
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return 100 * float(evaluation.stats[0])
-
-
-def _indexed(coco: Any, annotations: list[dict[str, Any]], labels: dict[str, Any]) -> Any:
-    # Copies, because pycocotools writes into its input.
-    coco.dataset = {**labels, "annotations": [dict(annotation) for annotation in annotations]}
-    coco.createIndex()
-    return coco
+    return [float(value) for value in evaluation.stats]
 
 
 def crowd_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:

@@ -11,14 +11,18 @@ from ..core.skeletons import Skeleton
 MPII_ROWS = ("head_top", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 #: Joints that are left out of MPII's mean.
 _NOT_IN_MEAN = ("pelvis", "thorax")
-#: Most poses per picture that HRNet's soft OKS-NMS keeps, as COCO's evaluation does.
-_MOST_POSES = 20
 
 
 def correct_keypoints(
     predicted: ArrayLike, labelled: ArrayLike, reference: ArrayLike, threshold: float
 ) -> NDArray[np.bool_]:
-    """Return (N, J) bool, true if distance <= threshold x reference length; arguments are those of :func:`pck`."""
+    """Return for each keypoint, (N, J) bool, whether its distance is at most ``threshold`` x its reference length.
+
+    Args:
+        predicted, labelled: (N, J, 2) x, y in the same pixels.
+        reference: (N,) length in pixels, such as :func:`torso_size`, or the head size for PCKh.
+        threshold: fraction of the reference.
+    """
     error = np.linalg.norm(np.asarray(predicted, np.float64) - np.asarray(labelled, np.float64), axis=-1)
     return error <= threshold * np.asarray(reference, np.float64)[:, None]
 
@@ -28,24 +32,6 @@ def percent_by_joint(right: ArrayLike, counted: ArrayLike) -> NDArray[np.float64
     counted = np.asarray(counted) > 0
     count = counted.sum(axis=0)
     return np.where(count > 0, 100.0 * (np.asarray(right) & counted).sum(axis=0) / np.maximum(count, 1), np.nan)
-
-
-def pck(
-    predicted: ArrayLike, labelled: ArrayLike, visible: ArrayLike, reference: ArrayLike, threshold: float = 0.2
-) -> NDArray[np.float64]:
-    """Return the percentage of correct keypoints (PCK) per joint: distance <= threshold x reference length.
-
-    Args:
-        predicted: (N, J, 2) x, y in pixels.
-        labelled: (N, J, 2) x, y in the same pixels.
-        visible: (N, J) truth of "labelled"; other joints are not counted.
-        reference: (N,) length in pixels, such as :func:`torso_size`, or the head size for PCKh.
-        threshold: fraction of the reference.
-
-    Returns:
-        (J,) percent; NaN for a joint that no sample labels.
-    """
-    return percent_by_joint(correct_keypoints(predicted, labelled, reference, threshold), visible)
 
 
 def mean_pck(per_joint: ArrayLike) -> float:
@@ -64,7 +50,7 @@ def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> f
     """Return MPII's mean in percent, over all labelled keypoints except those of pelvis and thorax.
 
     Args:
-        per_joint: (J,) percentages from :func:`pck`.
+        per_joint: (J,) percentages from :func:`percent_by_joint`.
         visible: (N, J) truth of "labelled".
         skeleton: the skeleton of the J joints.
     """
@@ -103,8 +89,7 @@ def oks(
     """Return the object keypoint similarity of poses and labelled persons: the mean over the labelled joints.
 
     Args:
-        predicted: (D, J, 2) x, y in pixels.
-        labelled: (G, J, 2) x, y in the same pixels.
+        predicted, labelled: (D, J, 2) and (G, J, 2) x, y in the same pixels.
         visible: (G, J) truth of "labelled".
         area: (G,) of the labelled persons, in square pixels.
         sigmas: (J,) of the skeleton.
@@ -115,77 +100,37 @@ def oks(
     """
     predicted, labelled = np.asarray(predicted, np.float64), np.asarray(labelled, np.float64)
     similarity = keypoint_similarity(predicted[:, None], labelled[None], area, sigmas)
-    return _mean_of(similarity, np.asarray(visible) > 0)
+    counted = np.asarray(visible) > 0
+    return (similarity * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
 
 
-def pose_oks(
-    poses: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, score_above: float = -np.inf
-) -> NDArray[np.float64]:
-    """Return the OKS of every pose with every other, by HRNet's rule: with the mean of the two areas.
+def pose_oks(points: NDArray[np.float64], areas: NDArray[np.float64], sigmas: ArrayLike) -> NDArray[np.float64]:
+    """Return the OKS (N, N) of every pose with every other, by HRNet's rule: with the mean of the two areas.
 
     Args:
-        poses: (N, J, 3) x, y in pixels and score.
+        points: (N, J, 2) x, y in pixels.
         areas: (N,) in square pixels.
         sigmas: (J,) of the skeleton.
-        score_above: only the joints of the second pose with a higher score count.
-
-    Returns:
-        (N, N): the second pose along the second axis; 0 where none of its joints counts.
     """
-    poses, areas = np.asarray(poses, np.float64), np.asarray(areas, np.float64)
-    points = poses[..., :2]
-    similarity = keypoint_similarity(points[None], points[:, None], (areas[:, None] + areas) / 2, sigmas)
-    return _mean_of(similarity, poses[..., 2] > score_above)
+    return keypoint_similarity(points[None], points[:, None], (areas[:, None] + areas) / 2, sigmas).mean(axis=-1)
 
 
-def _mean_of(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the mean over the last axis of (A, B, J) where ``counted`` (B, J) is true; 0 if nothing is counted."""
-    return (values * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
-
-
-def oks_nms(
-    poses: ArrayLike,
-    scores: ArrayLike,
-    areas: ArrayLike,
-    sigmas: ArrayLike,
-    limit: float = 0.9,
-    score_above: float = -np.inf,
-) -> list[int]:
+def oks_nms(similarity: NDArray[np.float64], scores: ArrayLike, limit: float = 0.9) -> list[int]:
     """Suppress duplicates in one picture: drop each pose that has an OKS above ``limit`` with a kept, better one.
 
     Args:
-        poses, areas, sigmas, score_above: see :func:`pose_oks`.
+        similarity: (N, N) from :func:`pose_oks`.
         scores: (N,) scores of the persons.
-        limit: largest OKS between two kept poses.
+        limit: largest OKS between two kept poses; the default is HRNet's.
 
     Returns:
         indices of the kept poses, best first.
     """
-    similarity = pose_oks(poses, areas, sigmas, score_above)
     order, keep = np.argsort(-np.asarray(scores), kind="stable"), []
     while order.size:
         best, rest = int(order[0]), order[1:]
         keep.append(best)
         order = rest[similarity[best, rest] <= limit]
-    return keep
-
-
-def soft_oks_nms(
-    poses: ArrayLike, scores: ArrayLike, areas: ArrayLike, sigmas: ArrayLike, limit: float = 0.9
-) -> list[int]:
-    """Rank the poses of one picture: each pose taken multiplies the remaining ones' scores by exp(-OKS^2 / limit).
-
-    Returns:
-        indices of the first 20 poses (HRNet's limit), in the order in which they were taken.
-    """
-    similarity, ranks = pose_oks(poses, areas, sigmas), np.array(scores, np.float64)
-    order: NDArray[np.intp] = np.argsort(-ranks, kind="stable")
-    keep: list[int] = []
-    while order.size and len(keep) < _MOST_POSES:
-        best, rest = int(order[0]), order[1:]
-        keep.append(best)
-        ranks[rest] *= np.exp(-(similarity[best, rest] ** 2) / limit)
-        order = rest[np.argsort(-ranks[rest], kind="stable")]
     return keep
 
 

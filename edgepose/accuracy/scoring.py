@@ -101,19 +101,7 @@ def predict(
 ) -> NDArray[np.float64]:
     """Predict keypoints (N, J, 3) of every sample: x, y in pixels of the sample's image, and score.
 
-    Args:
-        predictor: the network, on any backend.
-        samples: persons with their boxes.
-        skeleton: the predictor's skeleton.
-        input_size: (height, width) of the crops.
-        flip: average with the mirrored crops (the papers' test protocol).
-        decode: a name in :data:`DECODERS`.
-        padding: factor from the box to the crop.
-        batch: crops per call.
-
-    Raises:
-        UsageError: a picture cannot be read.
-        CheckError: the network returns NaN or infinity.
+    ``batch`` is the number of crops per call; the other arguments and the errors are those of :func:`score`.
     """
     results = [np.zeros((0, len(skeleton.joints), 3))]
     with bar("evaluating") as progress:
@@ -135,9 +123,10 @@ def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[N
     """Return crops (N, h, w, 3) and the matrices (N, 2, 3) back; reads a picture once for consecutive samples."""
     pairs = [
         crop_boxes(_read(image), np.stack([s.box for s in group]), size, padding)
-        for image, group in ((image, list(group)) for image, group in groupby(samples, key=lambda s: s.image))
+        for image, group in groupby(samples, key=lambda s: s.image)
     ]
-    return np.concatenate([crops for crops, _ in pairs]), np.concatenate([back for _, back in pairs])
+    crops, back = zip(*pairs, strict=True)
+    return np.concatenate(crops), np.concatenate(back)
 
 
 def _read(image: Path) -> NDArray[np.uint8]:
@@ -272,10 +261,10 @@ def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Sco
         if label["num_keypoints"] and not label["iscrowd"]:
             person = _with_best_pose(label, data.pictures, found.get(label["image_id"], []), skeleton)
             persons.append(person)
-            right.append(_similar(person, label["area"], skeleton) >= SIMILAR)
-    percent = percent_by_joint(right, [person.sample.visible for person in persons])
-    joints, name = _by_joint(percent, skeleton), _titled("AP", data, skeleton)
-    return Scores(name, value, skeleton, figures, _OKS_JOINTS, joints, persons, results)
+            points, joints = person.keypoints[:, :2], person.sample.joints
+            right.append(keypoint_similarity(points, joints, label["area"], skeleton.sigmas) >= SIMILAR)
+    percent = _by_joint(percent_by_joint(right, [person.sample.visible for person in persons]), skeleton)
+    return Scores(_titled("AP", data, skeleton), value, skeleton, figures, _OKS_JOINTS, percent, persons, results)
 
 
 def _with_best_pose(
@@ -291,11 +280,6 @@ def _with_best_pose(
     poses = np.stack(found)
     each = oks(poses[..., :2], points[None], visible[None], [label["area"]], skeleton.sigmas)[:, 0]
     return Person(sample, poses[each.argmax()], 100 * float(each.max()))
-
-
-def _similar(person: Person, area: float, skeleton: Skeleton) -> NDArray[np.float64]:
-    """Return COCO's similarity (J,) of predicted and labelled joints; NaN if nothing was found."""
-    return keypoint_similarity(person.keypoints[:, :2], person.sample.joints, area, skeleton.sigmas)
 
 
 def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -> Scores:
@@ -319,11 +303,11 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
     name, value, figures = "PCK@0.2 of the torso", mean_pck(percent), {}
     if mpii:
         name, value = "PCKh@0.5", mean_pckh(percent, counted, skeleton)
+        figures = {row: _or_none(share) for row, share in mpii_rows(percent, skeleton).items()}
         # A true 0.1: HRNet's evaluation computes its column of this name at 0.11.
-        loose = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
-        figures = {**{row: _or_none(v) for row, v in mpii_rows(percent, skeleton).items()}, "PCKh@0.1": loose}
-    joints, name = _by_joint(percent, skeleton), _titled(name, data, skeleton)
-    return Scores(name, value, skeleton, figures, "joints right", joints, persons, results)
+        figures["PCKh@0.1"] = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
+    joints = _by_joint(percent, skeleton)
+    return Scores(_titled(name, data, skeleton), value, skeleton, figures, "joints right", joints, persons, results)
 
 
 def _by_joint(percent: NDArray[np.float64], skeleton: Skeleton) -> dict[str, float | None]:

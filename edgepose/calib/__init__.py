@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..backends.plan import unavailable
 from ..bundle.bundle import Bundle, replace_files
@@ -23,7 +21,7 @@ from ..graphs.sixteen_bit import Unsafe, unsafe_nodes, with_rounding
 from ..graphs.variants import VARIANTS, Choice, choice_for, make_graph
 from ..nvidia.tensorrt import TARGETS
 from .crops import CropSet
-from .ranges import Extent, collect, scan
+from .ranges import collect, scan
 from .report import CalibrationReport, Variant
 from .scorer import Scorer, make_scorer, open_engine, open_on_cpu
 from .search import Memory, Search, SearchResult
@@ -62,20 +60,14 @@ class SearchOptions:
             raise UsageError(f"the largest drop is {self.max_drop:g} points of accuracy, expected 0 to 100")
         if self.backend == "torch":
             raise UsageError("the search needs a backend that runs graphs or engines, got torch")
-        reason = unavailable(self.backend)
-        if reason:
+        if reason := unavailable(self.backend):
             raise UsageError(f"the search measures on {self.backend}, which cannot run here: {reason}")
         if not self.minutes > 0:
             raise UsageError(f"the time limit is {self.minutes:g} minutes, expected more than 0")
 
 
 def calibrate(
-    bundle: Bundle,
-    crops: CropSet,
-    method: str,
-    *,
-    calibration: Path | None = None,
-    search: SearchOptions | None = None,
+    bundle: Bundle, crops: CropSet, method: str, *, calibration: Path | None = None, search: SearchOptions | None = None
 ) -> CalibrationReport:
     """Make a bundle's graphs in FP16, BF16, INT8 and INT8 with FP16, and after a search also a mixed one.
 
@@ -84,8 +76,7 @@ def calibrate(
 
     Args:
         bundle: an opened bundle.
-        crops: the network's inputs: crops of persons, or a detector's pictures. If they have labels, accuracy is
-            measured against these.
+        crops: the network's inputs. If they have labels, accuracy is measured against these.
         method: one of :data:`edgepose.graphs.calibration.METHODS`.
         calibration: file with ranges to use; None to collect ranges.
         search: bounds of the search; None for no search.
@@ -105,27 +96,26 @@ def calibrate(
     scorer = make_scorer(bundle, crops, count)
     scorer.accuracy(scorer.fp32)  # fails early if a package is missing
     with bar("scanning") as progress:
-        extents = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
-    unsafe = unsafe_nodes(model, {name: _largest(extent) for name, extent in extents.items()})
+        largest = scan(bundle.graph, crops.images[: min(count, SCANNED)], progress=progress)
+    unsafe = tuple(unsafe_nodes(model, largest))
     if calibration is not None:
         found = read_calibration(calibration, bundle.graph)
     else:
         with bar("collecting ranges") as progress:
             found = collect(bundle.graph, tensors, crops.images[:count], method, progress=progress)
-    work = _Work(bundle, model, found, tuple(unsafe), scorer)
     with staging_folder(bundle.path) as folder:
-        variants = work.variants(folder)
-        result = work.search(folder, search) if search else None
+        work = _Work(bundle, model, found, unsafe, scorer, folder)
+        variants = work.variants()
+        result = work.search(search) if search else None
         found.write(folder / CALIBRATION)
-        files = {file.name: file for file in folder.iterdir()}
-        bundle = replace_files(bundle, files)
+        bundle = replace_files(bundle, {file.name: file for file in folder.iterdir()})
     report = CalibrationReport(
         bundle=bundle,
         crops=str(crops),
         calibrated=len(found.crops),
         judged=len(crops.images) - count,
         method=found.method,
-        unsafe=tuple(unsafe),
+        unsafe=unsafe,
         variants=variants,
         search=result,
     )
@@ -135,68 +125,57 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Work:
-    """Makes a bundle's graphs and measures them."""
+    """Makes a bundle's graphs in a folder and measures them."""
 
     bundle: Bundle
     model: onnx.ModelProto
     calibration: Calibration
     unsafe: tuple[Unsafe, ...]
     scorer: Scorer
+    folder: Path
 
-    def variants(self, folder: Path) -> tuple[Variant, ...]:
-        """Write the graph of every precision into a folder and measure it; FP32's figures come first."""
+    def variants(self) -> tuple[Variant, ...]:
+        """Write the graph of every precision and measure it; FP32's figures come first."""
         made = [self._judged("fp32", self.bundle.graph, self.model, 0)]
         with bar("making graphs") as progress:
-            for done, precision in enumerate(VARIANTS):
+            for done, precision in enumerate(VARIANTS, start=1):
                 choice = choice_for(precision, self.model, self.unsafe)
-                made.append(self._write(folder, precision, choice))
-                progress(done + 1, len(VARIANTS))
+                graph = make_graph(self.model, choice, self.calibration.ranges)
+                # CPUs do not compute in FP16, so the graph that is measured rounds explicitly.
+                judged = graph if choice.rest == "fp32" else with_rounding(graph)
+                made.append(self._judged(precision, self._save(precision, graph), judged, len(choice.int8)))
+                progress(done, len(VARIANTS))
         return tuple(made)
 
-    def search(self, folder: Path, options: SearchOptions) -> SearchResult:
-        """Search for the fastest mixed precision, and write its graph into a folder."""
+    def search(self, options: SearchOptions) -> SearchResult:
+        """Search for the fastest mixed precision, and write its graph."""
         subject = {
             "graph": self.calibration.graph_sha256,
-            "ranges": _hash(json.dumps(self.calibration.ranges, sort_keys=True).encode()),
-            "crops": _hash(self.scorer.crops.tobytes()),
+            "ranges": sha256(json.dumps(self.calibration.ranges, sort_keys=True).encode()).hexdigest(),
+            "crops": sha256(self.scorer.crops.tobytes()).hexdigest(),
             "labels": str(self.scorer.labelled),
             "backend": options.backend,
         }
         memory = Memory(self.bundle.reports / FIGURES, subject)
         engines = options.backend in TARGETS
         opened = partial(open_engine, self.bundle) if engines else open_on_cpu
-        scorer = replace(self.scorer, open_model=partial(opened, options.backend))
         base = Choice(rest="fp16", fp32=frozenset(found.node for found in self.unsafe)) if engines else Choice()
+        scorer = replace(self.scorer, open_model=partial(opened, options.backend))
         search = Search(self.model, base, self.calibration.ranges, scorer, memory)
         with bar("searching") as progress:
             result = search.run(options.max_drop, options.minutes * 60, progress)
-        self._save(folder, "mixed", search.graph(result.chosen.levels))
+        self._save("mixed", search.graph(result.chosen.levels))
         return result
-
-    def _write(self, folder: Path, precision: str, choice: Choice) -> Variant:
-        graph = make_graph(self.model, choice, self.calibration.ranges)
-        path = self._save(folder, precision, graph)
-        # CPUs do not compute in FP16, so the graph that is measured rounds explicitly.
-        judged = graph if choice.rest == "fp32" else with_rounding(graph)
-        return self._judged(precision, path, judged, len(choice.int8))
 
     def _judged(self, precision: str, path: Path, model: onnx.ModelProto, int8: int) -> Variant:
         scorer, found = self.scorer, self.scorer.find(model)
         accuracy = scorer.accuracy(found) if scorer.labelled else None
         return Variant(precision, round(path.stat().st_size / 1e6, 3), int8, scorer.agreement(found), accuracy)
 
-    def _save(self, folder: Path, precision: str, model: onnx.ModelProto) -> Path:
+    def _save(self, precision: str, model: onnx.ModelProto) -> Path:
         import onnx
 
-        path = folder / self.bundle.manifest.graph_name(precision)
+        path = self.folder / self.bundle.manifest.graph_name(precision)
         with atomic_path(path) as temporary:
             onnx.save(model, temporary)
         return path
-
-
-def _largest(extent: Extent) -> float:
-    return float(np.nanmax([abs(extent.low), abs(extent.high)])) if extent.finite else float("inf")
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +19,8 @@ from ..core.codecs import silence_codecs
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
-from ..detectors.detector import NetworkDetector
+from ..data import load_data
+from ..data.samples import first_five
 from ..detectors.kinds import open_detector
 from ..runtime.track import RegionTracker
 
@@ -27,10 +30,6 @@ _T = TypeVar("_T")
 MIN_CROPS = 16
 #: Default of the number of crops; about 500 pictures are common with TensorRT.
 DEFAULT_LIMIT = 512
-#: Hexadecimal digits of a crop's hash: 128 bits.
-_HASH_DIGITS = 32
-#: Most damaged pictures that a message names.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ class CropSet:
 
     Attributes:
         images: (N, h, w, 3) uint8 RGB.
-        names: of N persons, file names with the number of the person in the picture from 0, such as
-            ``im00001.jpg:0``; of N pictures, file names.
+        names: file names, of persons with their number in the picture from 0, such as ``im00001.jpg:0``.
         skipped: file names of pictures that could not be read.
         empty: number of pictures in which no person was found.
         labels: (N, J, 3) labels: x, y in crop pixels, and 1 if the joint is labelled, else 0; None without labels.
@@ -56,11 +54,6 @@ class CropSet:
     labels: NDArray[np.float32] | None = None
     noun: str = "crop"
 
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """Hashes of the images, see :func:`crop_hashes`."""
-        return crop_hashes(self.images)
-
     def __str__(self) -> str:
         """Return one line, such as ``512 crops; no person in 3 pictures; 1 picture cannot be read: cut.jpg``."""
         parts = [f"{len(self.images)} {self.noun}s"]
@@ -73,7 +66,7 @@ class CropSet:
 
 def crop_hashes(crops: NDArray[np.uint8]) -> tuple[str, ...]:
     """Return the first 32 hexadecimal digits of the SHA-256 of each of the crops (N, h, w, 3)."""
-    return tuple(hashlib.sha256(crop.tobytes()).hexdigest()[:_HASH_DIGITS] for crop in crops)
+    return tuple(hashlib.sha256(crop.tobytes()).hexdigest()[:32] for crop in crops)
 
 
 def collect_crops(
@@ -81,16 +74,12 @@ def collect_crops(
 ) -> CropSet:
     """Collect the inputs to calibrate a bundle's network on: crops of persons, or pictures for a detector.
 
-    Args:
-        bundle: an opened bundle.
-        images: folder of pictures; None to use ``data``.
-        data: KIND:ROOT of labelled persons; None to use ``images``.
-        detector: detector that finds the persons in ``images``, see :func:`crops_from_images`.
-        limit: most crops to collect.
+    They come from ``images``, a folder of pictures, or from ``data``, KIND:ROOT of labelled persons. ``detector`` and
+    ``limit`` are those of :func:`crops_from_images`.
 
     Raises:
         UsageError: not exactly one of ``images`` and ``data`` is given, ``data`` is given for a detector, or too few
-            crops are found, see :func:`crops_from_images`, :func:`crops_from_data` and :func:`pictures_from_images`.
+            crops are found, see :func:`crops_from_images` and :func:`crops_from_data`.
     """
     if (images is None) == (data is None):
         raise UsageError("calibrate needs pictures of persons: either --images DIR, or --data KIND:ROOT")
@@ -135,47 +124,25 @@ def crops_from_images(
             are found, or the detector cannot be opened.
         CheckError: the detector returns NaN or infinity.
     """
-    _check_limit(limit)
+    cutter = _Cutter(input_size, padding, limit)
     paths = _pictures(folder)
-    found = None if detector == "none" else open_detector(detector)
-    try:
-        cutter = _Cutter(input_size, padding, limit)
-        for path in spread(paths):
-            image = cutter.read(path)
-            if image is not None:
-                cutter.cut(image, path.name, _boxes(image, found))
-            if cutter.full:
-                break
-    finally:
-        if found is not None:
-            found.close()
+    with nullcontext() if detector == "none" else closing(open_detector(detector)) as found:
+        for path, image in cutter.read(paths, Path):
+            # Without a detector the whole picture is a person.
+            boxes = found(image).boxes if found else RegionTracker().boxes(image.shape[:2])
+            cutter.cut(image, path.name, boxes)
     if len(cutter.skipped) == len(paths):
         raise UsageError(f"none of the pictures in {folder} can be used: {_unreadable(cutter.skipped)}")
-    return cutter.finish(
-        str(folder),
-        f"add pictures of persons{'' if found is None else ', or give --detector none if each shows one person'}",
-    )
+    advice = ", or give --detector none if each shows one person" if found else ""
+    return cutter.finish(str(folder), f"add pictures of persons{advice}")
 
 
 def pictures_from_images(folder: Path, input_size: Size, *, limit: int = DEFAULT_LIMIT) -> CropSet:
-    """Letterbox the pictures of a folder for a detector, in the order of :func:`crops_from_images`.
-
-    Args:
-        folder: folder of pictures.
-        input_size: (height, width) of the detector's input.
-        limit: most pictures to read.
-
-    Raises:
-        UsageError: the folder does not exist, or fewer than :data:`MIN_CROPS` of its pictures can be read.
-    """
-    _check_limit(limit)
+    """Letterbox the pictures of a folder for a detector; see :func:`crops_from_images` for order and errors."""
     cutter = _Cutter(input_size, CROP_PADDING, limit, "picture")
-    for path in spread(_pictures(folder)):
-        image = cutter.read(path)
-        if image is not None:
-            cutter.add(letterbox(image, input_size), path.name)
-        if cutter.full:
-            break
+    for path, image in cutter.read(_pictures(folder), Path):
+        cutter.crops.append(letterbox(image, input_size))
+        cutter.names.append(path.name)
     return cutter.finish(str(folder), "add pictures like those of your camera")
 
 
@@ -187,38 +154,25 @@ def crops_from_data(
     padding: float = CROP_PADDING,
     skeleton: str | None = None,
 ) -> CropSet:
-    """Cut out labelled persons, evenly spread over the training split of a data set.
+    """Cut out labelled persons, evenly spread over the training split of a data set, KIND:ROOT.
 
-    The split that results are published on is never read.
-
-    Args:
-        spec: KIND:ROOT, see :func:`edgepose.data.load_data`.
-        input_size: (height, width) of the crops.
-        limit: most crops to cut.
-        padding: factor from a person's box to the crop.
-        skeleton: name of the network's skeleton; labels of other skeletons are left out.
+    The split that results are published on is never read. Labels of another skeleton than the network's, ``skeleton``,
+    are left out. The other arguments are those of :func:`crops_from_images`.
 
     Raises:
         UsageError: the data or all of its pictures cannot be read, or it has fewer persons than :data:`MIN_CROPS`.
     """
-    from ..data import load_data
-
-    _check_limit(limit)
+    cutter = _Cutter(input_size, padding, limit)
     try:
         data = load_data(spec, "train")
     except UsageError as error:
         raise UsageError(f"calibration reads the training split: {error}") from error
-    cutter = _Cutter(input_size, padding, limit)
-    number: dict[Path, int] = {}
-    for sample in spread(data.samples):
-        image = cutter.read(sample.image)
-        if image is not None:
-            person = number[sample.image] = number.get(sample.image, -1) + 1
-            cutter.cut(image, sample.image.name, sample.box[None], first=person)
-            if data.skeleton == skeleton:
-                cutter.label(sample.joints, sample.visible)
-        if cutter.full:
-            break
+    numbers = Counter[Path]()
+    for sample, image in cutter.read(data.samples, lambda sample: sample.image):
+        cutter.cut(image, sample.image.name, sample.box[None], first=numbers[sample.image])
+        numbers[sample.image] += 1
+        if data.skeleton == skeleton:
+            cutter.label(sample.joints, sample.visible)
     if not cutter.names:
         raise UsageError(f"none of the pictures of {spec} can be used: {_unreadable(cutter.skipped)}")
     return cutter.finish(spec, "give a data set with more labelled persons, or --images")
@@ -228,44 +182,41 @@ class _Cutter:
     """Collects crops up to a limit; notes the pictures that cannot be read."""
 
     def __init__(self, size: Size, padding: float, limit: int, noun: str = "person") -> None:
+        if limit < MIN_CROPS:
+            raise UsageError(f"{limit} images are too few to calibrate on: expected at least {MIN_CROPS}")
         silence_codecs()
-        self._noun = noun
+        self._size, self._padding, self._limit, self._noun = size, padding, limit, noun
+        self.crops: list[NDArray[np.uint8]] = []
         self.names: list[str] = []
         self.skipped: list[str] = []
-        self._size, self._padding, self._limit = size, padding, limit
-        self._crops: list[NDArray[np.uint8]] = []
         self._back: list[NDArray[np.float64]] = []
         self._labels: list[NDArray[np.float64]] = []
-        self._damaged: set[Path] = set()
         self._empty = 0
 
-    @property
-    def full(self) -> bool:
-        return len(self.names) >= self._limit
-
-    def read(self, path: Path) -> NDArray[np.uint8] | None:
-        """Return the picture, or None if it is damaged, which is noted once."""
-        if path in self._damaged:
-            return None
-        try:
-            return read_image(path)
-        except UsageError:
-            self._damaged.add(path)
-            self.skipped.append(path.name)
-            return None
+    def read(self, items: Sequence[_T], path_of: Callable[[_T], Path]) -> Iterator[tuple[_T, NDArray[np.uint8]]]:
+        """Yield items, evenly spread, with their pictures until there are enough crops; note damaged pictures once."""
+        damaged = set[Path]()
+        for item in spread(items):
+            path = path_of(item)
+            if len(self.names) >= self._limit:
+                return
+            if path in damaged:
+                continue
+            try:
+                image = read_image(path)
+            except UsageError:
+                damaged.add(path)
+                self.skipped.append(path.name)
+            else:
+                yield item, image
 
     def cut(self, image: NDArray[np.uint8], name: str, boxes: NDArray[np.float64], first: int = 0) -> None:
         """Add the persons in boxes (N, 4); ``first`` is the first one's number in the picture."""
         crops, back = crop_boxes(image, boxes[: self._limit - len(self.names)], self._size, self._padding)
-        self._crops.extend(crops)
+        self.crops.extend(crops)
         self._back.extend(back)
         self.names += [f"{name}:{first + i}" for i in range(len(crops))]
         self._empty += not len(boxes)
-
-    def add(self, crop: NDArray[np.uint8], name: str) -> None:
-        """Add a whole picture of the right size."""
-        self._crops.append(crop)
-        self.names.append(name)
 
     def label(self, joints: NDArray[np.float64], visible: NDArray[np.bool_]) -> None:
         """Add labels of the last person: joints (J, 2) in pixels of the picture, and which are labelled (J,)."""
@@ -280,12 +231,7 @@ class _Cutter:
             raise UsageError(f"found {got} in {where}{damaged}, expected at least {MIN_CROPS} {self._noun}s: {advice}")
         labels = np.stack(self._labels).astype(np.float32) if self._labels else None
         noun = "crop" if self._noun == "person" else "picture"
-        return CropSet(np.stack(self._crops), tuple(self.names), tuple(self.skipped), self._empty, labels, noun)
-
-
-def _boxes(image: NDArray[np.uint8], detector: NetworkDetector | None) -> NDArray[np.float64]:
-    """Return boxes (N, 4) xyxy of the persons found, highest score first; without a detector, the whole picture."""
-    return detector(image).boxes if detector else RegionTracker().boxes(image.shape[:2])
+        return CropSet(np.stack(self.crops), tuple(self.names), tuple(self.skipped), self._empty, labels, noun)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -301,27 +247,18 @@ def _pictures(folder: Path) -> list[Path]:
     return paths
 
 
-def spread(items: Sequence[_T]) -> Iterator[_T]:
-    """Yield all items, sorted by their bit-reversed indices: any first part of them is spread evenly over all.
+def spread(items: Sequence[_T]) -> list[_T]:
+    """Return all items, sorted by their bit-reversed indices: any first part of them is spread evenly over all.
 
-    >>> list(spread("abcdefgh"))
+    >>> spread("abcdefgh")
     ['a', 'e', 'c', 'g', 'b', 'f', 'd', 'h']
     """
     bits = max(len(items) - 1, 1).bit_length()
-    for reverse in range(1 << bits):
-        index = int(f"{reverse:0{bits}b}"[::-1], 2)
-        if index < len(items):
-            yield items[index]
-
-
-def _check_limit(limit: int) -> None:
-    if limit < MIN_CROPS:
-        raise UsageError(f"{limit} images are too few to calibrate on: expected at least {MIN_CROPS}")
+    return [items[i] for i in sorted(range(len(items)), key=lambda i: f"{i:0{bits}b}"[::-1])]
 
 
 def _unreadable(names: Sequence[str]) -> str:
-    named = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    return f"{_counted(len(names), 'picture')} cannot be read: {named}"
+    return f"{_counted(len(names), 'picture')} cannot be read: {first_five(names)}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -16,12 +16,10 @@ from ..graphs.quantise import LEVELS
 
 #: Percentage of a tensor's values, zeros included, that ``percentile`` keeps inside the range.
 PERCENTILE = 99.99
-
 #: Number of bins; at least half of them are used, because the bins end at the next power of two.
 BINS = 4096
 #: The range of a tensor with all magnitudes below :data:`LEAST_RANGE`: any step represents zeros exactly.
 RANGE_OF_ZEROS = 1.0
-
 #: Values that are counted at a time: few enough that they and their bin numbers stay in the second-level cache.
 _CHUNK = 1 << 15
 #: Bins and levels of TensorRT's entropy calibrator (Migacz 2017).
@@ -55,7 +53,7 @@ class Histogram:
         self.counts = np.zeros(BINS, dtype=np.int64)
         self.zeros = self.count = self.nonfinite = 0
         self.low, self.high = math.inf, -math.inf
-        self._exponent = _exponent(0.0)
+        self._exponent = math.frexp(LEAST_RANGE)[1]
 
     @property
     def width(self) -> float:
@@ -83,7 +81,7 @@ class Histogram:
                 self._add_chunk(finite)
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self._widen(_exponent(max(-low, high)))
+        self._widen(math.frexp(max(-low, high, LEAST_RANGE))[1])
         # The factor is a power of two, so no magnitude is rounded into another bin.
         scaled = chunk * np.float32(1 / self.width)
         counts = np.bincount(np.abs(scaled, out=scaled).astype(np.int32), minlength=BINS)
@@ -94,17 +92,11 @@ class Histogram:
         self.count += chunk.size
 
     def _widen(self, exponent: int) -> None:
-        if exponent <= self._exponent:
-            return
-        merged = min(1 << (exponent - self._exponent), BINS)
-        self._exponent = exponent
-        sums = self.counts.reshape(-1, merged).sum(axis=1)
-        self.counts = np.concatenate([sums, np.zeros(BINS - len(sums), dtype=np.int64)])
-
-
-def _exponent(magnitude: float) -> int:
-    """Return the least e with ``magnitude < 2 ** e``, but at least the one of :data:`LEAST_RANGE`."""
-    return max(math.frexp(magnitude)[1], math.frexp(LEAST_RANGE)[1]) if magnitude else math.frexp(LEAST_RANGE)[1]
+        """Merge bins so that they reach 2 ** exponent, if they do not yet."""
+        if exponent > self._exponent:
+            sums = self.counts.reshape(-1, min(1 << (exponent - self._exponent), BINS)).sum(axis=1)
+            self.counts = np.concatenate([sums, np.zeros(BINS - len(sums), dtype=np.int64)])
+            self._exponent = exponent
 
 
 def check_method(method: str) -> None:

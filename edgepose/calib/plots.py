@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from .report import CalibrationReport
     from .search import SearchResult
 
-PARETO, SENSITIVITY = "pareto.png", "sensitivity.png"
-
 
 def write_plots(report: CalibrationReport) -> list[Path]:
-    """Write the plots of a search into the bundle's reports and return their paths; without a search, do nothing.
+    """Write the plots of a search, if there was one, into the bundle's reports and return their paths.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -26,13 +24,11 @@ def write_plots(report: CalibrationReport) -> list[Path]:
     if report.search is None:
         return []
     title = f"{report.bundle.manifest.name}: accuracy on {report.judged} {report.bundle.task.image}s"
-    figures = {PARETO: draw_front(report.search, title), SENSITIVITY: draw_sensitivity(report.search, title)}
     paths = []
-    for name, figure in figures.items():
-        path = report.bundle.reports / name
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=120)
-        paths.append(path)
+    for name, draw in {"pareto.png": draw_front, "sensitivity.png": draw_sensitivity}.items():
+        paths.append(report.bundle.reports / name)
+        with atomic_path(paths[-1]) as temporary:
+            draw(report.search, title).savefig(temporary, dpi=120)
     return paths
 
 
@@ -45,9 +41,8 @@ def draw_front(result: SearchResult, title: str) -> Figure:
     axes.step([p.milliseconds for p in front], [p.accuracy for p in front], where="post", label="front")
     for point, label, marker in ((result.fp32, "FP32", "s"), (result.chosen, "chosen", "*")):
         axes.plot(point.milliseconds, point.accuracy, marker, markersize=12, label=label)
-    axes.axhline(
-        result.fp32.accuracy - result.max_drop, linestyle=":", color="grey", label=f"budget {result.max_drop:g}"
-    )
+    least, budget = result.fp32.accuracy - result.max_drop, f"budget {result.max_drop:g}"
+    axes.axhline(least, linestyle=":", color="grey", label=budget)
     axes.set(title=title, xlabel="ms per crop", ylabel="accuracy, %", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +26,6 @@ from .histogram import Histogram, check_method, threshold
 _OUTPUT_BUDGET = 1 << 29
 
 
-@dataclass(frozen=True)
-class Extent:
-    """Least and largest finite value of a tensor (NaN if it has none), and whether all values are finite."""
-
-    low: float
-    high: float
-    finite: bool
-
-
 def collect(
     graph: Path,
     tensors: Sequence[str],
@@ -54,7 +43,7 @@ def collect(
         graph: ONNX file with one input, crops.
         tensors: names of floating-point tensors of the main graph, each computed by a node.
         crops: (N, h, w, 3) uint8 RGB.
-        method: one of :data:`edgepose.graphs.calibration.METHODS`.
+        method: see :func:`edgepose.calib.histogram.threshold`.
         batch: most crops per run; fewer if the tensors would exceed half a gigabyte.
         progress: called after every batch with the number of crops done and of all crops.
 
@@ -81,38 +70,21 @@ def collect(
 
 def scan(
     graph: Path, crops: NDArray[np.uint8], *, batch: int = 8, progress: Progress | None = None
-) -> dict[str, Extent]:
-    """Return the extent of every floating-point tensor that the main graph computes, in the graph's order.
+) -> dict[str, float]:
+    """Return the largest magnitude of every floating-point tensor that the main graph computes, in the graph's order.
 
-    Weights and tensors inside functions and subgraphs are left out. Arguments are those of :func:`collect`.
-
-    Raises:
-        UsageError: the graph cannot be run on these crops.
+    It is infinite if a value is NaN or infinite. Weights and tensors inside functions and subgraphs are left out.
+    Arguments and errors are those of :func:`collect`.
     """
-    found: dict[str, Extent] = {}
+    found: dict[str, float] = {}
     for arrays in _tensors(graph, None, crops, batch, progress):
         for name in list(arrays):
             values = arrays.pop(name)
             if np.issubdtype(values.dtype, np.floating):
-                extent = _extent(values)
-                found[name] = _union(found[name], extent) if name in found else extent
+                with np.errstate(invalid="ignore"):
+                    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+                found[name] = max(found.get(name, 0.0), largest if math.isfinite(largest) else math.inf)
     return found
-
-
-def _extent(values: NDArray[Any]) -> Extent:
-    if not values.size:
-        return Extent(math.nan, math.nan, finite=True)
-    with np.errstate(invalid="ignore"):
-        low, high = float(values.min()), float(values.max())
-    if math.isfinite(low) and math.isfinite(high):
-        return Extent(low, high, finite=True)
-    finite = values[np.isfinite(values)]
-    inner = _extent(finite)
-    return Extent(inner.low, inner.high, finite=False)
-
-
-def _union(a: Extent, b: Extent) -> Extent:
-    return Extent(float(np.fmin(a.low, b.low)), float(np.fmax(a.high, b.high)), a.finite and b.finite)
 
 
 def _tensors(
@@ -125,11 +97,10 @@ def _tensors(
         raise UsageError(f"batch is {batch}, expected at least 1 crop")
     with _probe(graph, names) as session:
         (images,) = session.inputs
-        done = 0
-        size = 1  # the first run measures the bytes per crop
+        done, size = 0, 1  # the first run measures the bytes per crop
         while done < len(crops):
             arrays = session.run({images.name: crops[done : done + size]})
-            done += min(size, len(crops) - done)
+            done = min(done + size, len(crops))
             if size == 1:
                 each = sum(array.nbytes for array in arrays.values())
                 size = max(1, min(batch, _OUTPUT_BUDGET // max(each, 1)))

@@ -64,15 +64,8 @@ class CalibrationReport(Report):
     search: SearchResult | None = None
 
     def __str__(self) -> str:
-        head = (
-            "precision",
-            "MB",
-            "INT8 convolutions",
-            "AP against FP32",
-            "identical",
-            "moved > 4 px",
-            "AP against labels",
-        )
+        shares = ("AP against FP32", "identical", "moved > 4 px")
+        head = ("precision", "MB", "INT8 convolutions", *shares, "AP against labels")
         rows = [variant.cells for variant in self.variants]
         lines = [
             f"{self.crops}: {self.calibrated} set the ranges ({self.method}), accuracy is measured on {self.judged}",
@@ -85,10 +78,7 @@ class CalibrationReport(Report):
         """Return the results as JSON values, with the files' hashes and the environment."""
         return {
             "bundle": self.bundle.manifest.name,
-            "crops": self.crops,
-            "calibrated": self.calibrated,
-            "judged": self.judged,
-            "method": self.method,
+            **{name: getattr(self, name) for name in ("crops", "calibrated", "judged", "method")},
             "unsafe": [asdict(found) for found in self.unsafe],
             "variants": [asdict(variant) for variant in self.variants],
             "search": self.search.to_json() if self.search else None,

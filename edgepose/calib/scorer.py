@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ..build import BuildOptions, build_engine
 from ..bundle.bundle import Bundle, write_manifest
 from ..bundle.contract import BOXES, IMAGES, KEYPOINTS, SCORES
 from ..bundle.manifest import read_manifest
-from ..bundle.tasks import PERSONS, POSE
+from ..bundle.tasks import PERSONS, POSE, Task
 from ..core.errors import CheckError
 from ..core.geometry import Size
 from ..core.skeletons import Skeleton
@@ -49,11 +49,13 @@ class Scorer(ABC):
         crops: (N, H, W, 3) uint8 RGB, none of which set the ranges.
         fp32: the FP32 graph's results on these crops, in the form of :meth:`find`.
         open_model: opens a graph on the backend to measure.
+        labels: (N, J, 3) x, y in crop pixels, and 1 if labelled, else 0; None without labels.
     """
 
     crops: NDArray[np.uint8]
     fp32: NDArray[np.float32]
     open_model: Opener
+    labels: NDArray[np.float32] | None
 
     def find(self, model: onnx.ModelProto) -> NDArray[np.float32]:
         """Return a graph's results on the crops; raise CheckError if they are not finite."""
@@ -69,9 +71,9 @@ class Scorer(ABC):
         """Return a network's results on crops, in the form that the subclass describes."""
 
     @property
-    @abstractmethod
     def labelled(self) -> bool:
         """Whether accuracy is measured against labels instead of FP32's results."""
+        return self.labels is not None
 
     @abstractmethod
     def agreement(self, found: NDArray[np.float32]) -> Agreement:
@@ -92,13 +94,11 @@ class PoseScorer(Scorer):
     """Scorer of pose networks; results are keypoints (N, J, 3): x, y in crop pixels, and score.
 
     Attributes:
-        labels: (N, J, 3) x, y in crop pixels, and 1 if labelled, else 0; None without labels.
         skeleton: the skeleton of the J joints.
         input_size: (height, width) of the crops.
         padding: factor from a person's box to the crop.
     """
 
-    labels: NDArray[np.float32] | None
     skeleton: Skeleton
     input_size: Size
     padding: float
@@ -106,10 +106,6 @@ class PoseScorer(Scorer):
     @staticmethod
     def read(session: Session, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         return _run(session, crops, KEYPOINTS)[0]
-
-    @property
-    def labelled(self) -> bool:
-        return self.labels is not None
 
     def agreement(self, found: NDArray[np.float32]) -> Agreement:
         return agreement(self.fp32, found, self.skeleton, self.input_size, self.padding)
@@ -128,10 +124,6 @@ class PersonScorer(Scorer):
         boxes, scores = _run(session, crops, BOXES, SCORES)
         return np.concatenate([boxes, scores[..., None]], axis=-1)
 
-    @property
-    def labelled(self) -> bool:
-        return False
-
     def agreement(self, found: NDArray[np.float32]) -> Agreement:
         return person_agreement(self.fp32, found)
 
@@ -139,35 +131,24 @@ class PersonScorer(Scorer):
         return person_ap(self.fp32, found)
 
 
-def _pose_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:
-    images, manifest = crops.images[count:], bundle.manifest
-    labels = None if crops.labels is None else crops.labels[count:]
-    fp32 = _read_fp32(bundle, PoseScorer, images)
-    return PoseScorer(images, fp32, opened, labels, bundle.skeleton, manifest.input_size, manifest.crop_padding)
-
-
-def _person_scorer(bundle: Bundle, crops: CropSet, count: int, opened: Opener) -> Scorer:
-    images = crops.images[count:]
-    return PersonScorer(images, _read_fp32(bundle, PersonScorer, images), opened)
-
-
-def _read_fp32(bundle: Bundle, kind: type[Scorer], images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    with closing(open_graph(bundle.graph)) as session:
-        return kind.read(session, images)
-
-
-_SCORERS = {POSE: _pose_scorer, PERSONS: _person_scorer}
-
-
 def make_scorer(bundle: Bundle, crops: CropSet, count: int) -> Scorer:
-    """Make the scorer of a bundle's network, on ONNX Runtime.
+    """Make the scorer of a bundle's network, on ONNX Runtime, for all but the first ``count`` of the crops."""
+    images, labels = crops.images[count:], None if crops.labels is None else crops.labels[count:]
+    kind, details = _SCORERS[bundle.task]
+    with closing(open_graph(bundle.graph)) as session:
+        fp32 = kind.read(session, images)
+    return kind(images, fp32, partial(open_on_cpu, "onnxruntime"), labels, *details(bundle))
 
-    Args:
-        bundle: the bundle of the network.
-        crops: the crops, with labels if there are any.
-        count: number of crops that set the ranges; accuracy is measured on those after them.
-    """
-    return _SCORERS[bundle.task](bundle, crops, count, partial(open_on_cpu, "onnxruntime"))
+
+def _pose_details(bundle: Bundle) -> tuple[Any, ...]:
+    return bundle.skeleton, bundle.manifest.input_size, bundle.manifest.crop_padding
+
+
+#: By task, the scorer and what it needs to know of the bundle.
+_SCORERS: dict[Task, tuple[type[Scorer], Callable[[Bundle], tuple[Any, ...]]]] = {
+    POSE: (PoseScorer, _pose_details),
+    PERSONS: (PersonScorer, lambda _: ()),
+}
 
 
 @contextmanager
@@ -184,13 +165,7 @@ def open_on_cpu(backend: str, model: onnx.ModelProto) -> Iterator[Session]:
 
 @contextmanager
 def open_engine(bundle: Bundle, target: str, model: onnx.ModelProto) -> Iterator[Session]:
-    """Build an engine for a graph and open it; takes seconds on a PC, minutes on a board.
-
-    Args:
-        bundle: the bundle of the network.
-        target: ``tensorrt`` or ``tensorrt-rtx``.
-        model: the graph.
-    """
+    """Build an engine of a graph for ``tensorrt`` or ``tensorrt-rtx``; takes seconds on a PC, minutes on a board."""
     import onnx
 
     with TemporaryDirectory() as folder:

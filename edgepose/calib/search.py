@@ -33,13 +33,7 @@ Levels = dict[str, str]
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of precisions, measured.
-
-    Attributes:
-        levels: the precision of each part; empty for the FP32 graph.
-        accuracy: accuracy in percent, see :meth:`edgepose.calib.scorer.Scorer.accuracy`.
-        milliseconds: median latency with one crop.
-    """
+    """One choice of precisions (none for the FP32 graph): its accuracy in percent, and median latency of one crop."""
 
     levels: Levels
     accuracy: float
@@ -105,11 +99,9 @@ class SearchResult:
 
 
 class Memory:
-    """Measured figures, stored in a JSON file.
+    """Measured figures, stored in a JSON file, which is replaced if it is of another subject.
 
-    Args:
-        path: the file; created if missing, replaced if its subject differs.
-        subject: identifies what the figures are valid for: graph, ranges, crops, labels and backend.
+    The subject identifies what the figures are valid for: graph, ranges, crops, labels and backend.
     """
 
     def __init__(self, path: Path, subject: Mapping[str, str]) -> None:
@@ -132,14 +124,11 @@ class Memory:
 
 
 class Search:
-    """A search over the precisions of a graph's parts.
+    """A search over the precisions of the parts of an FP32 graph.
 
     Args:
-        model: the FP32 graph, with module paths.
         base: the choice without INT8. If it is FP16 (with some nodes in FP32), every part has a third precision.
-        ranges: ranges of the activations.
-        scorer: measures candidates.
-        memory: stores the figures.
+        model, ranges, scorer, memory: the graph, the ranges of its activations, and what measures and stores.
     """
 
     def __init__(
@@ -156,20 +145,15 @@ class Search:
         if not levels:
             return self._model
         int8 = frozenset(name for part, level in levels.items() if level == "int8" for name in self._parts[part])
-        kept = tuple(part for part, level in levels.items() if level == "fp32")
-        fp32 = frozenset(node.name for node in self._model.graph.node if _inside(module_of(node), kept))
+        kept = tuple(f"{part}." for part, level in levels.items() if level == "fp32")
+        fp32 = frozenset(node.name for node in self._model.graph.node if f"{module_of(node)}.".startswith(kept))
         return make_graph(self._model, Choice(int8, self._base.rest, self._base.fp32 | fp32), self._ranges)
 
     def run(self, max_drop: float, seconds: float, progress: Progress = lambda *_: None) -> SearchResult:
         """Measure the sensitivities, and then the choices from the lowest precision upwards.
 
-        Args:
-            max_drop: largest loss of accuracy to accept, in percentage points.
-            seconds: no measurement begins after this time.
-            progress: called before every step.
-
-        Returns:
-            the result; if nothing else is within the budget, the choice is FP32.
+        If nothing else is within ``max_drop`` percentage points, FP32 is chosen. No measurement begins after
+        ``seconds``; ``progress`` is called before every step.
         """
         end = time.monotonic() + seconds
         fp32 = self._measure({})
@@ -179,7 +163,8 @@ class Search:
             if time.monotonic() > end:
                 break
             progress(len(drops), 2 * len(steps), f"only {part} in {level}")
-            drops[part, level] = fp32.accuracy - self._accuracy(self._alone(part, level))
+            alone = {**dict.fromkeys(self._parts, "fp32"), part: level}
+            drops[part, level] = fp32.accuracy - self._accuracy(alone)
         order = sorted(drops, key=lambda step: -drops[step])
         points: list[Point] = []
         for levels in self._upwards(order):
@@ -197,9 +182,6 @@ class Search:
             finished=len(order) == len(steps) and len(points) == len(steps) + 1,
         )
 
-    def _alone(self, part: str, level: str) -> Levels:
-        return {**dict.fromkeys(self._parts, "fp32"), part: level}
-
     def _upwards(self, order: list[tuple[str, str]]) -> list[Levels]:
         """Return the choices from the lowest precision up, each raising one part by one precision.
 
@@ -207,10 +189,10 @@ class Search:
         """
         judged = {part for part, _ in order}
         levels = {part: self._levels[0] if part in judged else "fp32" for part in self._parts}
-        choices = [dict(levels)] if order else []
+        choices = [levels] if order else []
         for part, _ in order:
-            levels[part] = self._levels[self._levels.index(levels[part]) + 1]
-            choices.append(dict(levels))
+            levels = {**levels, part: self._levels[self._levels.index(levels[part]) + 1]}
+            choices.append(levels)
         return choices
 
     def _measure(self, levels: Levels) -> Point:
@@ -218,11 +200,5 @@ class Search:
         return Point(levels, self._accuracy(levels), latency)
 
     def _accuracy(self, levels: Levels) -> float:
-        def judged() -> float:
-            return self._scorer.accuracy(self._scorer.find(self.graph(levels)))
-
-        return self._memory.recall("ap", levels, judged)
-
-
-def _inside(module: str, parts: tuple[str, ...]) -> bool:
-    return any(module == part or module.startswith(f"{part}.") for part in parts)
+        scorer = self._scorer
+        return self._memory.recall("ap", levels, lambda: scorer.accuracy(scorer.find(self.graph(levels))))

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.errors import UsageError
 from ..core.skeletons import get_skeleton
-from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json
+from .reading import DAMAGED, Intake, PersonLabels, find_annotations, has_objects, plausible, read_json, refuse_kind
 from .samples import PoseData, PoseSample
 
 
@@ -21,13 +19,6 @@ def load_coco(root: Path, split: str) -> PoseData:
     """Read ``annotations/person_keypoints_{split}2017.json``, or a file of that name without the year.
 
     The pictures are in ``{split}2017``, ``images/{split}2017``, ``{split}``, ``images/{split}`` or ``images``.
-
-    Args:
-        root: folder of the data set.
-        split: ``train`` or ``val``.
-
-    Raises:
-        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
     annotations = find_annotations([root / "annotations" / name for name in names])
@@ -36,10 +27,7 @@ def load_coco(root: Path, split: str) -> PoseData:
 
 
 def load_crowdpose(root: Path, split: str) -> PoseData:
-    """Read ``json/crowdpose_{split}.json`` or ``annotations/crowdpose_{split}.json``, and ``images``.
-
-    Arguments and errors are those of :func:`load_coco`.
-    """
+    """Read ``json/crowdpose_{split}.json`` or ``annotations/crowdpose_{split}.json``, and ``images``."""
     annotations = find_annotations([root / f / f"crowdpose_{split}.json" for f in ("json", "annotations")])
     return _read("crowdpose", "crowdpose14", annotations, [root / "images"])
 
@@ -48,8 +36,7 @@ def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData
     content = read_json(path)
     lists = content if isinstance(content, dict) else {}
     if not has_objects(lists.get("images"), "file_name") or not has_objects(lists.get("annotations"), "keypoints"):
-        wanted = "COCO's lists of images and of annotations with keypoints"
-        raise UsageError(f"{path} is {describe_kind(content)}, expected {wanted}")
+        raise refuse_kind(path, content, "COCO's lists of images and of annotations with keypoints")
     intake = Intake(kind, skeleton, path, folders)
     is_person, persons = persons_of(content), dict[int | None, list[dict[str, Any]]]()
     for annotation in content["annotations"]:
@@ -57,9 +44,14 @@ def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData
             persons.setdefault(whole_number(annotation.get("image_id")), []).append(annotation)
         else:
             _skip(intake, "another category than person", annotation)
+    pictures = dict[int, dict[str, Any]]()
+    for picture in content["images"]:
+        if (number := whole_number(picture.get("id"))) is None:
+            intake.skip("damaged picture entry", str(picture.get("file_name")))
+        else:
+            pictures[number] = picture  # once: some tools repeat the entry of a picture for each of its persons
     count = len(get_skeleton(skeleton).joints)
-    # Some tools repeat the entry of a picture for each of its persons.
-    for number, picture in _by_number(intake, content["images"]).items():
+    for number, picture in pictures.items():
         _read_picture(intake, number, picture, persons.pop(number, []), count)
     for annotation in chain.from_iterable(persons.values()):
         _skip(intake, "annotation of an unlisted picture", annotation)
@@ -68,16 +60,6 @@ def _read(kind: str, skeleton: str, path: Path, folders: list[Path]) -> PoseData
 
 def _skip(intake: Intake, reason: str, annotation: dict[str, Any]) -> None:
     intake.skip(reason, f"picture {annotation.get('image_id')}: annotation {annotation.get('id')}")
-
-
-def _by_number(intake: Intake, pictures: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    numbered = {}
-    for picture in pictures:
-        if (number := whole_number(picture.get("id"))) is None:
-            intake.skip("damaged picture entry", str(picture.get("file_name")))
-        else:
-            numbered[number] = picture
-    return numbered
 
 
 def _read_picture(
@@ -95,14 +77,11 @@ def _read_picture(
         if isinstance(person, str):
             intake.skip(person, f"{name}: annotation {annotation.get('id')}")
         elif path:
-            intake.take(PoseSample(path, *person, number))
+            intake.data.samples.append(PoseSample(path, *person, number))
 
 
-_Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
-
-
-def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: int) -> _Person | str:
-    """Return joints (J, 2), visibility (J,) and box xyxy of an annotation, or the reason why it cannot be used."""
+def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: int) -> PersonLabels | str:
+    """Return an annotation's labels, or why it cannot be used; ``size`` is the picture's (width, height)."""
     try:
         crowd, area = bool(annotation.get("iscrowd")), float(annotation.get("area", 1))
         keypoints = np.asarray(annotation.get("keypoints", []), dtype=np.float64)
@@ -124,17 +103,12 @@ def _read_person(annotation: dict[str, Any], size: tuple[float, float], count: i
         return "no area"
     if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
         return "box outside the picture"
-    return keypoints[:, :2], keypoints[:, 2] > 0, _clip((x, y, width, height), size)
-
-
-def _clip(box: tuple[float, float, float, float], size: tuple[float, float]) -> NDArray[np.float64]:
-    """Convert xywh to the xyxy of the first and last pixel, by HRNet's rule, in a picture of ``size`` (width, height).
-
-    A negative x or y becomes 0 with the box's size unchanged; the far corner is then clipped to the picture.
-    """
-    x, y = max(0.0, box[0]), max(0.0, box[1])
-    right, bottom = x + max(0.0, box[2] - 1), y + max(0.0, box[3] - 1)
-    return np.array([x, y, min(size[0] - 1, right), min(size[1] - 1, bottom)])
+    # HRNet's box reaches from the first to the last pixel: a negative x or y becomes 0 with the box's size unchanged,
+    # and the far corner is then clipped to the picture.
+    x, y = max(0.0, x), max(0.0, y)
+    right, bottom = x + max(0.0, width - 1), y + max(0.0, height - 1)
+    box = np.array([x, y, min(size[0] - 1, right), min(size[1] - 1, bottom)])
+    return keypoints[:, :2], keypoints[:, 2] > 0, box
 
 
 #: Id of the category "person" in COCO's files and in results.

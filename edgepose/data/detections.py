@@ -11,20 +11,19 @@ import numpy as np
 from ..core.errors import UsageError
 from ..core.skeletons import get_skeleton
 from .coco import PERSON
-from .reading import DAMAGED, describe_kind, has_objects, plausible, read_json
+from .reading import DAMAGED, plausible, read_list
 from .samples import PoseData, PoseSample, describe_skipped
 
 
 def detected_samples(data: PoseData, boxes: Path) -> PoseData:
     """Return ``data`` with the persons that a detector found in its pictures, in place of the labelled persons.
 
+    They have no visible joints, and the detector's scores; ``skipped`` names entries.
+
     Args:
         data: the labelled split.
         boxes: COCO detection results, a JSON list of ``{image_id, category_id, bbox [x, y, w, h], score}``; categories
             other than 1 (person) are left out. As in HRNet, boxes are not clipped to the picture.
-
-    Returns:
-        ``data`` with new samples, without visible joints and with the detector's scores; ``skipped`` names entries.
 
     Raises:
         UsageError: the metric of ``data`` cannot use detected boxes, or the file is missing, damaged or of another
@@ -32,10 +31,8 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
     """
     if not data.scored_by_oks:
         raise UsageError(f"{data.kind} is scored on labelled boxes: leave the detected boxes out (they are for coco)")
-    entries = read_json(boxes)
-    if not has_objects(entries, "image_id", "bbox", "score"):
-        wanted = "COCO's list of image_id, category_id, bbox and score"
-        raise UsageError(f"{boxes} is {describe_kind(entries)}, expected {wanted}")
+    wanted = "COCO's list of image_id, category_id, bbox and score"
+    entries = read_list(boxes, wanted, "image_id", "bbox", "score")
     found = replace(data, samples=[], skipped={})
     for index, entry in enumerate(entries):
         if entry.get("category_id", PERSON) != PERSON:
@@ -46,10 +43,8 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
         else:
             found.samples.append(person)
     if not found.samples:
-        why = describe_skipped(found) or f"{len(entries)} entries"
-        raise UsageError(
-            f"{boxes} has no person in the pictures of {data.annotations} ({why}): run the detector on those pictures"
-        )
+        why = f"({describe_skipped(found) or f'{len(entries)} entries'}): run the detector on those pictures"
+        raise UsageError(f"{boxes} has no person in the pictures of {data.annotations} {why}")
     return found
 
 

@@ -18,13 +18,6 @@ def load_lsp(root: Path, split: str) -> PoseData:
     ``train.txt`` and ``test.txt`` list the 1-based image numbers of the two splits, one per line. Without them, the
     first half of the numbers is ``train`` and the rest ``val`` (LSP's own rule). The data set has no boxes: a person's
     box is computed from the labelled joints (:func:`edgepose.core.geometry.keypoint_box`).
-
-    Args:
-        root: folder of the data set.
-        split: ``train``, or ``val`` for LSP's test split.
-
-    Raises:
-        UsageError: a file is missing or does not have LSP's layout, or no person can be used.
     """
     annotations = root / "joints.mat"
     joints, visible = _read_joints(annotations)
@@ -43,7 +36,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
         elif not plausible(points[seen]):
             intake.skip("damaged annotation", image.name)
         else:
-            intake.take(PoseSample(image, points, seen, keypoint_box(points[seen]), number))
+            intake.data.samples.append(PoseSample(image, points, seen, keypoint_box(points[seen]), number))
     return intake.finish()
 
 
@@ -65,5 +58,5 @@ def _numbers(listing: Path, count: int) -> list[int]:
             return [int(line) for line in listing.read_text().split()]
         except ValueError as error:
             raise UsageError(f"{listing}: expected one image number per line ({error})") from error
-    half = count // 2
-    return list(range(1, half + 1)) if listing.stem == "train" else list(range(half + 1, count + 1))
+    numbers, half = list(range(1, count + 1)), count // 2
+    return numbers[:half] if listing.stem == "train" else numbers[half:]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING
-from .reading import DAMAGED, Intake, describe_kind, find_annotations, has_objects, plausible, read_json, read_mat
+from .reading import DAMAGED, Intake, PersonLabels, find_annotations, plausible, read_list, read_mat
 from .samples import PoseData, PoseSample
 
 #: PCKh's reference length as a share of the head box's diagonal (MPII's own evaluation code).
@@ -24,19 +24,10 @@ def load_mpii(root: Path, split: str) -> PoseData:
     The box is a square with sides of 200 x scale pixels, 15 x scale pixels below the centre, from which
     :func:`edgepose.core.geometry.crop_regions` makes HRNet's region. The head sizes of ``val`` are read from
     ``annot/gt_valid.mat`` if it exists; without them PCKh cannot be computed.
-
-    Args:
-        root: folder of the data set.
-        split: ``train`` or ``val``.
-
-    Raises:
-        UsageError: a file is missing, damaged or of another kind, or no person can be used.
     """
     annotations = find_annotations([root / "annot" / ("train.json" if split == "train" else "valid.json")])
-    persons = read_json(annotations)
-    if not has_objects(persons, "image", "center", "scale", "joints", "joints_vis"):
-        wanted = "MPII's list of image, center, scale, joints and joints_vis"
-        raise UsageError(f"{annotations} is {describe_kind(persons)}, expected {wanted}")
+    wanted = "MPII's list of image, center, scale, joints and joints_vis"
+    persons = read_list(annotations, wanted, "image", "center", "scale", "joints", "joints_vis")
     heads = np.full(len(persons), np.nan)
     if split == "val" and (root / "annot/gt_valid.mat").is_file():
         heads = _head_sizes(root / "annot/gt_valid.mat", len(persons))
@@ -51,15 +42,12 @@ def load_mpii(root: Path, split: str) -> PoseData:
         if isinstance(read, str):
             intake.skip(read, f"{name}: person {index}")
         else:
-            intake.take(PoseSample(path, *read, number, head_size=float(head)))
+            intake.data.samples.append(PoseSample(path, *read, number, head_size=float(head)))
     return intake.finish()
 
 
-_Person = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
-
-
-def _read_person(person: dict[str, Any]) -> _Person | str:
-    """Return 0-based joints (16, 2), visibility (16,) and box xyxy of an entry, or why it cannot be used."""
+def _read_person(person: dict[str, Any]) -> PersonLabels | str:
+    """Return an entry's labels, in 0-based pixels, or why it cannot be used."""
     try:
         joints, visible = (np.asarray(person[key], dtype=np.float64) for key in ("joints", "joints_vis"))
         x, y, scale = (float(value) for value in (*person["center"], person["scale"]))

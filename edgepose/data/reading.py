@@ -8,36 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import UsageError, missing_extra
-from .samples import PoseData, PoseSample, describe_skipped, first_five
+from .samples import PoseData, describe_skipped, first_five
 
 #: Errors that reading a field raises if it is missing or of the wrong type.
 DAMAGED = (KeyError, TypeError, ValueError, OverflowError)
+#: Joints (J, 2), their visibility (J,) and box xyxy of a person: the labels of a :class:`PoseSample`.
+PersonLabels = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]
 
 
 class Intake:
-    """Builds the :class:`PoseData` of a split: finds pictures, collects persons, notes what cannot be used.
+    """Builds the :class:`PoseData` of a split, ``data``: finds pictures, and notes what cannot be used.
 
-    Args:
-        kind, skeleton, annotations: see :class:`PoseData`.
-        folders: folders to look for a picture in, in this order.
+    Pictures are looked for in ``folders``, in this order; the other arguments are those of :class:`PoseData`.
     """
 
     def __init__(self, kind: str, skeleton: str, annotations: Path, folders: Sequence[Path]) -> None:
-        self._data = PoseData(kind, skeleton, [], annotations)
+        self.data = PoseData(kind, skeleton, [], annotations)
         self._asked = folders
         self._folders = [folder for folder in folders if folder.is_dir()]
         self._missing: set[int] = set()
 
     def picture(self, number: int, *names: str) -> Path | None:
         """Return the path of picture ``number``, the first of ``names`` that exists, or None, which is noted once."""
-        if number in self._missing or number in self._data.pictures:
-            return self._data.pictures.get(number)
+        pictures = self.data.pictures
+        if number in self._missing or number in pictures:
+            return pictures.get(number)
         for path in (folder / name for name in names for folder in self._folders):
             if path.is_file():
-                self._data.pictures[number] = path
+                pictures[number] = path
                 return path
         self._missing.add(number)
         self.skip("picture missing", names[0])
@@ -45,27 +46,17 @@ class Intake:
 
     def skip(self, reason: str, name: str) -> None:
         """Note that ``name`` cannot be used, and why."""
-        self._data.skipped.setdefault(reason, []).append(name)
-
-    def take(self, sample: PoseSample) -> None:
-        """Add a person."""
-        self._data.samples.append(sample)
+        self.data.skipped.setdefault(reason, []).append(name)
 
     def finish(self) -> PoseData:
         """Return the split; raise UsageError if no person of it can be used."""
-        data, missing = self._data, self._data.skipped.get("picture missing", [])
+        data, missing = self.data, self.data.skipped.get("picture missing", [])
         if missing and not data.pictures:
-            places = ", ".join(map(str, self._asked))
-            raise UsageError(
-                f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}, "
-                f"such as {first_five(missing)}: put them there"
-            )
+            places = f"{', '.join(map(str, self._asked))}, such as {first_five(missing)}: put them there"
+            raise UsageError(f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}")
         if not data.samples:
-            why = describe_skipped(data) or "it lists none"
-            raise UsageError(
-                f"{data.annotations} has no person that can be used with {data.skeleton}, {why}: "
-                f"give {data.kind}'s annotations"
-            )
+            why = f"{describe_skipped(data) or 'it lists none'}: give {data.kind}'s annotations"
+            raise UsageError(f"{data.annotations} has no person that can be used with {data.skeleton}, {why}")
         return data
 
 
@@ -87,6 +78,14 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not readable JSON or was cut short ({error}): copy it again") from error
+
+
+def read_list(path: Path, wanted: str, *keys: str) -> list[dict[str, Any]]:
+    """Return the content of a JSON file; raise UsageError, naming what is ``wanted``, unless it :func:`has_objects`."""
+    content = read_json(path)
+    if not has_objects(content, *keys):
+        raise refuse_kind(path, content, wanted)
+    return list(content)
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
@@ -122,8 +121,8 @@ def plausible(*values: ArrayLike) -> bool:
     return all(bool((np.abs(np.asarray(value)) < 1e6).all()) for value in values)
 
 
-def describe_kind(content: Any) -> str:
-    """Guess what a JSON file holds, for the message that refuses it."""
+def refuse_kind(path: Path, content: Any, wanted: str) -> UsageError:
+    """Return the error for a JSON file of another kind than the one wanted, with a guess of what it holds."""
     listed = content.get("annotations") if isinstance(content, dict) else content
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     if isinstance(content, dict):
@@ -135,4 +134,5 @@ def describe_kind(content: Any) -> str:
             "keypoints": "found joints",  # these have scores, too
             "score": "detected boxes",
         }
-    return next((f"a file of {what}" for key, what in known.items() if key in first), "a file of another kind")
+    kind = next((what for key, what in known.items() if key in first), "another kind")
+    return UsageError(f"{path} is a file of {kind}, expected {wanted}")

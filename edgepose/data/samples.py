@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,6 @@ def describe_skipped(data: PoseData) -> str | None:
     return f"skipped {len(names)} ({', '.join(counts)}): {first_five(names)}" if names else None
 
 
-def first_five(names: list[str]) -> str:
+def first_five(names: Sequence[str]) -> str:
     """Join up to five names, followed by dots if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -42,20 +42,12 @@ class Calibration:
     schema: int = SCHEMA
 
     def write(self, path: Path) -> None:
-        """Write a JSON file, which :func:`read_calibration` reads.
-
-        Raises:
-            UsageError: the file cannot be written.
-        """
+        """Write a JSON file that :func:`read_calibration` reads; raise UsageError if it cannot be written."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 def read_calibration(path: Path, graph: Path) -> Calibration:
-    """Read the calibration of a graph.
-
-    Args:
-        path: a file that :meth:`Calibration.write` wrote.
-        graph: the FP32 ONNX graph that it was made for.
+    """Read the file that :meth:`Calibration.write` wrote for an FP32 ONNX graph.
 
     Raises:
         UsageError: a file cannot be read, is not a calibration of this schema, belongs to another graph, or holds a
@@ -76,16 +68,18 @@ def read_calibration(path: Path, graph: Path) -> Calibration:
     wrong = _wrong_field(content)
     if wrong:
         raise UsageError(f"{path} does not hold a calibration of schema {schema} ({wrong}): {again}")
-    if content["graph_sha256"] != _graph_hash(graph):
+    try:
+        hashed = sha256(graph)
+    except OSError as error:
+        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error
+    if content["graph_sha256"] != hashed:
         raise UsageError(f"calibration {path} was made for another graph than {graph} (sha256 differs): {again}")
     for tensor, value in content["ranges"].items():
         if not LEAST_RANGE <= value <= _LARGEST:
-            raise UsageError(
-                f"{path}: the range of tensor {tensor!r} is {value}, expected a positive finite number: {again}"
-            )
-    values = {**content, "crops": tuple(content["crops"])}
-    values["ranges"] = {tensor: float(value) for tensor, value in content["ranges"].items()}
-    return Calibration(**values)
+            wrong = f"the range of tensor {tensor!r} is {value}, expected a positive finite number"
+            raise UsageError(f"{path}: {wrong}: {again}")
+    ranges = {tensor: float(value) for tensor, value in content["ranges"].items()}
+    return Calibration(**{**content, "ranges": ranges, "crops": tuple(content["crops"])})
 
 
 def _wrong_field(content: dict[str, Any]) -> str | None:
@@ -103,10 +97,3 @@ def _wrong_field(content: dict[str, Any]) -> str | None:
         "made_with must be an object": isinstance(versions_, dict),
     }
     return next((sentence for sentence, holds in wanted.items() if not holds), None)
-
-
-def _graph_hash(graph: Path) -> str:
-    try:
-        return sha256(graph)
-    except OSError as error:
-        raise UsageError(f"cannot read graph {graph}: {error.strerror}") from error

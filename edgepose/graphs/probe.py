@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..core.errors import UsageError, missing_extra
 from .module_names import label
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Suffix of the FP32 copy of a 16-bit tensor: NumPy has no BF16.
 READ = "/as_fp32"
@@ -26,17 +29,7 @@ class Node:
     output: tuple[str, ...]
 
 
-class HasTensors(Protocol):
-    """A node with tensor names: ONNX's ``NodeProto`` or :class:`Node`."""
-
-    @property
-    def input(self) -> Sequence[str]: ...
-
-    @property
-    def output(self) -> Sequence[str]: ...
-
-
-_NodeT = TypeVar("_NodeT", bound=HasTensors)
+_NodeT = TypeVar("_NodeT", Node, "onnx.NodeProto")
 
 
 def leading_to(nodes: Sequence[_NodeT], tensors: Iterable[str]) -> list[_NodeT]:
@@ -50,13 +43,9 @@ def leading_to(nodes: Sequence[_NodeT], tensors: Iterable[str]) -> list[_NodeT]:
 
 
 def write_probe(graph: Path, path: Path) -> list[Node]:
-    """Write a copy of a graph with its functions inlined and every float tensor as an output.
+    """Write a copy of a graph with its functions inlined and every float tensor as an output, and return its nodes.
 
-    Returns:
-        the nodes in the file's order, in which ONNX requires each to follow the nodes it reads from.
-
-    Raises:
-        UsageError: the ``onnx`` package is not installed.
+    ONNX requires that each node follows the nodes it reads from. Raises UsageError if onnx is not installed.
     """
     try:
         import onnx
@@ -73,8 +62,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
         if kind == TensorProto.FLOAT:
             model.graph.output.append(value)
         elif kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
-            read = helper.make_empty_tensor_value_info(value.name + READ)
-            read.type.tensor_type.elem_type = TensorProto.FLOAT
+            read = helper.make_tensor_value_info(value.name + READ, TensorProto.FLOAT, None)
             model.graph.node.append(helper.make_node("Cast", [value.name], [read.name], to=TensorProto.FLOAT))
             model.graph.output.append(read)
     onnx.save(model, path)
@@ -82,12 +70,7 @@ def write_probe(graph: Path, path: Path) -> list[Node]:
 
 
 def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
-    """Write a copy of a graph with only the named tensors as outputs; its functions are kept.
-
-    Args:
-        graph: ONNX file.
-        names: tensors that nodes of the main graph compute; None for all of them.
-        path: the file to write.
+    """Write a copy of a graph with only the named tensors of its main graph as outputs, all with ``names`` None.
 
     Raises:
         UsageError: ``onnx`` is not installed, the file is not a graph, or no node of it computes a named tensor.
@@ -105,9 +88,8 @@ def write_outputs(graph: Path, names: Sequence[str] | None, path: Path) -> None:
     computed = [name for node in model.graph.node for name in node.output if name]
     unknown = sorted(set(names or ()) - set(computed))
     if unknown:
-        raise UsageError(
-            f"{graph} computes no tensor {unknown[0]!r} outside of its functions: expected an output of a node"
-        )
+        expected = "outside of its functions: expected an output of a node"
+        raise UsageError(f"{graph} computes no tensor {unknown[0]!r} {expected}")
     del model.graph.output[:]
     # No type is given: ONNX Runtime infers it, also for outputs of the file's functions.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (computed if names is None else names))

@@ -11,7 +11,9 @@ Source: NVIDIA TensorRT documentation, "Working with Quantized Types", recommend
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from ..core.errors import UsageError
 from .module_names import label
 from .probe import leading_to
-from .sixteen_bit import network_nodes, require_opset
+from .sixteen_bit import network_nodes, replace_nodes, require_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -32,10 +34,9 @@ LEVELS = 127
 
 @dataclass(frozen=True)
 class Placement:
-    """The convolutions and activations to quantise.
+    """The convolutions (names of Conv nodes) and activations to quantise.
 
     Attributes:
-        convolutions: names of the Conv nodes that compute in INT8.
         readers: activation tensor to the names of the nodes that read it through its Q/DQ pair.
         shared: sets of these tensors; the tensors of a set share one scale.
     """
@@ -69,7 +70,7 @@ def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.Node
             raise UsageError(f"the graph is quantised already ({label(node)}): give the FP32 graph, pose.onnx")
     nodes = network_nodes(model)
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    dense = [node for node in convolutions if _groups(node) == 1]
+    dense = [node for node in convolutions if all(a.i == 1 for a in node.attribute if a.name == "group")]
     behind = {node.name for node in leading_to(nodes, {node.input[0] for node in dense})}
     made = {name for node in nodes for name in node.output}
     found = [node for node in dense if node.name in behind and (stem or node.input[0] in made)]
@@ -79,12 +80,7 @@ def quantisable(model: onnx.ModelProto, *, stem: bool = False) -> list[onnx.Node
 
 
 def place(model: onnx.ModelProto, convolutions: Collection[str]) -> Placement:
-    """Decide which tensors to quantise so that some convolutions compute in INT8.
-
-    Args:
-        model: an FP32 graph.
-        convolutions: names of Conv nodes that :func:`quantisable` returns.
-    """
+    """Decide which tensors of an FP32 graph to quantise so that some of its :func:`quantisable` nodes use INT8."""
     return _Placing(model, frozenset(convolutions)).place()
 
 
@@ -102,10 +98,7 @@ class _Placing:
     def __init__(self, model: onnx.ModelProto, convolutions: frozenset[str]) -> None:
         self.nodes = list(model.graph.node)
         self.makers = {name: node for node in self.nodes for name in node.output}
-        self.read: dict[str, int] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.read[name] = self.read.get(name, 0) + 1
+        self.read = Counter(name for node in self.nodes for name in node.input)
         self.summed = {name for node in self.nodes if node.op_type == "Add" for name in node.input}
         self.placement = Placement(convolutions)
 
@@ -118,7 +111,9 @@ class _Placing:
             if node.op_type == "Add":
                 self._place_sum(node)
             elif node.op_type == "Concat" and node.output[0] in self.placement.readers:
-                self._place_concat(node)
+                self.placement.shared.append({*node.input, node.output[0]})
+                for name in node.input:
+                    self._quantise(name, node)
         for node in self.nodes:
             if node.op_type == "Add" and node.output[0] not in self.summed:  # the last of a chain of sums
                 terms = {name for name in self._terms(node) if name in self.placement.readers}
@@ -135,11 +130,6 @@ class _Placing:
         for name in node.input:
             if (fused and name != fused) or (not fused and name in self.placement.readers):
                 self._quantise(name, node)
-
-    def _place_concat(self, node: onnx.NodeProto) -> None:
-        self.placement.shared.append({*node.input, node.output[0]})
-        for name in node.input:
-            self._quantise(name, node)
 
     def _quantise(self, tensor: str, reader: onnx.NodeProto) -> None:
         self.placement.readers.setdefault(tensor, set()).add(reader.name)
@@ -175,8 +165,7 @@ def quantise(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, 
     missing = [name for name in placement.tensors if name not in ranges]
     if missing:
         raise UsageError(f"the calibration has no range for {missing[0]}: calibrate again")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     _Quantising(copy, placement, _shared_scales(placement, ranges)).apply()
     onnx.checker.check_model(copy, full_check=True)
     return copy
@@ -192,7 +181,7 @@ class _Quantising:
         self.done: set[str] = set()
 
     def apply(self) -> None:
-        """Change the graph; weights that no node reads any more are removed."""
+        """Change the graph."""
         for node in self.graph.node:
             if node.name in self.placement.convolutions:
                 node.input[1] = self._weight(node.input[1])
@@ -200,20 +189,14 @@ class _Quantising:
                 if node.name in self.placement.readers.get(name, ()):
                     node.input[i] = self._activation(name)
             self.nodes.append(node)
-        nodes, self.nodes = self.nodes, []
-        del self.graph.node[:]
-        self.graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input}
-        kept = [weight for weight in self.graph.initializer if weight.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+        replace_nodes(self.graph, self.nodes)
 
     def _activation(self, name: str) -> str:
         """Return the name of an activation after its Q/DQ pair, which is added at the first call."""
         if name not in self.done:
             self._constants(name, np.asarray(self.scales[name]))
-            self._node("QuantizeLinear", [name], f"{name}_int8", name)
-            self._node("DequantizeLinear", [f"{name}_int8"], f"{name}_dequantised", name)
+            self._node("QuantizeLinear", name, f"{name}_int8", name)
+            self._node("DequantizeLinear", f"{name}_int8", f"{name}_dequantised", name)
         return f"{name}_dequantised"
 
     def _weight(self, name: str) -> str:
@@ -226,7 +209,7 @@ class _Quantising:
             integers = np.rint(kernel / scales[:, None, None, None]).clip(-LEVELS, LEVELS).astype(np.int8)
             self.graph.initializer.append(numpy_helper.from_array(integers, f"{name}_int8"))
             self._constants(name, scales)
-            self._node("DequantizeLinear", [f"{name}_int8"], f"{name}_dequantised", name, axis=0)
+            self._node("DequantizeLinear", f"{name}_int8", f"{name}_dequantised", name, axis=0)
         return f"{name}_dequantised"
 
     def _constants(self, name: str, scale: NDArray[np.float32]) -> None:
@@ -237,10 +220,10 @@ class _Quantising:
         for value, suffix in ((scale, "scale"), (zero, "zero")):
             self.graph.initializer.append(numpy_helper.from_array(value, f"{name}_{suffix}"))
 
-    def _node(self, kind: str, inputs: list[str], output: str, name: str, **attributes: int) -> None:
+    def _node(self, kind: str, source: str, output: str, name: str, **attributes: int) -> None:
         from onnx import helper
 
-        inputs = [*inputs, f"{name}_scale", f"{name}_zero"]
+        inputs = [source, f"{name}_scale", f"{name}_zero"]
         self.nodes.append(helper.make_node(kind, inputs, [output], f"{kind}_{name}", **attributes))
 
 
@@ -258,16 +241,8 @@ def round_scales(scales: NDArray[np.floating]) -> NDArray[np.float32]:
 def _shared_scales(placement: Placement, ranges: Mapping[str, float]) -> dict[str, np.float32]:
     """Return each tensor's scale, from the widest range among the tensors that overlapping sets connect it to."""
     widest = {name: ranges[name] for name in placement.tensors}
-    changed = True
-    while changed:
-        changed = False
+    for _ in placement.shared:  # a range may have to pass from set to set through all of them
         for names in placement.shared:
-            most = max(widest[name] for name in names)
-            changed |= any(widest[name] != most for name in names)
-            widest.update(dict.fromkeys(names, most))
+            widest.update(dict.fromkeys(names, max(widest[name] for name in names)))
     scales = round_scales(np.array([value / LEVELS for value in widest.values()]))
     return dict(zip(widest, scales, strict=True))
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)

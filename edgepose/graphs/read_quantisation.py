@@ -51,32 +51,26 @@ def read_quantisation(folder: Path, spec: ModelSpec, weights: Path | None = None
 
 
 def quantisation_of(model: onnx.ModelProto) -> Quantisation:
-    """Return what a Q/DQ graph with float32 scales quantises (see :func:`edgepose.graphs.quantise.quantise`).
-
-    Raises:
-        UsageError: the nodes have no module paths.
-    """
+    """Return what a Q/DQ graph with float32 scales quantises; raise UsageError if its nodes have no module paths."""
     from onnx import numpy_helper
 
     constants = {value.name: value for value in model.graph.initializer}
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    kernels, scales, reads = set[str](), dict[str, float](), dict[str, list[tuple[Operation, int]]]()
-    names = dict[str, str]()
+    kernels, activations = set[str](), dict[str, tuple[str, float]]()
     for node in model.graph.node:
-        if node.op_type == "DequantizeLinear":
-            if node.input[0] in constants:
-                kernels.add(node.output[0])
-            else:
-                scales[node.output[0]] = float(numpy_helper.to_array(constants[node.input[1]]))
-                names[node.output[0]] = sources[node.input[0]]
-    convolutions = []
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            kernels.add(node.output[0])
+        elif node.op_type == "DequantizeLinear":
+            scale = float(numpy_helper.to_array(constants[node.input[1]]))
+            activations[node.output[0]] = sources[node.input[0]], scale
+    convolutions, reads = [], dict[str, list[tuple[Operation, int]]]()
     for node, operation in _operations(model):
         if operation.kind == "Conv" and node.input[1] in kernels:
             convolutions.append(operation)
         for operand, name in enumerate(node.input):
-            if name in scales:
+            if name in activations:
                 reads.setdefault(name, []).append((operation, operand))
-    tensors = (QuantisedTensor(names[name], scales[name], tuple(readers)) for name, readers in reads.items())
+    tensors = (QuantisedTensor(*activations[name], tuple(readers)) for name, readers in reads.items())
     return Quantisation(tuple(convolutions), tuple(tensors))
 
 
@@ -159,12 +153,7 @@ class QuantisedTensor:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """The convolutions and activations that a Q/DQ graph quantises.
-
-    Attributes:
-        convolutions: the convolutions with int8 kernels.
-        tensors: the activations.
-    """
+    """The convolutions with int8 kernels, and the activations that a Q/DQ graph quantises."""
 
     convolutions: tuple[Operation, ...]
     tensors: tuple[QuantisedTensor, ...]

@@ -7,7 +7,8 @@ values), and every node with a value near the end of FP16's range. The graph's i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ..bundle.contract import HEATMAPS
 from ..core.errors import UsageError
 from ..plugins.onnx_function import OPSET
 from .module_names import module_of
+from .probe import leading_to
 
 if TYPE_CHECKING:
     import onnx
@@ -61,8 +63,11 @@ def unsafe_nodes(model: onnx.ModelProto, largest: Mapping[str, float]) -> list[U
         model: an FP32 graph.
         largest: tensor name to its largest absolute value over real crops; infinite if values were not finite.
     """
+    from onnx import TensorProto, numpy_helper
+
     limit = FP16_MAX / HEADROOM
-    values = {**_largest_weights(model), **largest}
+    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
+    values = {**{name: float(np.abs(array).max(initial=0.0)) for name, array in weights.items()}, **largest}
     found = []
     for node in network_nodes(model):
         worst = max((*node.input, *node.output), key=lambda name: values.get(name, 0.0))
@@ -85,8 +90,7 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
     import onnx
 
     require_opset(model)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     kinds = {value.data_type for value in copy.graph.initializer}
     if kinds & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}:
         raise UsageError("the graph is in 16 bit already: give the FP32 graph, pose.onnx")
@@ -115,7 +119,7 @@ def _last_nodes(nodes: list[onnx.NodeProto], ends: set[str]) -> set[str]:
 
     In 16 bit they would save hardly any time, and rounded heat-maps could exchange two peaks of almost equal height.
     """
-    wanted, found = set(ends), set()
+    wanted, found = set(ends), set[str]()
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             found.add(node.name)
@@ -128,28 +132,21 @@ def _pairs_of_others(nodes: list[onnx.NodeProto], half: set[str]) -> set[str]:
     """Return the names of Q/DQ nodes next to FP32 nodes: a Cast between the two would keep engines from fusing them."""
     made_in_fp32 = {name for node in nodes if node.name not in half for name in node.output}
     read_in_fp32 = {name for node in nodes if node.name not in half for name in node.input}
-    return {
-        node.name
-        for node in nodes
-        if (node.op_type == "QuantizeLinear" and node.input[0] in made_in_fp32)
-        or (node.op_type == "DequantizeLinear" and node.output[0] in read_in_fp32)
-    }
+    before = {node.name for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] in made_in_fp32}
+    after = {node.name for node in nodes if node.op_type == "DequantizeLinear" and node.output[0] in read_in_fp32}
+    return before | after
 
 
 def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an FP32 copy of a 16-bit graph that rounds every tensor to 16 bit, to imitate native FP16 on any backend.
+    """Return an FP32 copy of a :func:`to_16_bit` graph that rounds every tensor, to imitate FP16 on any backend.
 
     Backends without 16-bit arithmetic compute a 16-bit graph in FP32 and skip most roundings. A GPU's tensor cores sum
     in FP32 and round each result once, like this copy; fused kernels round less often.
-
-    Args:
-        model: a graph from :func:`to_16_bit`.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     kinds = {v.name: v.type.tensor_type.elem_type for v in shape_inference.infer_shapes(copy).graph.value_info}
     half = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     for weight in copy.graph.initializer:
@@ -157,15 +154,14 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
             weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name))
     nodes = []
     for node in copy.graph.node:
-        exact = [(i, name) for i, name in enumerate(node.output) if kinds.get(name) in half]
-        for i, name in exact:
-            node.output[i] = f"{name}_exact"
-        if node.op_type == "Cast" and exact:
-            node.attribute[0].i = TensorProto.FLOAT
         nodes.append(node)
-        for _, name in exact:
-            nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_rounded"], to=kinds[name]))
-            nodes.append(helper.make_node("Cast", [f"{name}_rounded"], [name], to=TensorProto.FLOAT))
+        for i, name in enumerate(node.output):
+            if kinds.get(name) in half:
+                node.output[i] = f"{name}_exact"
+                if node.op_type == "Cast":
+                    node.attribute[0].i = TensorProto.FLOAT
+                nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_rounded"], to=kinds[name]))
+                nodes.append(helper.make_node("Cast", [f"{name}_rounded"], [name], to=TensorProto.FLOAT))
     del copy.graph.node[:], copy.graph.value_info[:]
     copy.graph.node.extend(nodes)
     onnx.checker.check_model(copy, full_check=True)
@@ -178,14 +174,9 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     for node in model.graph.node:
         if node.op_type == "Conv" or any(name in after for name in node.input):
             after.update(node.output)
-    wanted, found = _ends(model), []
-    for node in reversed(model.graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            # The DequantizeLinear of a weight reads only constants, but belongs to its convolution.
-            if after.intersection(node.output) or node.op_type == "DequantizeLinear":
-                found.append(node)
-    return found[::-1]
+    # The DequantizeLinear of a weight reads only constants, but belongs to its convolution.
+    network = leading_to(model.graph.node, _ends(model))
+    return [node for node in network if after.intersection(node.output) or node.op_type == "DequantizeLinear"]
 
 
 def require_opset(model: onnx.ModelProto) -> None:
@@ -203,89 +194,78 @@ def raise_opset(model: onnx.ModelProto, version: int) -> None:
                 opset.version = max(opset.version, version)
 
 
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Give a graph other nodes, in place; weights that none of them reads are removed."""
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 class _Retyping:
     """Changes a graph's types in place: outputs of 16-bit nodes become 16-bit; Casts convert where types differ."""
 
     def __init__(self, model: onnx.ModelProto, precision: str, half: set[str]) -> None:
-        import ml_dtypes
         from onnx import TensorProto, shape_inference
 
         self.graph, self.half_nodes = model.graph, half
+        self.fp32 = TensorProto.FLOAT
         self.half = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
-        self.numpy = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}[precision]
         inferred = shape_inference.infer_shapes(model).graph
         values = [*inferred.value_info, *inferred.input, *inferred.output]
-        floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-        self.weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
+        floats = {v.name for v in values if v.type.tensor_type.elem_type == self.fp32}
+        self.weights = {w.name: w for w in model.graph.initializer if w.data_type == self.fp32}
         #: Current type of every float tensor; all begin as float32.
-        self.kinds = dict.fromkeys((*floats, *self.weights), TensorProto.FLOAT)
+        self.kinds = dict.fromkeys((*floats, *self.weights), self.fp32)
         self.nodes: list[onnx.NodeProto] = []
         self.casts: dict[tuple[str, int], str] = {}
 
     def apply(self) -> None:
-        """Change the graph; weights that no node reads any more are removed."""
-        from onnx import TensorProto
-
+        """Change the graph."""
         outputs = {value.name for value in self.graph.output}
         for node in self.graph.node:
-            kind = self.half if node.name in self.half_nodes else TensorProto.FLOAT
+            kind = self.half if node.name in self.half_nodes else self.fp32
             self._read(node, kind)
             self.nodes.append(node)
-            if kind != TensorProto.FLOAT:
+            if kind == self.half:
                 self._write(node, outputs)
-        del self.graph.node[:], self.graph.value_info[:]
-        self.graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
-        kept = [weight for weight in self.graph.initializer if weight.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+        del self.graph.value_info[:]
+        replace_nodes(self.graph, self.nodes)
 
     def _read(self, node: onnx.NodeProto, kind: int) -> None:
         """Give a node its float inputs in the type it computes in."""
-        from onnx import TensorProto
-
         for i, name in enumerate(node.input):
-            wanted = TensorProto.FLOAT if i in _FLOAT32_INPUTS.get(node.op_type, ()) else kind
+            wanted = self.fp32 if i in _FLOAT32_INPUTS.get(node.op_type, ()) else kind
             if name in self.kinds and self.kinds[name] != wanted and node.op_type != "Cast":
                 node.input[i] = self._as(name, wanted)
 
     def _write(self, node: onnx.NodeProto, graph_outputs: set[str]) -> None:
         """Mark the outputs of a 16-bit node as 16-bit; an output of the graph is cast back to FP32."""
-        from onnx import TensorProto
-
         for i, name in enumerate(node.output):
             if name in graph_outputs:
                 node.output[i] = f"{name}_16"
                 self.kinds[node.output[i]] = self.half
-                self._cast(node.output[i], name, TensorProto.FLOAT)
+                self._cast(node.output[i], name, self.fp32)
             elif name in self.kinds:
                 self.kinds[name] = self.half
 
     def _as(self, name: str, kind: int) -> str:
         """Return the name of a tensor in another type: a weight is converted, other tensors get one Cast for all."""
+        from onnx import helper, numpy_helper
+
         if (name, kind) not in self.casts:
             self.casts[name, kind] = converted = f"{name}_{'16' if kind == self.half else '32'}"
             if name in self.weights:
-                self._convert_weight(name, converted)
+                values = numpy_helper.to_array(self.weights[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
+                self.graph.initializer.append(numpy_helper.from_array(values, converted))
             else:
                 self._cast(name, converted, kind)
             self.kinds[converted] = kind
         return self.casts[name, kind]
 
-    def _convert_weight(self, name: str, converted: str) -> None:
-        from onnx import numpy_helper
-
-        values = numpy_helper.to_array(self.weights[name]).astype(self.numpy)
-        self.graph.initializer.append(numpy_helper.from_array(values, converted))
-
     def _cast(self, name: str, result: str, kind: int) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node("Cast", [name], [result], f"cast_{result}", to=kind))
-
-
-def _largest_weights(model: onnx.ModelProto) -> dict[str, float]:
-    from onnx import TensorProto, numpy_helper
-
-    weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
-    return {name: float(np.abs(values).max(initial=0.0)) for name, values in weights.items()}

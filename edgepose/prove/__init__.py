@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -31,6 +32,8 @@ __all__ = ["TARGETS", "Proof", "prove"]
 TARGETS = tuple(name for name in BACKENDS if name != "torch")
 
 Say = Callable[[str], object]
+#: What a record tells of a step in which the process ended.
+_IN_STEP = Step(UNFINISHED, "the process ended in this step, for example because the memory was full")
 
 
 def prove(
@@ -104,9 +107,9 @@ def _plan(
     bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions, *, accuracy: bool
 ) -> tuple[tuple[Case, ...], dict[str, str]]:
     """Return the cases to prove, and the reasons for what is left out, by target and precision."""
-    unknown = [name for name in targets if name not in TARGETS]
-    if unknown or not targets:
-        raise UsageError(f"unknown target {next(iter(unknown), '')!r}: expected one of {', '.join(TARGETS)}")
+    for name in targets or [""]:
+        if name not in TARGETS:
+            raise UsageError(f"unknown target {name!r}: expected one of {', '.join(TARGETS)}")
     for precision in precisions or ():
         bundle.graph_for(precision)  # raises UsageError if the bundle has no such graph
     cases: list[Case] = []
@@ -137,9 +140,9 @@ def _require_engines(target: str, options: BuildOptions) -> None:
 
 
 def _case(target: str, precision: str, impossible: UsageError | None, *, accuracy: bool) -> Case:
-    left_out = {name for name, wanted in (("build", target in ENGINE_TARGETS), ("accuracy", accuracy)) if not wanted}
+    wanted = {"build": target in ENGINE_TARGETS, "accuracy": accuracy}
     why = str(impossible or "the process ended before this step")
-    steps = {name: Step(NOT_RUN, why) for name in STEPS if name not in left_out}
+    steps = {name: Step(NOT_RUN, why) for name in STEPS if wanted.get(name, True)}
     return Case(target, precision, steps, impossible=impossible is not None)
 
 
@@ -184,13 +187,10 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
     exact = [case for case in proof.cases if case.precision == "fp32"]
     if exact and not any(case in verified for case in exact):
         verified = []
+    failed = Step(NOT_RUN, "it or FP32, its reference, did not pass verify")
     for case in proof.cases:
-        if case.impossible:
-            continue
-        if case in verified:
-            case.steps["accuracy"] = _unfinished()
-        else:
-            case.steps["accuracy"] = Step(NOT_RUN, "it or FP32, its reference, did not pass verify")
+        if not case.impossible:
+            case.steps["accuracy"] = _IN_STEP if case in verified else failed
     if not verified:
         return
     _save(proof)
@@ -208,7 +208,7 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
 
 def _take(proof: Proof, case: Case, name: str, call: Callable[[], _Outcome], say: Say) -> None:
     """Run a step, store its result, and report it."""
-    case.steps[name] = _unfinished()
+    case.steps[name] = _IN_STEP
     _save(proof)
     case.steps[name] = _attempt(call)
     _tell(case, name, say)
@@ -226,17 +226,11 @@ def _attempt(call: Callable[[], _Outcome]) -> Step:
     return Step(FAILED if problem else PASSED, problem, time.perf_counter() - start, result, trace)
 
 
-def _unfinished() -> Step:
-    return Step(UNFINISHED, "the process ended in this step, for example because the memory was full")
-
-
 def _tell(case: Case, name: str, say: Say) -> None:
     step = case.steps[name]
     say(f"{case.name}: {name} {step.state}, {step.seconds:.1f} s{f': {step.problem}' if step.problem else ''}")
 
 
 def _save(proof: Proof) -> None:
-    try:
+    with suppress(UsageError):  # a disk that is full now says so at the end, and until then the figures go on
         proof.save(proof.record)
-    except UsageError:  # if the disk is full, the last save raises this again
-        return

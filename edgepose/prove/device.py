@@ -28,15 +28,16 @@ _SECONDS = 20
 
 def describe_device() -> dict[str, Any]:
     """Return processor, memory (in 10^6 bytes), GPU and board as JSON values; None for what is missing or unknown."""
-    where = environment()
+    where, release = environment(), _read(_RELEASE)
+    gpu = None if device.gpu_missing() else device.device_info()
     return {
         "cpu": where["cpu"],
         "cpu_threads": where["cpu_threads"],
         "architecture": platform.machine(),
         "memory_mb": _memory_mb(),
-        "gpu": _gpu(),
+        "gpu": gpu and {"name": gpu.name, "sm": gpu.sm, "memory_mb": round(gpu.memory / 1e6)},
         "board": _read(_BOARD),
-        "jetson": _release(),
+        "jetson": None if release is None else jetson_release(release),
         "system": where["system"],
     }
 
@@ -62,18 +63,6 @@ def power_state() -> dict[str, str]:
     found = {" ".join(command): _output(command) for command in _COMMANDS if shutil.which(command[0])}
     governors = {_read(path) for path in _PROCESSORS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
     return {**found, "scaling governor": ", ".join(sorted(map(str, governors)))} if governors else found
-
-
-def _gpu() -> dict[str, str | int] | None:
-    if device.gpu_missing():
-        return None
-    gpu = device.device_info()
-    return {"name": gpu.name, "sm": gpu.sm, "memory_mb": round(gpu.memory / 1e6)}
-
-
-def _release() -> str | None:
-    text = _read(_RELEASE)
-    return None if text is None else jetson_release(text)
 
 
 def _memory_mb() -> int | None:

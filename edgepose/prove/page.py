@@ -16,7 +16,7 @@ from ..core.html import html_page, html_table
 from ..core.images import read_image
 from ..core.pictures import picture_tag
 from ..verify import VerifyReport, verification_html
-from .record import HEAD, PASSED, STEPS, Case, Proof, Step
+from .record import HEAD, PASSED, STEPS, Case, Proof
 
 _MORE_STYLE = "pre { overflow-x: auto; font-size: .85rem; } td { vertical-align: top; }"
 _Shorten = Callable[[Any], Any]
@@ -47,25 +47,20 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
         engine = case.steps["build"].result if "build" in case.steps else None
         if isinstance(engine, EngineRecord):
             yield f"<h2>Engine {escape(engine.file_name)}</h2><pre>{escape(shorten(str(engine)))}</pre>"
-    yield "<h2>Device</h2>" + _facts(device)
-    yield "<h2>Power and clocks</h2>" + (_facts(record["power"]) if record["power"] else "<p>Unknown.</p>")
-    yield "<h2>Versions</h2>" + _facts(record["versions"])
-    yield "<h2>Asked</h2>" + _facts(record["asked"])
-    yield "<h2>Files, sha256</h2>" + _facts(record["files"])
+    titles = {"device": "Device", "power": "Power and clocks", "versions": "Versions", "asked": "Asked"}
+    for name, title in {**titles, "files": "Files, sha256"}.items():
+        yield f"<h2>{title}</h2>" + (_facts(record[name]) if record[name] else "<p>Unknown.</p>")
     if proof.verification:
         yield from _verification(proof.verification, shorten)
 
 
-def _row(case: Case) -> tuple[str, ...]:
-    steps = [case.steps.get(name) for name in STEPS]
-    target, precision, *cells = (escape(cell) for cell in case.cells)
-    return (target, precision, *(_coloured(cell, step) for cell, step in zip(cells, steps, strict=True)))
-
-
-def _coloured(cell: str, step: Step | None) -> str:
-    if step is None:
-        return cell
-    return f'<span class="{"pass" if step.state == PASSED else "fail"}">{cell}</span>'
+def _row(case: Case) -> list[str]:
+    """A row of the table, coloured where a step was to be taken."""
+    row = [escape(cell) for cell in case.cells]
+    for i, name in enumerate(STEPS, start=len(row) - len(STEPS)):
+        if name in case.steps:
+            row[i] = f'<span class="{"pass" if case.steps[name].state == PASSED else "fail"}">{row[i]}</span>'
+    return row
 
 
 def _sentence(name: str, text: str) -> str:
@@ -106,5 +101,4 @@ def _verification(report: VerifyReport, shorten: _Shorten) -> Iterator[str]:
         differences=shorten(report.differences),
         notes=shorten(report.notes),
     )
-    yield "<h2>Verification</h2>"
-    yield from verification_html(report)
+    yield from ("<h2>Verification</h2>", *verification_html(report))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..bench import BenchReport
 from ..build import BuildOptions
@@ -24,6 +24,7 @@ STEPS = ("build", "verify", "measure", "accuracy")
 PASSED, FAILED, NOT_RUN, UNFINISHED = "passed", "failed", "not run", "not finished"
 
 Result = EngineRecord | VerifyReport | BenchReport | AccuracyCheck | AccuracyReport
+_Joinable = TypeVar("_Joinable", VerifyReport, BenchReport)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,31 +135,23 @@ class Proof(Report):
     @property
     def verification(self) -> VerifyReport | None:
         """All reports of verify as one, None if there is none."""
-        reports = self._results(VerifyReport)
-        if not reports:
-            return None
-        return replace(
-            reports[0],
-            checks=tuple(check for report in reports for check in report.checks),
-            differences=_joined(report.differences for report in reports),
-            notes=_joined(report.notes for report in reports),
-        )
+        return self._joined(VerifyReport, "checks", "differences", "notes")
 
     @property
     def speed(self) -> BenchReport | None:
         """All reports of bench as one, None if there is none."""
-        reports = self._results(BenchReport)
+        return self._joined(BenchReport, "rows", "skipped")
+
+    def _joined(self, kind: type[_Joinable], rows: str, *notes: str) -> _Joinable | None:
+        """Return the reports of one kind as one, with the ``rows`` (a tuple) and ``notes`` (dictionaries) of all."""
+        steps = (step for case in self.cases for step in case.steps.values())
+        reports = [step.result for step in steps if isinstance(step.result, kind)]
         if not reports:
             return None
-        return replace(
-            reports[0],
-            rows=tuple(row for report in reports for row in report.rows),
-            skipped=_joined(report.skipped for report in reports),
-        )
-
-    def _results(self, kind: type[Any]) -> list[Any]:
-        results = (step.result for case in self.cases for step in case.steps.values())
-        return [result for result in results if isinstance(result, kind)]
+        joined: dict[str, Any] = {rows: tuple(row for report in reports for row in getattr(report, rows))}
+        for name in notes:
+            joined[name] = {key: text for report in reports for key, text in getattr(report, name).items()}
+        return replace(reports[0], **joined)
 
     @property
     def anonymise(self) -> Callable[[Any], Any]:
@@ -179,6 +172,9 @@ class Proof(Report):
         """Return JSON values, without the user's paths."""
         manifest = self.bundle.manifest
         facts = ("name", "model", "skeleton", "input_size", "trained", "made_with")
+        reference = self.accuracy and self.accuracy.to_json()  # what the accuracies are compared with
+        if reference:
+            del reference["checks"]
         values: dict[str, Any] = {
             "schema": SCHEMA,
             "passed": self.passed,
@@ -196,7 +192,7 @@ class Proof(Report):
             "power": self.power,
             "cases": [self._case_json(case) for case in self.cases],
             "skipped": self.skipped,
-            "accuracy": None if self.accuracy is None else _without(self.accuracy.to_json(), "checks"),
+            "accuracy": reference,
             "files": manifest.files,
         }
         shortened: dict[str, Any] = self.anonymise(values)
@@ -220,10 +216,6 @@ class Proof(Report):
             raise CheckError(f"prove: {len(self.problems)} of {count} steps did not pass; {name} {problem}")
 
 
-def _joined(parts: Iterable[dict[str, str]]) -> dict[str, str]:
-    return {name: text for part in parts for name, text in part.items()}
-
-
 def _cell(step: Step | None) -> str:
     """Return a step's main figures as a short text."""
     if step is None:
@@ -244,30 +236,17 @@ def _cell(step: Step | None) -> str:
     return step.state
 
 
-#: Keys that are once in the record, not in every step.
-_ONCE = ("bundle", "passed", "files", "environment", "accuracy", "skipped")
+#: Keys that are once in the record, not in every step; and the layers of an engine, whose counts are enough here.
+_ONCE = ("bundle", "passed", "files", "environment", "accuracy", "skipped", "layers")
 
 
 def _step_json(step: Step) -> dict[str, Any]:
+    result = step.result
+    values = asdict(result) if isinstance(result, EngineRecord) else result and result.to_json()
     return {
         "state": step.state,
         "problem": step.problem,
         "seconds": round(step.seconds, 3),
-        "figures": _result_json(step.result),
+        "figures": values and {name: value for name, value in values.items() if name not in _ONCE},
         "trace": step.trace,
     }
-
-
-def _result_json(result: Result | None) -> dict[str, Any] | None:
-    if result is None:
-        return None
-    if isinstance(result, AccuracyCheck | AccuracyReport):
-        return result.to_json()
-    if isinstance(result, VerifyReport | BenchReport):
-        return _without(result.to_json(), *_ONCE)
-    # The engine's record in the bundle lists every layer; here their counts are enough.
-    return _without(asdict(result), "layers")
-
-
-def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}

@@ -3,16 +3,19 @@
 import copy
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
 pytest.importorskip("pycocotools")
 
+from edgepose.accuracy import coco as coco_module
 from edgepose.accuracy.coco import CROWD_LEVELS, FIGURES, coco_figures, coco_results, crowd_figures, read_labels
-from edgepose.accuracy.metrics import soft_oks_nms
+from edgepose.accuracy.metrics import oks_nms, person_scores
 from edgepose.core.errors import UsageError
 from edgepose.core.skeletons import COCO17
+from tests.doubles.hrnet_variants import soft_oks_nms
 
 ALL = range(17)
 
@@ -49,18 +52,20 @@ def test_average_precision_equals_the_reference(reference, synthetic, capsys):
 
 
 @pytest.mark.parametrize(
-    ("tag", "options"),
+    ("tag", "varied"),
     [
         ("oks0p9", {}),
-        ("oks0p5", {"limit": 0.5}),
-        ("soft0p9", {"suppress": soft_oks_nms}),
-        ("vis0p0", {"joint_score": 0.0}),
+        ("oks0p5", {"oks_nms": partial(oks_nms, limit=0.5)}),
+        ("soft0p9", {"oks_nms": soft_oks_nms}),
+        ("vis0p0", {"person_scores": partial(person_scores, joint_score=0.0)}),
     ],
 )
-def test_the_pipeline_equals_hrnet(reference, synthetic, tag, options):
+def test_the_pipeline_equals_hrnet(reference, synthetic, monkeypatch, tag, varied):
+    for rule, other in varied.items():
+        monkeypatch.setattr(coco_module, rule, other)
     golden = reference.load("hrnet_coco_pipeline.npz")
     areas, scores = golden["all_boxes"][:, 4], golden["all_boxes"][:, 5]
-    got = coco_results(golden["pred_image_id"].tolist(), golden["preds"], scores, areas, COCO17.sigmas, **options)
+    got = coco_results(golden["pred_image_id"].tolist(), golden["preds"], scores, areas, COCO17.sigmas)
     name = "hrnet_coco_pipeline.npz"
     reference.match(name, len(got), golden[f"eval_{tag}_n_results"])
     reference.match(name, [r["image_id"] for r in got], golden[f"eval_{tag}_result_image_ids"])

@@ -4,22 +4,27 @@ import numpy as np
 import pytest
 
 from edgepose.accuracy.metrics import (
+    correct_keypoints,
     keypoint_similarity,
     mean_pck,
     mean_pckh,
     mpii_rows,
     oks,
     oks_nms,
-    pck,
+    percent_by_joint,
     person_scores,
     pose_oks,
-    soft_oks_nms,
     torso_size,
 )
 from edgepose.core.boxes import nms
 from edgepose.core.skeletons import COCO17, LSP14, MPII16
+from tests.doubles.hrnet_variants import pose_oks_of_sure_joints, soft_oks_nms
 
 LIMITS = (0.3, 0.5, 0.7, 0.9)
+
+
+def pck(predicted, labelled, visible, reference, threshold=0.2):
+    return percent_by_joint(correct_keypoints(predicted, labelled, reference, threshold), visible)
 
 
 def test_pck_by_hand():
@@ -116,18 +121,23 @@ def test_oks_of_labelled_persons_equals_pycocotools(reference):
 def test_oks_between_poses_equals_hrnet(reference, name, sigmas, score_above):
     golden = reference.load("hrnet_oks_nms.npz")
     sigmas = golden["sigmas_custom"] if sigmas is None else sigmas
-    got = pose_oks(golden["keypoints"], golden["areas"], sigmas, score_above)
+    poses, areas = golden["keypoints"], golden["areas"]
+    got = pose_oks_of_sure_joints(poses, areas, sigmas, score_above)
     reference.match("hrnet_oks_nms.npz", got, golden[name], atol=1e-12)
+    if score_above == -np.inf:  # the rule that edgepose uses
+        reference.match("hrnet_oks_nms.npz", pose_oks(poses[..., :2], areas, sigmas), golden[name], atol=1e-12)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_suppression_equals_hrnet(reference, limit):
     golden = reference.load("hrnet_oks_nms.npz")
-    poses = golden["keypoints"], golden["scores"], golden["areas"], COCO17.sigmas, limit
+    poses, areas, scores = golden["keypoints"], golden["areas"], golden["scores"]
+    similarity = pose_oks(poses[..., :2], areas, COCO17.sigmas)
+    sure = pose_oks_of_sure_joints(poses, areas, COCO17.sigmas, 0.3)
     for name, got in (
-        (f"oks_nms_keep_{limit}", oks_nms(*poses)),
-        (f"oks_nms_vis0p3_keep_{limit}", oks_nms(*poses, score_above=0.3)),
-        (f"soft_oks_nms_keep_{limit}", soft_oks_nms(*poses)),
+        (f"oks_nms_keep_{limit}", oks_nms(similarity, scores, limit)),
+        (f"oks_nms_vis0p3_keep_{limit}", oks_nms(sure, scores, limit)),
+        (f"soft_oks_nms_keep_{limit}", soft_oks_nms(similarity, scores, limit)),
     ):
         reference.match("hrnet_oks_nms.npz", got, golden[name])
 
@@ -141,19 +151,19 @@ def test_suppression_of_boxes_equals_hrnet(reference, limit):
 
 
 def test_nothing_to_suppress():
-    nobody = np.zeros((0, 17, 3)), np.zeros(0), np.zeros(0), COCO17.sigmas
+    nobody = pose_oks(np.zeros((0, 17, 2)), np.zeros(0), COCO17.sigmas), np.zeros(0)
     assert oks_nms(*nobody) == soft_oks_nms(*nobody) == []
-    scores = np.array([0.5])
-    assert oks_nms(np.zeros((1, 17, 3)), scores, [1.0], COCO17.sigmas) == [0]
+    assert oks_nms(pose_oks(np.zeros((1, 17, 2)), np.ones(1), COCO17.sigmas), [0.5]) == [0]
 
 
-def test_soft_suppression_leaves_its_scores_alone():
-    poses, scores = np.zeros((3, 17, 3)), np.array([0.9, 0.8, 0.1])
-    poses[2] += 1000
+def test_suppression_leaves_its_scores_alone():
+    points, scores = np.zeros((3, 17, 2)), np.array([0.9, 0.8, 0.1])
+    points[2] += 1000
+    similarity = pose_oks(points, np.full(3, 100.0), COCO17.sigmas)
     # The second is the first again: it falls behind the third, which is far away.
-    assert soft_oks_nms(poses, scores, [100, 100, 100], COCO17.sigmas, 0.3) == [0, 2, 1]
+    assert soft_oks_nms(similarity, scores, 0.3) == [0, 2, 1]
+    assert oks_nms(similarity, scores) == [0, 2]
     assert scores.tolist() == [0.9, 0.8, 0.1]
-    assert oks_nms(poses, scores, [100, 100, 100], COCO17.sigmas) == [0, 2]
 
 
 def test_persons_score_by_their_sure_joints():

@@ -65,7 +65,7 @@ def test_a_selection_of_many_pictures_is_even_and_always_the_same(tmp_path):
     assert sorted(crops.images[:, 32, 24, 0].tolist()) == list(range(0, 64, 4))
     assert crops.names[:3] == ("000.png:0", "032.png:0", "016.png:0")
     again = crops_from_images(folder, "none", SIZE, limit=16)
-    assert again.hashes == crops.hashes
+    assert crop_hashes(again.images) == crop_hashes(crops.images)
     np.testing.assert_array_equal(again.images, crops.images)
 
 

@@ -32,7 +32,7 @@ def pictures(*each: list[list[float]]) -> np.ndarray:
 def make_scorer(fp32: np.ndarray, opened=None, count: int = 19) -> PersonScorer:
     """Picture i is all of level i."""
     levels = np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return PersonScorer(np.broadcast_to(levels, (count, 4, 4, 3)), fp32, opened)
+    return PersonScorer(np.broadcast_to(levels, (count, 4, 4, 3)), fp32, opened, None)
 
 
 class Levels:

@@ -6,7 +6,7 @@ from edgepose.core.skeletons import Skeleton
 
 
 def bone_flip_order(skeleton: Skeleton) -> list[int]:
-    """Return for every bone the number of the one that joins the mirrored joints."""
+    """Bone order after mirroring, found by mapping both ends of each bone."""
     order = skeleton.flip_order
     position = {frozenset(bone): i for i, bone in enumerate(skeleton.bones)}
     return [position[frozenset((order[a], order[b]))] for a, b in skeleton.bones]
