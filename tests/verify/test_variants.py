@@ -92,7 +92,7 @@ def test_a_clipped_activation_is_named(broken: Bundle) -> None:
     said = report.differences["openvino int8"]
     (maker,) = [node for node in onnx.load(bundle.graph_for("int8")).graph.node if node.output[0] == "relu_18"]
     assert said.startswith(f"INT8 first differs from FP32 after {label(maker)}: its output is off by 0.8")
-    assert "so calibrate again, on crops like these" in said
+    assert "so calibrate again with images like the goldens" in said
     with pytest.raises(CheckError, match=r"^verify: 2 of 4 checks failed; openvino int8, batch 1: the heat-map error"):
         report.require_passed()
 
