@@ -55,7 +55,7 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
 
 
 def _row(case: Case) -> list[str]:
-    """A row of the table, coloured where a step was to be taken."""
+    """Return a row of the table, coloured where a step was to be taken."""
     row = [escape(cell) for cell in case.cells]
     for i, name in enumerate(STEPS, start=len(row) - len(STEPS)):
         if name in case.steps:

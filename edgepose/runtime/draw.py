@@ -10,16 +10,11 @@ from numpy.typing import NDArray
 
 from ..core.boxes import check_threshold
 from ..core.images import check_image
+from ..core.pictures import Colour, bone_colours, joint_colours
 from ..core.pose import Pose
 from ..core.skeletons import Skeleton
 from .track import CONFIDENT
 
-Colour = tuple[int, int, int]
-
-#: RGB colours of the person's left and right; colour-blind people can tell orange from blue.
-LEFT: Colour = (255, 140, 0)
-RIGHT: Colour = (30, 120, 255)
-CENTRE: Colour = (60, 220, 90)
 _BOX: Colour = (200, 200, 200)
 #: OpenCV draws in 16.16 fixed point; larger coordinates would wrap around.
 _FAR = 30_000
@@ -42,7 +37,8 @@ def draw_poses(
     check_image(image)
     check_threshold(threshold, "the threshold of joints")
     canvas = image.copy()
-    sides = [_side(name) for name in skeleton.joints]
+    colours = joint_colours(skeleton)
+    bones = list(zip(skeleton.bones, bone_colours(skeleton), strict=True))
     for pose in poses:
         # Lines of 1 % of the person's size suit crowds and close-ups; below 2 pixels they are too pale.
         size = min(float((pose.box[2:] - pose.box[:2]).max()), max(image.shape))
@@ -50,10 +46,10 @@ def draw_poses(
         _draw_box(canvas, pose, thickness)
         seen = pose.keypoints[:, 2] >= threshold
         points = [(int(x), int(y)) for x, y in np.clip(pose.keypoints[:, :2].round(), -_FAR, _FAR)]
-        for a, b in skeleton.bones:
+        for (a, b), colour in bones:
             if seen[a] and seen[b]:
-                cv2.line(canvas, points[a], points[b], _bone_colour(sides[a], sides[b]), thickness, cv2.LINE_AA)
-        for point, colour, visible in zip(points, sides, seen, strict=True):
+                cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA)
+        for point, colour, visible in zip(points, colours, seen, strict=True):
             if visible:
                 cv2.circle(canvas, point, thickness + 1, colour, cv2.FILLED, cv2.LINE_AA)
     return canvas
@@ -67,13 +63,3 @@ def _draw_box(canvas: NDArray[np.uint8], pose: Pose, thickness: int) -> None:
         # Inside the box, so that it is visible when the box touches the top of the picture.
         corner = (max(x1, 0) + 3, max(y1, 0) + 3 + round(22 * scale))
         cv2.putText(canvas, str(pose.track_id), corner, cv2.FONT_HERSHEY_SIMPLEX, scale, _BOX, thickness, cv2.LINE_AA)
-
-
-def _side(joint: str) -> Colour:
-    return LEFT if joint.startswith("left_") else RIGHT if joint.startswith("right_") else CENTRE
-
-
-def _bone_colour(a: Colour, b: Colour) -> Colour:
-    """Return the colour of the side for a bone between a side and the centre, else CENTRE (such as the hips)."""
-    sides = {a, b} - {CENTRE}
-    return sides.pop() if len(sides) == 1 else CENTRE
