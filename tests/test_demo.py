@@ -24,6 +24,8 @@ from edgepose.detectors.kinds import open_detector
 
 pytest.importorskip("skimage")
 
+pytestmark = pytest.mark.slow
+
 INSTALLED = ("onnxruntime", "openvino", "skimage")
 
 
@@ -103,7 +105,6 @@ def without_extras(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return shipped
 
 
-@pytest.mark.slow
 def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sorted(without_extras.rglob("*"))}
     said = run_demo(tmp_path / "out")
@@ -120,7 +121,6 @@ def test_without_pytorch_the_shipped_bundle_is_copied_and_run(without_extras: Pa
     assert not (without_extras / "reports").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_extras")
 def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_path: Path) -> None:
     picture = tmp_path / "me.png"
@@ -131,7 +131,6 @@ def test_a_source_is_run_instead_of_the_clip_and_the_demo_can_be_repeated(tmp_pa
     assert not (tmp_path / "out" / "clip.mp4").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_extras")
 def test_an_engine_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> NoReturn:
@@ -170,7 +169,6 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_the_shipped_model_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnxsim")

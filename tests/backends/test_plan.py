@@ -132,6 +132,7 @@ def test_the_graph_of_the_precision_runs(bundle: Bundle, backend: str, precision
     assert np.median(np.linalg.norm(got[..., :2] - want[..., :2], axis=-1)) < 3
 
 
+@pytest.mark.slow
 def test_openvino_computes_bf16_only_where_graph_and_cpu_have_it(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ for backend in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_no_engine_writes_into_the_home_of_the_user(tmp_path: Path) -> None:
     """An identifier of the machine would be written there by ONNX Runtime's telemetry, and by OpenVINO's."""
     backends = ("onnxruntime", "openvino")

@@ -86,6 +86,7 @@ def test_rows_come_from_a_process_per_backend(bundle: Bundle, monkeypatch: pytes
     assert cv2.imread(str(bundle.reports / "bench.png")).shape == (480, 1200, 3)
 
 
+@pytest.mark.slow
 def test_the_report_goes_where_it_is_told(bundle: Bundle, tmp_path: Path) -> None:
     bench(bundle, ["onnxruntime"], (1,), QUICK).save(tmp_path / "out" / "speed.json")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["speed.json", "speed.png"]
@@ -100,6 +101,7 @@ def test_bad_batches_and_backends_are_refused(bundle: Bundle) -> None:
         bench(bundle, ["tensorflow"], (1,), QUICK)
 
 
+@pytest.mark.slow
 def test_a_backend_that_cannot_open_is_named_or_skipped(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle.graph.write_bytes(b"no graph")
     with pytest.raises(UsageError, match="not an ONNX graph"):

@@ -112,6 +112,7 @@ def kernel_on_host(load: Callable[[str], ModuleType], monkeypatch: pytest.Monkey
 SMALL_GRID = {"batch": (2,), "map": ((5, 4),), "kernel": ((3, 3), (1, 7)), "dtype": (torch.float32, torch.float16)}
 
 
+@pytest.mark.slow
 def test_the_comparison_gives_each_types_largest_error(kernel_on_host: ModuleType) -> None:
     errors = kernel_on_host.check(SMALL_GRID)
     assert errors.keys() == {"torch.float32", "torch.float16"}
@@ -349,6 +350,7 @@ def test_bundles_are_found_by_their_names(load: Callable[[str], ModuleType], bun
         rtx.find_bundles(bundle.path.parent / "engines")
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_gets_an_engine_with_the_gpu_hidden(
     load: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:

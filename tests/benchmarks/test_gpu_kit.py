@@ -121,6 +121,7 @@ def test_a_part_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_a_gpu_every_part_says_so(tmp_path: Path, parts: ModuleType) -> None:
     done = all_sh(out=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -137,6 +138,7 @@ def test_without_a_gpu_every_part_says_so(tmp_path: Path, parts: ModuleType) -> 
     assert json.loads((tmp_path / "environment.json").read_text())["no_gpu"]
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_cut_and_one_that_fails_is_shown(
     kit: ModuleType, parts: ModuleType, places: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,6 +353,7 @@ def test_engines_are_not_tried_where_nothing_ran(engines: ModuleType, tmp_path: 
     assert engines.why_nothing_runs(rtx) is None
 
 
+@pytest.mark.slow
 def test_the_engines_bundle_has_every_precision(engines: ModuleType, tmp_path: Path) -> None:
     for module in ("onnx", "ml_dtypes"):
         pytest.importorskip(module)

@@ -27,6 +27,8 @@ from edgepose.graphs.calibration import Calibration, read_calibration
 from edgepose.graphs.quantise import tensors_to_collect
 from edgepose.graphs.variants import VARIANTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def crops():
@@ -48,7 +50,6 @@ def calibrated(tmp_path_factory, crops):
     return calibrate(open_bundle(path), crops, "percentile")
 
 
-@pytest.mark.slow
 def test_the_bundle_gets_every_precision_and_the_ranges(calibrated):
     bundle = open_bundle(calibrated.bundle.path)
     assert bundle.precisions == ("fp32", *VARIANTS)
@@ -85,7 +86,6 @@ def test_the_graphs_run_and_agree_with_the_report(calibrated, crops):
     assert 100 * same.mean() == pytest.approx(int8.agreement.identical, abs=1)
 
 
-@pytest.mark.slow
 def test_labels_judge_where_there_are_any(bundle, crops):
     labels = np.random.default_rng(0).uniform(0, 190, (len(crops.images), 14, 3)).astype(np.float32)
     labels[..., 2] = 1
@@ -93,7 +93,6 @@ def test_labels_judge_where_there_are_any(bundle, crops):
     assert all(variant.accuracy is not None and variant.accuracy < 30 for variant in report.variants)
 
 
-@pytest.mark.slow
 def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
     ranges = calibrated.bundle.path / CALIBRATION
     monkeypatch.setattr("edgepose.calib.collect", lambda *_, **__: pytest.fail("collected again"))
@@ -103,7 +102,6 @@ def test_ranges_are_used_again(calibrated, bundle, crops, monkeypatch):
     assert report.bundle.manifest.files[name] == calibrated.bundle.manifest.files[name]
 
 
-@pytest.mark.slow
 def test_a_search_makes_the_mixed_graph_and_goes_on_where_it_was(bundle, crops):
     search = SearchOptions(max_drop=100, backend="onnxruntime", minutes=0.05)
     report = calibrate(bundle, crops, "minmax", search=search)
@@ -114,7 +112,6 @@ def test_a_search_makes_the_mixed_graph_and_goes_on_where_it_was(bundle, crops):
     assert open_session(open_bundle(bundle.path), "onnxruntime").run({"images": crops.images[:1]})["keypoints"].shape
 
 
-@pytest.mark.slow
 def test_the_command_takes_pictures_and_draws_the_front(bundle, crops, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     cv2 = pytest.importorskip("cv2")
@@ -155,7 +152,6 @@ def test_wrong_options_are_one_sentence(bundle, options, sentence, capsys):
     assert sentence in said and said.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_failure_leaves_the_bundle_as_it_was(bundle, crops, monkeypatch):
     before = {path.name: path.read_bytes() for path in bundle.path.iterdir() if path.is_file()}
 

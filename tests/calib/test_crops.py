@@ -96,6 +96,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_crops_are_those_of_the_runtime(photos):
     crops = crops_from_images(photos, "person_lite", (256, 192), limit=100)
     expected = {}
@@ -116,6 +117,7 @@ def test_crops_are_those_of_the_runtime(photos):
     assert re.fullmatch(r"\d+ crops; no person in \d+ pictures?", str(crops))
 
 
+@pytest.mark.slow
 def test_the_limit_holds_inside_a_picture(photos):
     crops = crops_from_images(photos, "person_lite", SIZE, limit=17)
     assert len(crops.images) == len(crops.names) == 17

@@ -206,6 +206,7 @@ def onnxruntime_range(method: str, values: np.ndarray) -> float:
         return float(collector.compute_collection_result()["x"][1])
 
 
+@pytest.mark.slow
 def test_entropy_is_that_of_onnxruntime():
     """A clear case in bins of the same width, 4 / 1024: uniform values and ten far outliers.
 

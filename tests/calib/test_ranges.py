@@ -170,6 +170,7 @@ def test_the_largest_magnitude_may_be_a_negative_value(tmp_path):
     assert scan(graph, images) == {"x": 9, "y": 9}
 
 
+@pytest.mark.slow
 def test_the_shipped_network_behind_its_function(tmp_path):
     """Its dynamic convolution is a function of the file: its output is scanned, what is inside is not."""
     graph = SHIPPED / "pose.onnx"

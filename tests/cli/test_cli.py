@@ -108,6 +108,7 @@ def test_debug_raises_wherever_it_stands() -> None:
             main(arguments)
 
 
+@pytest.mark.slow
 def test_as_a_program(tmp_path: Path) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(
@@ -424,6 +425,7 @@ def test_a_run_writes_what_it_is_asked_for(
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 1
 
 
+@pytest.mark.slow
 def test_results_on_standard_output_stand_alone(
     exported: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def imported_modules(folder: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_module_that_is_imported_is_in_the_table() -> None:
     others = imported_modules(PACKAGE) - sys.stdlib_module_names
     assert others - {"tensorrt"} <= set(EXTRAS)

@@ -308,6 +308,7 @@ def test_the_shipped_detector_gives_the_same_people_on_every_backend() -> None:
         np.testing.assert_allclose(first.boxes, second.boxes, atol=0.1)
 
 
+@pytest.mark.slow
 def test_the_shipped_detector_finds_athletes_that_it_did_not_learn_from(shared: Path) -> None:
     pytest.importorskip("scipy")
     from edgepose.data import load_data

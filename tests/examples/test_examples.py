@@ -49,6 +49,7 @@ def test_own_source() -> None:
     assert run("own_source").startswith("5 frames, ")
 
 
+@pytest.mark.slow
 def test_own_sink(photographer: Path) -> None:
     *people, end = run("own_sink", photographer).splitlines()
     assert end == "end"

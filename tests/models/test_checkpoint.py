@@ -156,6 +156,7 @@ def test_a_torchvision_resnet_goes_into_every_resnet(
     assert "layer1.0.conv2.weight" in report.skipped
 
 
+@pytest.mark.slow
 def test_detnet_goes_into_hsrnet_with_its_own_names(
     official: Callable[[str], State], empty: Callable[..., nn.Module], tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def detnet_name(key: str) -> str:
     return key.replace("downsample", "extra_conv") if key.startswith(("layer4", "layer5")) else key
 
 
+@pytest.mark.slow
 def test_hsrnet_59_is_detnet_59(reference) -> None:
     official = reference.load("detnet59.json")
     network = filled(Classifier(), detnet_name)

@@ -66,6 +66,7 @@ def test_every_network_keeps_the_contract(name: str) -> None:
     assert (heads.segmentation is not None) == name.startswith("sg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hsr_msnet", "sg_hrnet"])
 def test_training_starts_near_zero_and_learns(kind: str) -> None:
     with torch.random.fork_rng():

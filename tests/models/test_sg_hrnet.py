@@ -24,6 +24,7 @@ CONFIG = HRNetConfig(width=4, modules=(1, 2, 1), blocks=1, stem=8, bottleneck=4,
 BILINEAR = HRNetConfig(width=4, modules=(1, 2, 1), blocks=1, stem=8, bottleneck=4, bottlenecks=1, upsample="bilinear")
 
 
+@pytest.mark.slow
 def test_the_cost_over_hrnet_is_small() -> None:
     guided, hrnet = shapes_only("sg_hrnet_w32"), shapes_only("hrnet_w32")
     weights = [sum(p.numel() for p in network.parameters()) for network in (guided, hrnet)]

@@ -29,6 +29,8 @@ from edgepose.verify.drop import AccuracyCheck, AccuracyReport
 from tests.doubles.tiny_bundle import CPU
 from tests.prove.proofs import ONE, read, states
 
+pytestmark = pytest.mark.slow
+
 
 def test_engines_are_built_verified_and_measured(engines: Bundle, unmeasured: list[Any]) -> None:
     said: list[str] = []
@@ -172,7 +174,6 @@ def test_a_larger_budget_of_accuracy_is_kept_to(shipped_variants: Path, tmp_path
     assert proof.problems == {} and read(proof)["accuracy"]["max_drop"] == 1.0
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_no_accuracy_is_compared_with_an_fp32_that_is_wrong(
     shipped_variants: Path, tmp_path: Path, labels: list[Any], monkeypatch: pytest.MonkeyPatch

@@ -25,8 +25,9 @@ from edgepose.prove.record import FAILED, NOT_RUN, PASSED, SCHEMA, UNFINISHED
 from tests.doubles.tiny_bundle import CPU, change_goldens
 from tests.prove.proofs import ONE, read, states
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.usefixtures("quick")
 def test_graphs_are_verified_and_measured(bundle: Bundle) -> None:
     said: list[str] = []
@@ -65,7 +66,6 @@ def test_graphs_are_verified_and_measured(bundle: Bundle) -> None:
     assert bundle.manifest.files["pose.onnx"] in page
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 def test_every_precision_of_the_shipped_bundle(
     shipped_variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -191,6 +191,7 @@ def test_a_video_file_gives_the_same_people_both_ways(tmp_path, make_video) -> N
     assert len(results[0]) == 9
 
 
+@pytest.mark.slow
 def test_two_cameras_share_the_networks_and_keep_their_own_people(walk: Callable) -> None:
     """Frames of both are in one batch, and each camera's people, regions and numbers are what it has alone."""
     first, second = walk(7, 3, 2), walk(5, -1, 3)

@@ -29,6 +29,8 @@ from tools.person_lite.network import DetectorGraph, PersonLite
 from tools.person_lite.recipe import DetectorRecipe
 from tools.person_lite.scenes import Scene
 
+pytestmark = pytest.mark.slow
+
 SMALL = DetectorRecipe(height=64, width=64, steps=4, batch=2, seed=5)
 
 
@@ -69,7 +71,6 @@ def test_grids_cover_the_picture_and_sides_are_positive(network: PersonLite) -> 
     assert all(bool(torch.isfinite(sides).all()) and bool((sides > 0).all()) for _, sides in grids)
 
 
-@pytest.mark.slow
 def test_exported_graph_gives_what_pytorch_gives(network: PersonLite, graph: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(graph)
@@ -240,7 +241,6 @@ def command(tmp_path: Path) -> list[str]:
     return [*paths, *small, "-o", str(tmp_path / "run")]
 
 
-@pytest.mark.slow
 def test_the_command_trains_and_writes_a_detector(
     command: list[str], graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

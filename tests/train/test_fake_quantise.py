@@ -31,6 +31,8 @@ from edgepose.train.trainer import train
 from tests.doubles.small_lsp import make_lsp
 from tests.train.test_learner import ALONE, random_batch, small, weights_of
 
+pytestmark = pytest.mark.slow
+
 Refuse = Callable[..., str]
 
 #: Share of a tensor's integers that may be one off: float32 sums in another order, where a value is on a tie. On the
@@ -140,7 +142,6 @@ def test_fake_quantisation_is_the_graph(ditn: Bundle) -> None:
     require_the_graph(ditn)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("hsr_msnet_lite", {}), ("sg_hrnet_lite", {"bilinear": True})],
@@ -244,7 +245,6 @@ def lsp(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"lsp:{make_lsp(tmp_path_factory.mktemp('lsp') / 'data', persons=10)}"
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_quantisation_alone(
     ditn: Bundle, lsp: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +295,6 @@ SETTINGS = {"height": 64, "width": 64, "epochs": 1, "batch": 2}
 COMMAND = ("train", "ditn_lite_lsp_int8", *(f"--set={name}={value}" for name, value in SETTINGS.items()))
 
 
-@pytest.mark.slow
 def test_the_command_makes_weights_that_export_to_the_same_int8_graph(ditn: Bundle, lsp: str, tmp_path: Path) -> None:
     from edgepose.cli import main
 

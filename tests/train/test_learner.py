@@ -13,6 +13,8 @@ from edgepose.train.distributed import Ranks, join
 from edgepose.train.learner import Learner
 from edgepose.train.recipes import Recipe, get_recipe
 
+pytestmark = pytest.mark.slow
+
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = {"height": "64", "width": "64", "batch": "4", "epochs": "2", "ema": "0", "precision": "fp32"}
 
@@ -64,7 +66,6 @@ def test_every_paper_s_set_up_learns(recipe, model):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cycle", "steps"])
 def test_a_state_goes_on_exactly(schedule):
     recipe, batch = small(schedule=schedule, milestones="1", ema="0.9", dynamic_weights="true"), random_batch()
@@ -193,7 +194,6 @@ with join("cpu") as ranks:
 """
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     script, paths = tmp_path / "two.py", [tmp_path / "one.pt", tmp_path / "two.pt"]
     try:

@@ -32,6 +32,7 @@ def save(folder: RunFolder, network: torch.nn.Module, epoch: int, **more: bool) 
     folder.save(RECIPE, {"epoch": epoch, "x": torch.tensor([float(epoch)])}, network, SPEC, [], **more)
 
 
+@pytest.mark.slow
 def test_a_state_comes_back(tmp_path, network):
     folder = RunFolder(tmp_path / "run")
     assert folder.load(RECIPE, KEYS) is None
@@ -111,6 +112,7 @@ def test_what_the_state_knows_of_is_on_the_disk(tmp_path, network, monkeypatch):
     assert folder.load(RECIPE, KEYS)["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, network):
     folder = RunFolder(tmp_path / "run")
     save(folder, network, 1)

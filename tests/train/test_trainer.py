@@ -21,6 +21,8 @@ from edgepose.train.recipes import get_recipe
 from edgepose.train.trainer import check_samples, train
 from tests.doubles.small_lsp import make_lsp
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"height": "64", "width": "64", "batch": "2", "epochs": "4", "lr": "0.003", "ema": "0.9", "precision": "fp32"}
 RECIPE = get_recipe("ditn_lite_lsp", SMALL)
 COMMAND = [sys.executable, "-m", "edgepose", "train", "ditn_lite_lsp", *(f"--set={k}={v}" for k, v in SMALL.items())]
@@ -90,7 +92,6 @@ def test_a_run_writes_what_it_promises(whole):
     assert float(rows[3]["loss"]) < float(rows[0]["loss"])
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
     process = start(lsp, tmp_path / "run", "--workers=0")
     wait_for_epoch(process, tmp_path / "run", 2)
@@ -102,7 +103,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(lsp, whole, tmp_path):
     require_equal_runs(whole, tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
     """Sent to the whole group, workers included, as a terminal does."""
     process = start(lsp, tmp_path / "run", "--workers=1")
@@ -116,7 +116,6 @@ def test_ctrl_c_stops_inside_an_epoch_and_nothing_is_lost(lsp, whole, tmp_path):
     require_equal_runs(whole, tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_a_stop_after_any_batch_goes_on_exactly(lsp, whole, tmp_path, monkeypatch):
     """Inside the second epoch, by the same path as Ctrl-C."""
     original = trainer.Run.add
@@ -222,7 +221,6 @@ def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch)
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-@pytest.mark.slow
 def test_a_test_that_fails_costs_no_epoch(lsp, whole, tmp_path, monkeypatch):
     """A damaged picture of the val split, say; once it is mended, the same command tests and goes on."""
 
@@ -282,7 +280,6 @@ def run_two(lsp: str, folder: Path, prelude: str = "") -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_run_and_go_on_without_a_shared_folder(lsp, tmp_path):
     """Batch norms see half of each batch, so the weights are not one process's; but they are those of two, unbroken."""
     said = run_two(lsp, tmp_path / "whole")

@@ -76,6 +76,7 @@ def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, t
     assert {check["precision"] for check in written["checks"]} == set(bundle.precisions)
 
 
+@pytest.mark.slow
 def test_named_precisions_are_checked_alone(shipped_variants: Path) -> None:
     report = verify(open_bundle(shipped_variants), ["openvino"], ["fp16"])
     assert {(c.runner.backend, c.runner.precision) for c in report.checks} == {("openvino", "fp16")}
@@ -111,6 +112,7 @@ def test_a_wrong_weight_is_named(broken: Bundle, precision: str, backend: str, f
     assert said.endswith(f"of its range, the limit is {POSE_LIMITS[precision].score:g}")
 
 
+@pytest.mark.slow
 def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:
     node = conv(broken, "fp16", 20)
     images = {"images": read_goldens(broken).images[:1]}
@@ -126,6 +128,7 @@ def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:
         variant_difference(engine(bundle, "mixed"), images)
 
 
+@pytest.mark.slow
 def test_the_module_is_named_where_the_graph_knows(exported: Path, tmp_path: Path) -> None:
     """A bundle that was exported with the modules' names, in FP16."""
     bundle = open_bundle(shutil.copytree(exported, tmp_path / "copy.edgepose"))

@@ -116,6 +116,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_sentence_and_older_files_stay(tmp_path: Path) -> None:
     names = ["a.mp4", "b.mov", "c.mkv", "d.avi", "e.jsonl", "f.json"]
     for name in names:
