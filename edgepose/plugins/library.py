@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.files import atomic_path, cache_folder
+from ..core.files import atomic_path, cache_folder, check_writable
 from ..nvidia.device import sm_number
 from .spec import DOMAIN, OP_TYPE, VERSION
 
@@ -90,6 +90,7 @@ def build_library(
         UsageError: a tool or the headers are missing, an architecture is unknown, or the sources do not compile.
     """
     output = output or library_path()
+    check_writable(output)
     for tool, install in (
         ("cmake", "sudo apt-get install cmake, or pip install cmake"),
         ("nvcc", "install the CUDA toolkit and put its bin folder on the PATH; JetPack has it in /usr/local/cuda/bin"),

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..accuracy.scoring import score, scored_skeleton
 from ..core.errors import UsageError
 from ..core.files import check_writable
+from ..core.images import check_image_name
 from ..core.skeletons import get_skeleton
 from ..data import load_data
 from ..data.samples import PoseData, PoseSample, describe_skipped
@@ -203,6 +204,7 @@ def check_samples(recipe: Recipe, data: str, picture: Path) -> None:
             cannot be written.
     """
     check_writable(picture)
+    check_image_name(picture)
     with torch.device("meta"):
         model_spec(recipe).build()
     draw_check(_load(recipe, data, "train", Ranks(0, 1, torch.device("cpu"))), recipe, picture)

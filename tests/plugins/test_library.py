@@ -144,6 +144,12 @@ def test_missing_headers_are_said_before_anything_is_built(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda name: pytest.fail(f"looked for {name}"))
+    with pytest.raises(UsageError, match=r"cannot write .*: it is a folder"):
+        build_library(tmp_path)
+
+
 @needs_nvcc
 @pytest.mark.parametrize(
     ("architectures", "complaint"),

@@ -204,6 +204,8 @@ def test_start_weights_that_are_missing_are_refused_before_the_data_are_read(tmp
 def test_a_picture_of_samples_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
     with pytest.raises(UsageError, match=r"cannot write .*: it is a folder, expected the name of a file"):
         check_samples(RECIPE, "lsp:nowhere", tmp_path)
+    with pytest.raises(UsageError, match=r"its name must end in one of .*\.png"):
+        check_samples(RECIPE, "lsp:nowhere", tmp_path / "check.gif")
 
 
 def test_weights_that_are_no_numbers_are_never_saved(lsp, tmp_path, monkeypatch):
