@@ -1,6 +1,6 @@
-"""What do DITN's parts and losses bring? The variants of the paper's Tables 5 and 6 under one budget.
+"""How much do the parts and losses of DITN improve it? The variants of the paper's Tables 5 and 6 under one budget.
 
-The paper trains each for 210 epochs on MPII; with less, look at the spread between seeds before believing a difference.
+The paper trains each for 210 epochs on MPII; with fewer, compare differences with the spread between seeds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from training import Variant, add_budget, budget, draw_curves, figures, table, t
 
 from edgepose.train.recipes import Recipe
 
-#: Table 5: name, the parts that are switched off, PCKh@0.5 on MPII (HRNet-W32).
+#: Table 5: name, the parts that are removed, PCKh@0.5 on MPII (HRNet-W32).
 PARTS = (
     ("baseline", "mtl=false,ditm=false,cab=false,sab=false", "90.330"),
     ("MTL", "ditm=false,cab=false,sab=false", "90.458"),
@@ -27,7 +27,7 @@ LOSSES = (("MSE + MSE", "ditn_mse", "88.81"), ("Focal L2 + Focal L2", "ditn_foca
 
 
 def variants(shared: Recipe, model: str) -> list[Variant]:
-    """The rows of Table 5, then those of Table 6."""
+    """Return the rows of Table 5, then those of Table 6."""
     shared = replace(shared, model=model, loss="ditn")
     parts = [Variant(name, replace(shared, options=off), published) for name, off, published in PARTS]
     losses = [Variant(name, replace(shared, loss=loss), published) for name, loss, published in LOSSES]

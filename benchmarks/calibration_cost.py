@@ -1,7 +1,7 @@
 """How long does calibration take, and how much memory?
 
-The ranges of ``hrnet_w32`` (untrained: the size decides) from real crops, as ``edgepose calibrate`` collects them: a
-scan of every tensor, then histograms of what INT8 needs.
+It collects the ranges of ``hrnet_w32`` (untrained: only the size matters) from real crops as ``edgepose calibrate``
+does: a scan of every tensor, then histograms of the tensors of INT8.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> Outcome:
         end = perf_counter()
     memory = peak_memory_mb()
     if memory is None:
-        raise UsageError("this system does not tell the memory of a process: run on Linux")
+        raise UsageError("this system does not report the memory of a process: run on Linux")
     total = {"seconds": end - start, "gigabytes": memory / 1e3}
     excess = [f"{total[unit]:.1f} {unit}, limit {limit:g}" for unit, limit in LIMITS.items() if total[unit] > limit]
     rows = [

@@ -1,7 +1,7 @@
-"""Which way of choosing the ranges of INT8 keeps most of what FP32 finds?
+"""Which method of choosing INT8 ranges loses the least accuracy?
 
 Two thirds of the crops of a pose network, or of the pictures of a detector, set the ranges by each method; INT8 is then
-judged on the rest, beside FP32 and beside the labels if there are any.
+tested on the rest, against FP32 and against the labels if there are any.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEAD = ("network", "method", "AP against FP32", "identical", "moved > 4 px", "AP
 
 
 def compare(bundle: Bundle, crops: CropSet) -> Iterator[dict[str, Any]]:
-    """A row for each method."""
+    """Return a row for each method."""
     count = len(crops.images) * 2 // 3
     scorer, model = make_scorer(bundle, crops, count), onnx.load(bundle.graph)
     choice = choice_for("int8", model, ())

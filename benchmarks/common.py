@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command line, result file and exit code."""
+"""The command line, result file and exit code that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one benchmark measured.
+    """The result of one benchmark.
 
     Attributes:
         text: the tables to print.
-        figures: the same and more, as plain values for the result file.
+        figures: the same and more, as JSON values for the result file.
         excess: a sentence for each limit that is exceeded.
     """
 
@@ -33,10 +33,10 @@ class Outcome:
 
 
 def run_benchmark(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Outcome]) -> int:
-    """Parse, measure, print and write ``results/NAME.json``.
+    """Parse the options, measure, print, and write ``results/NAME.json``.
 
     Returns:
-        The exit code: 0 within the limits, 1 above one, 2 for wrong usage or input.
+        the exit code: 0 within the limits, 1 above one, 2 for wrong usage or input.
     """
     script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parent.parent).as_posix()
     name = Path(script).stem
@@ -58,7 +58,7 @@ def run_benchmark(parser: argparse.ArgumentParser, measure: Callable[[argparse.N
 
 
 def portable(argument: str) -> str:
-    """An argument without the folders of this machine: absolute paths keep their last part.
+    """Return an argument without the folders of this machine: absolute paths keep their last part.
 
     >>> portable("lsp:/home/me/lspet"), portable("../shared/a.mp4")
     ('lsp:lspet', '../shared/a.mp4')

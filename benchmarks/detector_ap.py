@@ -1,8 +1,8 @@
-"""How good and how fast is the shipped person detector beside another one?
+"""How accurate and how fast is the shipped person detector, compared with another one?
 
 COCO's average precision over boxes of persons (pycocotools; a crowd is an ignored region there), precision and recall
-at IoU 0.5 from each score on, and the milliseconds of the network alone, batch 1. For the times the detectors take
-turns in short blocks: ratios hold on a busy machine.
+at IoU 0.5 from each score on, and the milliseconds of the network alone, batch 1. The detectors
+are timed in turns of short blocks, so that ratios are valid on a busy machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgepose.detectors.detector import NetworkDetector
 from edgepose.detectors.kinds import open_detector
 
 PERSON = 1
-#: The six figures that pycocotools states first; small, medium and large are areas up to 32^2, 96^2 and above.
+#: The first six figures of pycocotools; small, medium and large are areas up to 32^2, 96^2 and above.
 FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 #: Least scores to choose from.
 SCORES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
@@ -35,7 +35,7 @@ BLOCKS, CALLS = 8, 5
 
 
 def evaluate(detector: NetworkDetector, truth: Any, folder: Path) -> tuple[dict[str, float], dict[float, list[float]]]:
-    """:data:`FIGURES` of a detector on the pictures of a COCO ground truth, and its :func:`choices`."""
+    """Return the :data:`FIGURES` of a detector on the pictures of a COCO ground truth, and its :func:`choices`."""
     from pycocotools.cocoeval import COCOeval
 
     results = []
@@ -55,7 +55,7 @@ def evaluate(detector: NetworkDetector, truth: Any, folder: Path) -> tuple[dict[
 
 
 def choices(evaluation: Any) -> dict[float, list[float]]:
-    """Precision and recall at IoU 0.5 by least score, of persons of any size."""
+    """Return precision and recall at IoU 0.5 by least score, for persons of any size."""
     pictures = [e for e in evaluation.evalImgs if e and e["aRng"] == evaluation.params.areaRng[0]]
     scores = np.concatenate([e["dtScores"] for e in pictures])
     found = np.concatenate([e["dtMatches"][0] > 0 for e in pictures])
@@ -70,13 +70,13 @@ def choices(evaluation: Any) -> dict[float, list[float]]:
 
 
 def latencies(detectors: list[NetworkDetector]) -> list[float]:
-    """Median milliseconds of each network, measured in turns."""
+    """Return the median milliseconds of each network, measured in turns."""
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     feeds = [detector.prepare(picture) for detector in detectors]
     times: list[list[float]] = [[] for _ in detectors]
     for _ in range(BLOCKS):
         for detector, feed, mine in zip(detectors, feeds, times, strict=True):
-            detector.infer(feed)  # the caches are the rival's until now
+            detector.infer(feed)  # until now the caches hold the data of the other network
             for _ in range(CALLS):
                 start = time.perf_counter()
                 detector.infer(feed)

@@ -1,7 +1,7 @@
-"""What does DITN cost over its backbone on a GPU?
+"""How much time does DITN add to its backbone on a GPU?
 
-``ditn_hrnet_w32`` beside ``hrnet_w32``, 17 joints, 256x192, untrained: the layers decide the cost. PyTorch runs them in
-FP16, channels-last, each captured in a CUDA graph, so that the GPU counts and not Python. What a replay gives is first
+It times ``ditn_hrnet_w32`` and ``hrnet_w32``, 17 joints, 256x192, untrained: the cost depends on the layers. PyTorch
+runs them in FP16, channels-last, each captured in a CUDA graph, so that Python costs nothing. First a replay is
 compared with eager FP32; then the networks take turns in short blocks. Needs a CUDA GPU.
 """
 
@@ -38,7 +38,7 @@ TOLERANCE = 5e-3
 
 @dataclass(frozen=True)
 class Captured:
-    """A network in a CUDA graph, which reads ``images`` and the network's weights where they lie.
+    """A network captured in a CUDA graph, which reads ``images`` and the network's weights in place.
 
     Attributes:
         images: (N, 3, H, W) float16, channels-last; to be filled before a replay.
@@ -60,7 +60,7 @@ def capture_network(model: str, batch: int) -> Captured:
 
 
 def check(captured: Captured, model: str, images: Tensor) -> float:
-    """The relative error of a replay on ``images`` (N, 3, H, W) float32; the reference is eager FP32.
+    """Return the relative error of a replay on ``images`` (N, 3, H, W) float32; the reference is eager FP32.
 
     Raises:
         CheckError: it is above :data:`TOLERANCE`.
@@ -78,7 +78,7 @@ def check(captured: Captured, model: str, images: Tensor) -> float:
 
 
 def take_turns(graphs: Mapping[str, Any]) -> dict[str, Latency]:
-    """Times of a replay of each graph. The blocks are short, so that a GPU that slows down slows all of them."""
+    """Time replays of each graph, in turns of short blocks, so that a slower GPU slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(TURNS):
         for name, graph in graphs.items():
@@ -115,7 +115,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def excess(rows: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each batch at which the aim is missed."""
+    """Return a sentence for each batch at which the aim is missed."""
     return [
         f"batch {row['batch']}: {DITN} takes {row['ratio'] - 1:.1%} more than {BACKBONE}, aim {AIM:.0%}"
         for row in rows
@@ -132,7 +132,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     rows = []
     for batch in options.batches:
         rows.append(measure_batch(batch))
-        print(table(rows[-1:]), file=sys.stderr, flush=True)  # a run that is cut leaves these lines
+        print(table(rows[-1:]), file=sys.stderr, flush=True)  # an interrupted run leaves these lines
     gpu = torch.cuda.get_device_name()
     figures = {
         "gpu": gpu,

@@ -1,4 +1,4 @@
-"""Which function body for the dynamic depthwise convolution?
+"""Which function body is the fastest for the dynamic depthwise convolution?
 
 ``edgepose.plugins.onnx_function`` cuts the map into 8x8 tiles and multiplies their patches with banded matrices. Here
 it runs beside other tile sizes and four other forms of standard ops, in ONNX Runtime and OpenVINO, and is built for
@@ -52,7 +52,7 @@ LIMIT_ERROR = 1e-5
 
 
 class Graph:
-    """Nodes that make one output of x (N, C, H, W) and k (N, C, KH, KW); constants are given as arrays."""
+    """Nodes that compute one output from x (N, C, H, W) and k (N, C, KH, KW); constants are arrays."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -77,7 +77,7 @@ class Graph:
 
 
 def tiled(tile: tuple[int, int]) -> onnx.ModelProto:
-    """The function that edgepose exports, with tiles of another size."""
+    """Build the function that edgepose exports, with tiles of another size."""
     op = Graph()
     op(OP_TYPE, "x", "k", domain=DOMAIN)
     model = op.model()
@@ -86,7 +86,7 @@ def tiled(tile: tuple[int, int]) -> onnx.ModelProto:
 
 
 def banded() -> onnx.ModelProto:
-    """Whole rows at once: KH rows side by side (H, KH * PW) times a banded (Toeplitz) matrix (KH * PW, W)."""
+    """Multiply whole rows at once: KH rows side by side (H, KH * PW) times a banded (Toeplitz) matrix (KH * PW, W)."""
     op, pw = Graph(), W + KW - 1
     spread = np.zeros((KW, pw, W), np.float32)
     for v, col in np.ndindex(KW, W):
@@ -99,7 +99,7 @@ def banded() -> onnx.ModelProto:
 
 
 def shifted() -> onnx.ModelProto:
-    """One slice, multiplication and addition for each of the KH * KW weights."""
+    """Slice, multiply and add for each of the KH * KW weights."""
     op = Graph()
     padded, total = op("Pad", "x", [0, 0, *PADS[:2], 0, 0, *PADS[2:]]), None
     for u, v in np.ndindex(KH, KW):
@@ -110,7 +110,7 @@ def shifted() -> onnx.ModelProto:
 
 
 def one_hot() -> onnx.ModelProto:
-    """A depthwise convolution with one-hot kernels makes the KH * KW shifted maps (unfold); multiply, sum."""
+    """Make the KH * KW shifted maps by a depthwise convolution with one-hot kernels (unfold); multiply, sum."""
     op, taps = Graph(), KH * KW
     kernels = np.tile(np.eye(taps, dtype=np.float32).reshape(taps, 1, KH, KW), (C, 1, 1, 1))
     unfolded = op("Reshape", op("Conv", "x", kernels, group=C, pads=PADS), [0, C, taps, H, W])
@@ -119,7 +119,7 @@ def one_hot() -> onnx.ModelProto:
 
 
 def scan() -> onnx.ModelProto:
-    """A loop over the batch around a Conv whose kernel is a tensor."""
+    """Loop over the batch around a Conv with a tensor as kernel."""
     op = Graph()
     body = parser.parse_graph(f"""
         one_sample (float[{C}, {H}, {W}] x1, float[{C}, {KH}, {KW}] k1) => (float[{C}, {H}, {W}] y1)
@@ -140,7 +140,7 @@ def forms() -> dict[str, onnx.ModelProto]:
 
 
 def example(batch: int) -> tuple[Arrays, NDArray[np.float32]]:
-    """Inputs, and what the PyTorch op makes of them."""
+    """Return inputs, and the output of the PyTorch op for them."""
     rng = np.random.default_rng(batch)
     feeds = {
         name: rng.standard_normal((batch, C, *size)).astype(np.float32)
@@ -151,10 +151,10 @@ def example(batch: int) -> tuple[Arrays, NDArray[np.float32]]:
 
 
 def errors_of(files: dict[str, Path], engine: str) -> dict[str, float]:
-    """By form, the largest difference from the PyTorch op, relative to the largest output.
+    """Return for each form the largest difference from the PyTorch op, relative to the largest output.
 
     Raises:
-        CheckError: one is above ``LIMIT_ERROR``: then there is nothing to time.
+        CheckError: one is above ``LIMIT_ERROR``.
     """
     errors: dict[str, float] = {}
     for name, file in files.items():
@@ -170,9 +170,9 @@ def errors_of(files: dict[str, Path], engine: str) -> dict[str, float]:
 
 
 def time_in_turns(files: dict[str, Path], engine: str, rounds: int) -> dict[str, dict[str, Any]]:
-    """By form and batch: milliseconds per sample, and the median over the rounds of its time as a multiple of ours.
+    """Return by form and batch the milliseconds per sample, and the median ratio of its time to ours.
 
-    Each turn opens a session and closes it: the threads of one that is only idle would go on spinning into the next.
+    Each turn opens and closes a session: the threads of an idle one would still spin during the next.
     """
     blocks: defaultdict[tuple[str, int], list[list[float]]] = defaultdict(list)
     for _ in range(rounds):
@@ -190,7 +190,7 @@ def time_in_turns(files: dict[str, Path], engine: str, rounds: int) -> dict[str,
 
 
 def rtx_layers(graph: Path) -> int | str:
-    """Layers of the engine that TensorRT-RTX builds for batches 1 to 32 (no GPU needed), or why there is none."""
+    """Return the layers of TensorRT-RTX's engine for batches 1 to 32 (no GPU needed), or why there is none."""
     try:
         trt = tensorrt.load_target("tensorrt-rtx")
     except UsageError:

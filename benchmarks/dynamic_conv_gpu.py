@@ -1,4 +1,4 @@
-"""How near is the CUDA kernel of the dynamic convolution to what the GPU can do?
+"""How close is the CUDA kernel of the dynamic convolution to the limits of the GPU?
 
 First every type, kernel and odd shape is compared with float64. Then microseconds per call, from replays of a CUDA
 graph whose calls rotate through more inputs than the L2 cache holds, beside two ceilings that are measured in the same
@@ -30,7 +30,7 @@ from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
 SHAPES = ((38, 64, 48, 7, 5), (30, 64, 64, 7, 7), (26, 64, 48, 7, 5))
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 DTYPES = (torch.float16, torch.float32)
-#: What is compared with float64: sizes with and without whole strips, kernels with and without code of their own.
+#: Shapes that are compared with float64: with and without whole strips, with and without specialised kernels.
 GRID = {
     "batch": (1, 3, 17),
     "map": ((64, 48), (64, 64), (9, 31), (5, 3), (33, 40), (1, 8)),
@@ -48,14 +48,14 @@ CASES = {
     },
     "none": {"batch": ()},
 }
-#: Relative error (norms) that a result in each type may have.
+#: Largest relative error (norms) of a result in each type.
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 #: The aims: share of the roofline and speed beside grouped convolution at batch 32 in FP16, microseconds at batch 1.
 AIM_ROOFLINE, AIM_RATIO, AIM_US = 0.70, 3.0, 5.0
 
 
 def random_inputs(n: int, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x (N, C, H, W) and kernels (N, C, kh, kw) for one of :data:`SHAPES`."""
+    """Return random x (N, C, H, W) and kernels (N, C, kh, kw) for one of :data:`SHAPES`."""
     c, height, width, kh, kw = shape
     x, kernels = (torch.randn(n, c, *sides, device="cuda").to(dtype) for sides in ((height, width), (kh, kw)))
     return x, kernels
@@ -98,7 +98,7 @@ def check(grid: Mapping[str, Sequence[Any]] = GRID) -> dict[str, float]:
 
 
 def ceilings() -> tuple[float, float]:
-    """Bytes a second of a copy (read plus written), and float32 multiply-adds a second of a matrix product."""
+    """Return bytes per second of a copy (read plus write), and float32 multiply-adds per second of a product."""
     source = torch.randn(1 << 28, device="cuda")
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / microseconds([lambda: target.copy_(source)]) * 1e6
@@ -123,14 +123,14 @@ def grouped(x: Tensor, kernels: Tensor) -> Tensor:
 
 
 def banded(x: Tensor, kernels: Tensor) -> Tensor:
-    """Whole rows at once: kh rows side by side times a banded (Toeplitz) matrix; see ``dynamic_conv_body.py``."""
+    """Multiply whole rows: kh rows side by side times a banded (Toeplitz) matrix; see ``dynamic_conv_body.py``."""
     n, c, height, width = x.shape
     kh, kw = kernels.shape[2:]
     padded = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2))
     rows = torch.cat([padded[:, :, u : u + height] for u in range(kh)], dim=3)
     matrix = x.new_zeros(n, c, kh, width, width + kw)
     matrix[..., :kw] = kernels[:, :, :, None]
-    # Rows that are one longer than the next one's shift make a band.
+    # Rows with one element more than the shift of the next row form a band.
     band = matrix.flatten(3)[..., : width * (width + kw - 1)].view(n, c, kh, width, width + kw - 1)
     return rows @ band.transpose(3, 4).reshape(n, c, kh * (width + kw - 1), width)
 
@@ -151,7 +151,7 @@ def measure_shape(
     for name, form in FORMS.items():
         want, got = (f(*sets[0]).float() for f in (dynamic_depthwise_conv2d, form))
         if not float((got - want).norm() / want.norm()) <= 2 * TOLERANCE[dtype]:
-            raise CheckError(f"{name} does not give what ours does at {shape}, batch {batch}, {dtype}")
+            raise CheckError(f"{name} differs from ours at {shape}, batch {batch}, {dtype}")
         few = sets if name == "ours" else sets[:8]
         with torch.inference_mode():
             times[name] = microseconds([partial(form, *inputs) for inputs in few])
@@ -188,7 +188,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def excess(rows: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each aim that is missed."""
+    """Return a sentence for each aim that is missed."""
     missed = []
     for row in rows:
         where = f"{row['shape']} at batch {row['batch']} in {row['dtype']}"
@@ -211,13 +211,13 @@ def measure(options: argparse.Namespace) -> Outcome:
     text = f"largest relative errors: {largest or 'nothing was compared'}\n"
     if options.check_only:
         print(text, end="")
-        raise SystemExit(0)  # nothing was measured, and the result file stays as it is
+        raise SystemExit(0)  # nothing was measured, so keep the result file
     copied, multiplied = ceilings()
     cases = product(SHAPES, options.batches, DTYPES)
     rows = []
     for shape, batch, dtype in cases:
         rows.append(measure_shape(shape, batch, dtype, copied, multiplied))
-        # A run that is cut leaves these lines.
+        # An interrupted run leaves these lines.
         print(f"{shape}, batch {batch}, {dtype}: {rows[-1]['us']['ours']:.2f} us", file=sys.stderr, flush=True)
     gpu = torch.cuda.get_device_name()
     text += f"{gpu}: {copied / 1e12:.2f} TB/s copied, {multiplied / 1e12:.1f} T float32 multiply-adds/s\n\n"

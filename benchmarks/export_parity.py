@@ -1,7 +1,7 @@
 """Does the exported graph give PyTorch's keypoints, on real crops, at every batch size?
 
-The bundle's checkpoint runs in PyTorch one crop at a time; the bundle's graph runs on the same crops in batches, the
-last of which is smaller. One file serves all batches and both engines.
+The bundle's checkpoint runs in PyTorch one crop at a time; the bundle's graph runs on the same crops in batches, with a
+smaller last one. One file is used for all batches and both engines.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ BATCHES = (1, 3, 16)
 
 
 def read_crops(data: str, count: int, input_size: tuple[int, int], padding: float) -> NDArray[np.uint8]:
-    """The first ``count`` persons of the test split, (N, H, W, 3) uint8 RGB."""
+    """Return the crops of the first ``count`` persons of the test split, (N, H, W, 3) uint8 RGB."""
     samples = load_data(data, "val").samples[:count]
     if len(samples) < count:
-        raise UsageError(f"{data} has {len(samples)} persons in its test split, {count} were asked for (--crops)")
+        raise UsageError(f"{data} has {len(samples)} persons in its test split, expected {count} or more (--crops)")
     return np.concatenate([crop_boxes(read_image(s.image), s.box, input_size, padding)[0] for s in samples])
 
 

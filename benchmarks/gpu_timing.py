@@ -1,4 +1,4 @@
-"""How the GPU benchmarks take the time: replays of a CUDA graph, between two events."""
+"""The timing of the GPU benchmarks: replays of a CUDA graph between two events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from edgepose.core.errors import UsageError
 
-#: Replays that are measured, and those before them that are not.
+#: Number of measured replays, and of those before them.
 REPLAYS, WARM_UP = 30, 3
 
 
@@ -20,11 +20,11 @@ def require_gpu() -> None:
 
 
 def capture(calls: Sequence[Callable[[], Any]]) -> tuple[Any, Any]:
-    """Capture calls, in order, after one that is not captured: it compiles and loads what a capture cannot.
+    """Capture calls in order, after one without capture, which compiles and loads what a capture cannot.
 
     Returns:
-        The ``torch.cuda.CUDAGraph``, and what the last call gave, whose memory every replay fills again. The caller
-        keeps alive what the calls read.
+        the ``torch.cuda.CUDAGraph``, and the result of the last call, which every replay overwrites. The caller must
+        keep the inputs of the calls alive.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())  # which may still be filling the inputs
@@ -40,7 +40,7 @@ def capture(calls: Sequence[Callable[[], Any]]) -> tuple[Any, Any]:
 
 
 def replay_times(graph: Any) -> list[float]:
-    """Milliseconds of each of :data:`REPLAYS` replays of a CUDA graph; the launch of the graph counts."""
+    """Return the milliseconds of each of :data:`REPLAYS` replays of a CUDA graph, with the launch of the graph."""
     times = []
     for _ in range(WARM_UP + REPLAYS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -53,6 +53,6 @@ def replay_times(graph: Any) -> list[float]:
 
 
 def microseconds(calls: Sequence[Callable[[], Any]]) -> float:
-    """Median time of one call, from replays of a CUDA graph of all of them."""
+    """Return the median microseconds of one call, from replays of a CUDA graph with all calls."""
     graph, _ = capture(calls)
     return median(replay_times(graph)) * 1000 / len(calls)

@@ -1,6 +1,6 @@
 """How long does ``import edgepose`` take?
 
-Every measurement is a new process; the fastest is compared with the limit, because other work on the machine only adds.
+Every measurement is a new process; the fastest is compared with the limit, because other work only adds time.
 Reading the compiled files from disk for the first time is left out.
 """
 
@@ -15,12 +15,12 @@ from common import Outcome, run_benchmark
 from edgepose.core.tables import text_table
 
 MODULES = ("edgepose", "edgepose.cli", "numpy")
-#: Seconds.
+#: Limits in seconds.
 LIMITS = {"edgepose": 0.15}
 
 
 def seconds(module: str, processes: int) -> list[float]:
-    """Return how long each of some new processes takes to import a module, after one that is not counted."""
+    """Return the seconds that each of several new processes takes to import a module, after one that is not counted."""
     code = f"from time import perf_counter; start = perf_counter(); import {module}; print(perf_counter() - start)"
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(processes + 1)]

@@ -1,6 +1,6 @@
 """How many augmented training samples per second does the loader make, and what limits it?
 
-Every sample is read from its JPEG file (no cache), turned, scaled, mirrored, recoloured and cropped to 256x192,
+Every sample is read from its JPEG file (no cache), rotated, scaled, mirrored, recoloured and cropped to 256x192,
 and gets its joint, bone and segmentation targets. The rates are those of the training's own loader, read by a process
 that does nothing else. The stages are timed inside that loader's data set, in CPU time of one thread, which other
 programs disturb least; what a batch costs on its way to the training is measured with samples that were made before.
@@ -36,7 +36,7 @@ from edgepose.train.recipes import Recipe, get_recipe
 
 #: Samples per second with two workers on two cores.
 PROMISE = 250.0
-#: What happens to a sample, and the function of the loader that does it.
+#: Steps for a sample, and the function of the loader for each.
 STAGES: dict[str, tuple[Any, str]] = {
     "read and decode JPEG": (loading, "read_image"),
     "warp": (loading, "warp_crop"),
@@ -48,7 +48,7 @@ STAGES: dict[str, tuple[Any, str]] = {
 
 
 class ReadyDataset(Dataset):
-    """One sample, made before, again and again: its loader only collates and transports."""
+    """A data set that repeats one sample made before, so that its loader only collates and transports."""
 
     def __init__(self, sample: dict[str, torch.Tensor], length: int) -> None:
         self.sample, self.length = sample, length
@@ -61,7 +61,7 @@ class ReadyDataset(Dataset):
 
 
 def stage_times(dataset: PoseDataset, samples: int) -> dict[str, Latency]:
-    """Milliseconds of CPU time per sample, by stage and in all."""
+    """Return milliseconds of CPU time per sample, by stage and in total."""
     times: dict[str, list[float]] = defaultdict(list)
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,13 +87,13 @@ def stage_times(dataset: PoseDataset, samples: int) -> dict[str, Latency]:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a loader was.
+    """The speed of a loader.
 
     Attributes:
-        workers: processes that made batches; 0 is this one.
-        per_second: samples, by the clock.
+        workers: number of processes that make batches; 0 for this one.
+        per_second: samples per second of wall-clock time.
         cpu_ms: milliseconds of CPU time per sample, of the workers and this process together.
-        cores: how many cores they had on average; a busy machine leaves them few.
+        cores: average number of cores that they used.
     """
 
     workers: int
@@ -103,9 +103,9 @@ class Rate:
 
 
 def measure_rate(loader: DataLoader, batch: int, seconds: float) -> Rate:
-    """Read a loader again and again, once its workers run."""
+    """Measure a loader that is read repeatedly, after its workers have started."""
     batches = chain.from_iterable(loader for _ in count())
-    for _ in islice(batches, 4 * max(1, loader.num_workers)):  # what was made while the workers started
+    for _ in islice(batches, 4 * max(1, loader.num_workers)):  # batches that were made while the workers started
         pass
     start, busy, taken = time.perf_counter(), cpu_seconds(), 0
     while time.perf_counter() - start < seconds:
@@ -116,14 +116,14 @@ def measure_rate(loader: DataLoader, batch: int, seconds: float) -> Rate:
 
 
 def cpu_seconds() -> float:
-    """CPU time that this process and its workers have had so far (Linux)."""
+    """Return the CPU time of this process and its workers so far, in seconds (Linux)."""
     processes = [os.getpid(), *(child.pid for child in active_children())]
     fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def transport_times(dataset: PoseDataset, recipe: Recipe, seconds: float) -> dict[str, float]:
-    """Milliseconds of CPU time per sample to make a batch of samples, and that and to bring it here from a worker."""
+    """Return milliseconds of CPU time per sample for making a batch, without and with its transport from a worker."""
     sample = dataset[0, 0]
     start, repeats = time.thread_time(), 20
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""How far could any model get on LSP's test labels, and how far is this one from there?
+"""Which accuracy could any model reach on LSP's test labels, and how far is this one from it?
 
 The labels are crowd-sourced: joints are a few pixels off, and left and right are sometimes exchanged. Nobody labelled
 these pictures twice, so the noise is read from where a model and the labels nearly agree:
@@ -36,7 +36,7 @@ RIGHT, FAR = 0.2, 2.0
 
 
 def fit_core(residuals: NDArray[np.float64], rounds: int = 200) -> tuple[float, float]:
-    """Share and sigma of the Gaussian core of distances, by expectation maximisation.
+    """Return share and sigma of the Gaussian core of distances, by expectation maximisation.
 
     Args:
         residuals: (N,) distances in 0..FAR; the gross errors are taken as uniform over that disc.
@@ -52,7 +52,7 @@ def fit_core(residuals: NDArray[np.float64], rounds: int = 200) -> tuple[float, 
 
 
 def find(options: argparse.Namespace) -> tuple[Skeleton, NDArray[np.float64], NDArray[np.float64]]:
-    """The skeleton, and residuals (N, J) in torso lengths: as predicted, and with left and right exchanged."""
+    """Return the skeleton, and residuals (N, J) in torso lengths: as predicted, and with left and right exchanged."""
     bundle = open_bundle(options.bundle)
     data, skeleton = load_data(options.data, "val"), bundle.skeleton
     size, padding = bundle.manifest.input_size, bundle.manifest.crop_padding
@@ -71,7 +71,7 @@ def find(options: argparse.Namespace) -> tuple[Skeleton, NDArray[np.float64], ND
 def only_exchanged(
     error: NDArray[np.float64], mirrored: NDArray[np.float64], skeleton: Skeleton
 ) -> NDArray[np.float64]:
-    """Percent of the persons, (J,), at whom both joints of a pair are right only with left and right exchanged."""
+    """Return the percentage of persons, (J,), with both joints of a pair right only if left and right are exchanged."""
     share = np.zeros(error.shape[1])
     for pair in map(list, skeleton.flip_pairs):
         share[pair] = 100 * ((mirrored[:, pair] <= RIGHT).all(1) & (error[:, pair] > RIGHT).all(1)).mean()

@@ -1,7 +1,7 @@
-"""Which network of the papers learns most from the same images under one budget?
+"""Which network of the papers is the most accurate after training on the same images with the same budget?
 
 HRNet, DITN, SG-HRNet, HSR-MSNet and SimpleBaseline from scratch, each with its own paper's loss; everything else is
-shared. ``--narrow`` takes slim variants that a CPU trains.
+shared. ``--narrow`` takes slim variants that can be trained on a CPU.
 """
 
 from __future__ import annotations

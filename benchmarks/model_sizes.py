@@ -1,4 +1,4 @@
-"""How large is every network beside its paper's figures, and what does each module of DITN cost beside Table 8?
+"""How large is every network and every module of DITN (Table 8), compared with its paper's figures?
 
 Prints the Markdown of ``docs/models.md``; ``--docs docs/models.md`` writes it. The networks run on PyTorch's meta
 device, so nothing here depends on the machine.
@@ -23,7 +23,7 @@ from edgepose.models.cost import macs_by_layer
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper prints for one network at one size: millions of parameters, and GFLOPs."""
+    """The figures of a paper for one network at one size: millions of parameters, and GFLOPs."""
 
     model: str
     skeleton: str
@@ -65,7 +65,7 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Module:
-    """A row of Table 8: its name there, our submodules, and the parameters and MFLOPs it prints."""
+    """A row of Table 8: its name, our submodules, and its parameters and MFLOPs."""
 
     name: str
     parts: tuple[str, ...]
@@ -168,7 +168,7 @@ def network(model: str, skeleton: str) -> nn.Module:
 
 @cache
 def costs(model: str, skeleton: str, input_size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-accumulates by layer."""
+    """Return the multiply-accumulates by layer."""
     return macs_by_layer(network(model, skeleton), input_size)
 
 
@@ -177,7 +177,7 @@ def macs(model: str, skeleton: str, input_size: tuple[int, int]) -> int:
 
 
 def macs_as_printed(model: str, skeleton: str, input_size: tuple[int, int]) -> int:
-    """As the papers count: a deconvolution per weight and **output** position, which is stride^2 times its work."""
+    """Count as the papers do: a deconvolution per weight and **output** position, stride^2 times its work."""
     total = 0
     for name, cost in costs(model, skeleton, input_size).items():
         layer = network(model, skeleton).get_submodule(name)
@@ -190,7 +190,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def in_mega(count: int) -> str:
-    """As Table 8 prints operations, in units of 2^20 or 2^30."""
+    """Return operations in the units of Table 8, 2^20 or 2^30."""
     return f"{count / 2**30:.2f} G" if count >= 2**30 else f"{count / 2**20:.1f} M"
 
 
@@ -235,7 +235,7 @@ def modules_table() -> str:
 
 
 def document() -> str:
-    """The content of ``docs/models.md``."""
+    """Return the content of ``docs/models.md``."""
     return DOCUMENT.format(networks=networks_table(), additions=additions_table(), modules=modules_table())
 
 

@@ -1,4 +1,4 @@
-"""Do the keypoints survive each precision, and what does it bring?
+"""How much do keypoints change in each precision, and how much faster is it?
 
 A copy of a bundle is calibrated on the training split of a data set and, with ``--max-drop``, searched for the fastest
 mix. Every precision then finds the persons of the test split: accuracy by the labels, keypoints beside those of FP32,
@@ -45,14 +45,14 @@ from edgepose.graphs.sixteen_bit import with_rounding
 IDENTICAL, MOVED_SHARE, DROP = 97.0, 0.1, 0.5
 #: INT8 on OpenVINO beside FP32 on ONNX Runtime, for networks of this many multiply-adds and more.
 SPEED_UP, LARGE = 2.5, 4e9
-#: Calls of a latency: rounds over all sessions, calls a round.
+#: Calls of a latency: rounds over all sessions, calls per round.
 ROUNDS, CALLS = 8, 4
 BACKENDS = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
 
 
 @contextmanager
 def judged_session(bundle: Bundle, precision: str) -> Iterator[Session]:
-    """A session on ONNX Runtime that has every rounding of the precision."""
+    """Open a session on ONNX Runtime with every rounding of the precision."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
         graph = bundle.graph_for(precision)
         if "16" in precision:
@@ -65,7 +65,7 @@ def judged_session(bundle: Bundle, precision: str) -> Iterator[Session]:
 
 
 class Recorder:
-    """A predictor that keeps the keypoints (N, J, 3) in crop pixels, and the heat-maps (N, J, h, w)."""
+    """A predictor that collects the keypoints (N, J, 3) in crop pixels, and the heat-maps (N, J, h, w)."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -88,7 +88,7 @@ class Recorder:
 
 
 def moved_keypoints(before: Recorder, after: Recorder, joints: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The confident keypoints that moved, with the heights of both peaks in FP32's heat-maps: nearly the same."""
+    """Return the confident keypoints that moved, with the heights of both peaks in FP32's heat-maps, nearly equal."""
     distance = np.linalg.norm(before.keypoints[..., :2] - after.keypoints[..., :2], axis=-1)
     moved = []
     for crop, joint in np.argwhere((distance > MOVED) & (before.keypoints[..., 2] > CONFIDENT)):
@@ -107,7 +107,7 @@ def moved_keypoints(before: Recorder, after: Recorder, joints: tuple[str, ...]) 
 
 
 def latencies(bundle: Bundle, runners: list[Runner]) -> dict[str, float]:
-    """Median milliseconds of one crop, by backend and precision, measured in turn."""
+    """Return the median milliseconds of one crop, by backend and precision, measured in turns."""
     crop = {"images": read_goldens(bundle).images[:1]}
     times: dict[str, list[float]] = {str(runner): [] for runner in runners}
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def latencies(bundle: Bundle, runners: list[Runner]) -> dict[str, float]:
 
 
 def accuracies(bundle: Bundle, data: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A row for each precision, and the keypoints that FP16 moved."""
+    """Return a row for each precision, and the keypoints that FP16 moved."""
     split, manifest = load_data(data, "val"), bundle.manifest
     rows, moved, recorders = [], [], {}
     for precision in bundle.precisions:
@@ -144,7 +144,7 @@ def accuracies(bundle: Bundle, data: str) -> tuple[list[dict[str, Any]], list[di
 
 
 def excess(rows: list[dict[str, Any]], times: dict[str, float], large: bool) -> list[str]:
-    """A sentence for each limit that is exceeded."""
+    """Return a sentence for each limit that is exceeded."""
     by_precision = {row["precision"]: row for row in rows}
     exact, half = by_precision["fp32"], by_precision["fp16"]
     missed = []

@@ -1,9 +1,8 @@
-"""What does building a TensorRT-RTX engine cost on a machine without a GPU?
+"""How much time and memory does building a TensorRT-RTX engine take on a machine without a GPU?
 
 Each pose network is exported untrained, each detector imported; they are calibrated on a few crops, and built in every
-precision by ``edgepose build``, each in a process of its own from which GPUs are hidden: the layers decide the cost,
-not the weights. The seconds are those of parsing and building, without the start of Python. The convolutions are those
-that the build found in the engine.
+precision by ``edgepose build``, each in a new process without visible GPUs: the cost depends on the layers, not on the
+weights. Seconds are for parsing and building, without the start of Python. The convolutions are those in the engine.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LIMITS = {"seconds": 15.0, "gigabytes": 6.0}
 
 
 def bundle_of(model: str, skeleton: str | None, folder: Path) -> Bundle:
-    """A network with a graph of every precision; without a skeleton it is a detector's file."""
+    """Return a bundle with a graph of every precision; without a skeleton, of a detector's file."""
     path = folder / f"{Path(model).stem}.edgepose"
     bundle = export(model, path, skeleton=skeleton, input_size=SIZE) if skeleton else import_detector(model, path)
     crops = read_goldens(bundle).images
@@ -64,7 +63,7 @@ def costs(model: str, skeleton: str | None, batches: str) -> list[dict[str, Any]
 def cost(bundle: Bundle, precision: str, batches: str) -> dict[str, Any]:
     record = build(bundle.path, precision, batches)
     if record.peak_memory_mb is None:
-        raise UsageError("this system does not tell the memory of a process: run on Linux")
+        raise UsageError("this system does not report the memory of a process: run on Linux")
     return {
         "model": bundle.manifest.name,
         "input_size": bundle.manifest.input_size,

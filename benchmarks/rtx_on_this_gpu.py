@@ -1,8 +1,8 @@
-"""Does TensorRT-RTX run an engine on the GPU that is here, also where its list of SMs leaves this one out?
+"""Does TensorRT-RTX run an engine on this GPU, even if its list of SMs lacks this one?
 
 Two attempts for each network: an engine that was built without a GPU, for the SMs that TensorRT-RTX targets by default,
 and one that is built here, for this GPU alone, into the bundle. The ordinary backend refuses the first by its record
-where the SM is 8.7 or 9.0; here TensorRT-RTX itself is asked. Each attempt runs in a process of its own, and whatever
+where the SM is 8.7 or 9.0; here TensorRT-RTX itself tries it. Each attempt runs in a new process, and any error that
 stops it, even a crash, is its result. An engine that runs is compared with the bundle's goldens and timed; a call's
 milliseconds include the copies to and from the GPU. Without ``--bundles`` a copy of the shipped bundle is tried; its
 engine for the default SMs is built here, with the GPU hidden. ``--bundles`` is a folder of bundles that any machine can
@@ -65,7 +65,7 @@ SETTLE = Budget(calls=1_000_000, seconds=10.0)
 
 
 def find_prebuilt(bundle: Bundle, precision: str) -> Path:
-    """The engine of a bundle that was built without a GPU."""
+    """Return the engine of a bundle that was built without a GPU."""
     for engine in bundle.engines():
         record = read_record(engine)
         if (record.target, record.sm, record.precision) == (TARGET, ANY_SM, precision):
@@ -97,7 +97,7 @@ def find_bundles(folder: Path) -> dict[str, Bundle]:
 
 
 def run_engine(folder: Path, engine: Path, precision: str, settle: Budget | None = None) -> dict[str, Any]:
-    """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; raises what stops it.
+    """Load an engine of the bundle in ``folder``, compare it with the goldens and time it; any error is raised.
 
     ``settle`` replaces :data:`SETTLE`.
     """
@@ -116,17 +116,17 @@ def run_engine(folder: Path, engine: Path, precision: str, settle: Budget | None
 
 
 def build_and_run(folder: Path, precision: str, settle: Budget | None = None) -> dict[str, Any]:
-    """The same with an engine that is built here, into the bundle."""
+    """Build an engine here, into the bundle, and run it with :func:`run_engine`."""
     record = build_engine(open_bundle(folder), TARGET, precision)
     engine = folder / ENGINES / record.file_name
     return {"build_seconds": record.build_seconds, **run_engine(folder, engine, precision, settle)}
 
 
 def attempt(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
-    """Run ``work`` in a process of its own.
+    """Run ``work`` in a new process.
 
     Returns:
-        What it returned, and ``stopped``: the message of what stopped it, None for nothing.
+        its result, and ``stopped``: the message of the error that stopped it, or None.
     """
     # "spawn" starts a new interpreter; a forked one could not use CUDA.
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
@@ -134,7 +134,7 @@ def attempt(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str
             return {"stopped": None, **pool.submit(work, *arguments).result()}
         except BrokenProcessPool:
             return {"stopped": "the process died"}
-        except Exception as error:  # TensorRT-RTX and CUDA raise what they like, and that is the answer
+        except Exception as error:  # TensorRT-RTX and CUDA may raise anything; it is the result
             return {"stopped": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 

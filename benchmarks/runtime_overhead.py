@@ -1,7 +1,7 @@
 """How much time does the runtime itself need around the two networks of a frame?
 
 Letterbox, boxes, crop, keypoints and drawing are its own work; the two networks, and decoding and encoding the video,
-are reported apart. The measurement is ``edgepose.bench.pipeline``; this adds the limit.
+are reported separately. The measurement is ``edgepose.bench.pipeline``; this adds the limit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From which score on is a joint of the shipped model worth showing?
+"""From which score on should a joint of the shipped model be drawn?
 
-The score of a joint is the maximum of its heat-map. For bands of scores this prints how many joints fall in, and how
-many of those are right (PCK@0.2 of the torso) on the test split. ``edgepose.runtime.track.CONFIDENT`` rests on it.
+The score of a joint is the maximum of its heat-map. For bands of scores this prints the number of joints, and how
+many of them are right (PCK@0.2 of the torso) on the test split. ``edgepose.runtime.track.CONFIDENT`` is based on it.
 """
 
 from __future__ import annotations

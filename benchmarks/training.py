@@ -1,6 +1,6 @@
-"""What the benchmarks that train networks share: runs under one budget, their table and their curves.
+"""Training runs with one budget, their table and their curves, for the benchmarks that train networks.
 
-Every run is a folder of its own, so a benchmark that was stopped goes on where it was.
+Every run has its own folder, so that a stopped benchmark continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgepose.train.trainer import train
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table: a name, the set-up, and what the paper prints for it."""
+    """One row of a table: a name, the recipe, and the paper's figure."""
 
     name: str
     recipe: Recipe
@@ -33,13 +33,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one variant reached.
+    """The results of one variant.
 
     Attributes:
         variant: the row.
-        parameters: of the network.
-        scores: after the last epoch, in percent, by seed.
-        images_per_second: in training, by seed.
+        parameters: number of parameters of the network.
+        scores: scores after the last epoch in percent, by seed.
+        images_per_second: images per second in training, by seed.
         curves: (epoch, score) of every test, by seed.
     """
 
@@ -51,12 +51,12 @@ class Trained:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds; 0 for one seed, which says nothing."""
+        """Return the standard deviation over the seeds; 0 for one seed."""
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
 def add_budget(parser: argparse.ArgumentParser, *, epochs: int) -> None:
-    """The options that give every variant the same budget."""
+    """Add the options of the budget that all variants share."""
     parser.add_argument("--data", required=True, help="KIND:ROOT of a data set with train and val splits")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs; one that was stopped goes on")
     parser.add_argument("--epochs", type=int, default=epochs, help="per run (default: %(default)s)")
@@ -69,7 +69,7 @@ def add_budget(parser: argparse.ArgumentParser, *, epochs: int) -> None:
 
 
 def budget(options: argparse.Namespace) -> Recipe:
-    """The set-up that all variants share: AdamW, one cycle, moderate augmentation."""
+    """Return the recipe that all variants share: AdamW, one cycle, moderate augmentation."""
     height, width = (int(side) for side in options.size.split("x"))
     return Recipe(
         model="ditn_lite",
@@ -124,7 +124,7 @@ def _train(variant: Variant, seeds: list[int], count: int, options: argparse.Nam
 
 
 def table(trained: Sequence[Trained], published: str) -> str:
-    """One row per variant: parameters, mean and spread of the score, images/s, and what the paper prints."""
+    """Return one row per variant: parameters, mean and spread of the score, images/s, and the paper's figure."""
     head = ("network", "parameters", "score, %", "spread", "images/s", published)
     rows = []
     for t in trained:
@@ -135,7 +135,7 @@ def table(trained: Sequence[Trained], published: str) -> str:
 
 
 def figures(trained: Sequence[Trained], options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as plain values for the result file."""
+    """Return everything as JSON values for the result file."""
     shared = {name: value for name, value in vars(options).items() if name not in ("json", "runs", "data")}
     return {
         "budget": shared,
@@ -150,7 +150,7 @@ def figures(trained: Sequence[Trained], options: argparse.Namespace) -> dict[str
 
 
 def draw_curves(trained: Sequence[Trained], path: Path, title: str) -> None:
-    """The score after every epoch, one colour per variant, one line per seed."""
+    """Draw the score after every epoch, one colour per variant, one line per seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

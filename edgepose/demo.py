@@ -1,4 +1,4 @@
-"""The main job with the shipped networks: export, build, verify, run. ``edgepose demo``."""
+"""The command ``demo``: export, build, verify and run the shipped networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .runtime.sinks import VideoSink
 from .runtime.sources import open_source
 from .verify import verify
 
-#: The bundle that comes with the package. Never opened for writing: the demo works on its own copy.
+#: The bundle that comes with the package; the demo works on a copy.
 SHIPPED = Path(__file__).parent / "assets" / "ditn_lite.edgepose"
 
 CLIP_SIZE = (480, 960)
@@ -34,23 +34,22 @@ Say = Callable[[str], object]
 
 
 def demo(output: Path, source: str | None = None, *, say: Say) -> None:
-    """Take the shipped checkpoint through every stage and say where everything is.
+    """Take the shipped checkpoint through every step, and report where the results are.
 
-    Stages whose extra is not installed are left out, and said to be. The engine that the demo builds is TensorRT-RTX's,
-    never TensorRT's: for that one there is ``edgepose build``.
+    Steps without their extra are left out. The demo builds an engine of TensorRT-RTX, not of TensorRT.
 
     Args:
         output: folder for the bundle, the overlay video and the JSON lines.
-        source: what to run on, see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two
-            public-domain photos of a person each, which is sharper where scikit-image is installed.
+        source: see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two public-domain photos
+            of a person each, which is sharper if scikit-image is installed.
         say: called with each line of progress.
 
     Raises:
         UsageError: the folder cannot be written, or the source cannot be read.
-        CheckError: an engine does not give PyTorch's keypoints.
+        CheckError: an engine does not reproduce the goldens.
     """
     if source is not None:
-        open_source(source).close()  # refused before anything is made
+        open_source(source).close()  # refuse a wrong source before any work
     bundle = _export(output / SHIPPED.name, say)
     bundle = _build(bundle, say)
     say("verify: replaying the golden crops on every engine that can run here")
@@ -70,7 +69,7 @@ def demo(output: Path, source: str | None = None, *, say: Say) -> None:
         ("bundle", bundle.path),
         ("report", bundle.reports / "verify.html"),
         ("overlay video", overlay),
-        ("poses, one JSON object a frame", poses),
+        ("poses, one JSON object per frame", poses),
     ):
         say(f"{what}: {path}")
 
@@ -98,7 +97,7 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
     say("build: a TensorRT-RTX engine")
     try:
         record = build_engine(bundle, "tensorrt-rtx")
-    except UsageError as error:  # such as a GPU that TensorRT-RTX does not know; the other backends run all the same
+    except UsageError as error:  # for example, a GPU that TensorRT-RTX does not support; other backends still run
         say(f"build: left out: {error}")
         return bundle
     say(f"{record}\nengine: {bundle.path / ENGINES / record.file_name}")
@@ -106,11 +105,7 @@ def _build(bundle: Bundle, say: Say) -> Bundle:
 
 
 def write_clip(path: Path) -> None:
-    """Write a short video in which a camera moves over two people.
-
-    Raises:
-        UsageError: it cannot be written, such as on a full disk.
-    """
+    """Write a short video of a camera that moves over two people; raise UsageError if that fails."""
     scene = load_scene()
     with closing(VideoSink(path, CLIP_FPS)) as sink:
         for index, matrix in enumerate(camera_path(scene.shape[:2])):
@@ -119,7 +114,7 @@ def write_clip(path: Path) -> None:
 
 
 def camera_path(scene: Size) -> Iterator[NDArray[np.float64]]:
-    """Affine matrices (2, 3) from a scene of (height, width) to each frame: a slow zoom, a little sway and roll."""
+    """Yield affine matrices (2, 3) from a scene of (height, width) to each frame: a slow zoom with sway and roll."""
     whole = crop_regions((0, 0, scene[1], scene[0]), CLIP_SIZE, padding=1.0)[0]
     for t in np.linspace(0.0, 1.0, CLIP_FRAMES):
         sway, zoom = 0.02 * np.sin(2 * np.pi * t), 1.1 - 0.1 * t

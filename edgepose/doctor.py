@@ -1,4 +1,4 @@
-"""Doctor: what is installed here, what can run, and the line that installs what is missing."""
+"""The command ``doctor``: list what is installed, what can run, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plugins.registration import form_for
 
 OK, MISSING, BROKEN, UNUSABLE = "ok", "missing", "broken", "cannot run"
 
-#: What prepares bundles and judges them, beside the backends.
+#: Modules that make bundles, besides those of the backends.
 _TOOLS = ("onnx", "onnxscript", "onnxsim")
 
 
@@ -30,11 +30,11 @@ class Finding:
     """One row of the report.
 
     Attributes:
-        item: what was looked for.
+        item: name of the module or device.
         status: ``ok``, ``missing``, ``broken`` (installed, but its import fails), ``cannot run`` (installed, but this
             machine lacks something else).
         detail: version and facts, or the reason.
-        install: the line that mends it, empty if there is nothing to mend.
+        install: the line that repairs it, or empty.
     """
 
     item: str
@@ -44,12 +44,12 @@ class Finding:
 
 
 def doctor() -> str:
-    """The report as a plain-text table, with the lines to run below it; :func:`examine` gives it as values."""
+    """Return the findings of :func:`examine` as a plain-text table, with the lines to run below it."""
     return _table(examine())
 
 
 def examine() -> list[Finding]:
-    """Look at everything edgepose can use; imports it, so this takes seconds. Raises nothing for what is missing."""
+    """Examine everything that edgepose can use; this takes seconds, because it imports all of it."""
     return [
         Finding("Python", OK, f"{platform.python_version()} ({sys.executable})"),
         Finding("platform", OK, _platform()),
@@ -69,12 +69,12 @@ def _platform() -> str:
 
 
 def _module(item: str, module: str, install: str) -> Finding:
-    """Import a module: only that shows that its libraries are there too."""
+    """Examine a module by importing it, which also tests its libraries."""
     if find_spec(module) is None:
         return Finding(item, MISSING, f"the Python module {module!r} is not installed", install)
     try:
         version = getattr(import_module(module), "__version__", "version unknown")
-    except Exception as error:  # whatever a broken installation raises is what the user came to hear
+    except Exception as error:  # a broken installation may raise anything
         reason = " ".join(str(error).split())
         return Finding(item, BROKEN, f"import {module} fails: {type(error).__name__}: {reason}", install)
     return Finding(item, OK, str(version))
@@ -89,7 +89,7 @@ def _opencv() -> Finding:
 
 
 def _video_support(build: str) -> str:
-    """FFmpeg and GStreamer in OpenCV's build information, which indents one ``NAME:  YES (version)`` a line.
+    """Return whether OpenCV's build information, lines of ``NAME:  YES (version)``, has FFmpeg and GStreamer.
 
     >>> _video_support("  FFMPEG:     YES\\n  GStreamer:    YES (1.20.3)\\n")
     'FFmpeg yes, GStreamer yes'
@@ -111,7 +111,7 @@ def _backend(name: str) -> Finding:
     if reason is None:
         return Finding(item, OK, installed.detail)
     builds = "; builds engines without a GPU" if name == "tensorrt-rtx" else ""
-    # What to install stands in the row of the GPU, once.
+    # The row of the GPU has the line to install.
     detail = f"{installed.detail}; no GPU can be used" if name in TARGETS else f"{installed.detail}; {reason}"
     return Finding(item, UNUSABLE, detail + builds)
 
@@ -126,7 +126,7 @@ def _gpu() -> Finding:
 
 
 def _plugin() -> Finding:
-    """Whether the plugin library is built, for what, and in which form the installed TensorRT gets the plugin."""
+    """Examine the plugin library, and the form in which the installed TensorRT gets the plugin."""
     item = "TensorRT plugin"
     try:
         library = find_library()
@@ -148,5 +148,5 @@ def _plugin() -> Finding:
 
 def _table(findings: list[Finding]) -> str:
     table = text_table(("item", "status", "detail"), [(f.item, f.status, f.detail) for f in findings])
-    mends = [f"  {f.item}: {f.install}" for f in findings if f.install]
-    return "\n".join([table, "", "to install what is missing:", *mends] if mends else [table]) + "\n"
+    repairs = [f"  {f.item}: {f.install}" for f in findings if f.install]
+    return "\n".join([table, "", "to install what is missing:", *repairs] if repairs else [table]) + "\n"

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ from tests.doubles.made_once import made_once
 
 if TYPE_CHECKING:
     from torch import nn
+
+# A shell starts its background jobs with Ctrl-C ignored; some tests send it to their own process.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

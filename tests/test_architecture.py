@@ -151,7 +151,7 @@ def test_the_whole_package_but_pytorchs_rooms_loads_nothing_heavy() -> None:
     "room", ["core", "nvidia", "bundle", "data", "plugins", "backends", "detectors", "runtime", "accuracy"]
 )
 def test_every_module_of_the_runtime_loads_nothing_heavy(room: str) -> None:
-    """``plugins/torch_op.py`` and ``torch_cuda.py`` are PyTorch's by name."""
+    """``plugins/torch_op.py`` is PyTorch's by name."""
     files = [path for path in sorted((PACKAGE / room).rglob("*.py")) if not path.stem.startswith("torch_")]
     modules = [".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)) for path in files]
     code = (

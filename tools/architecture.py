@@ -144,8 +144,8 @@ def picture(found: list[Import]) -> str:
     for room, target in sorted(there):
         x, y = left + cell * ROOMS.index(target) + 4, top + cell * ROOMS.index(room) + 4
         parts.append(f'<rect x="{x}" y="{y}" width="{cell - 8}" height="{cell - 8}" rx="3" fill="#234"/>')
-    caption = f"A row imports from the columns that are filled: {len(ROOMS)} rooms, {len(there)} arrows, none upwards."
-    parts.append(f'<text x="{left}" y="{top + side + 26}">{caption}</text>')
+    caption = f"A row imports from the columns that are filled: {len(ROOMS)} rooms, {len(there)} arrows."
+    parts.append(f'<text x="8" y="{top + side + 26}">{caption}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -73,9 +73,10 @@ class Places:
     def store(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file of results without the folders of this machine, so that it can be shown to anybody."""
         text = json.dumps(value)
-        for folder, shown in ((self.out, "OUT"), (self.work, "WORK"), (self.wheels, "WHEELS"), (ROOT, ".")):
-            text = text.replace(str(folder), shown)
-        write_json(self.out / name, json.loads(text.replace(sys.executable, "python")))
+        names = {sys.executable: "python", self.out: "OUT", self.work: "WORK", self.wheels: "WHEELS", ROOT: "."}
+        for path, shown in names.items():  # the interpreter first: it may lie in one of the folders
+            text = text.replace(str(path), shown)
+        write_json(self.out / name, json.loads(text))
 
 
 def select(names: Sequence[str] | None, parts: Sequence[Part] = PARTS) -> list[Part]:

@@ -86,7 +86,7 @@ class Candidate:
 
 
 def peer_versions(python: Path) -> dict[str, str]:
-    """The versions of Model Optimizer and what it stands on, in the environment of an interpreter.
+    """Return the versions of Model Optimizer and what it stands on, in the environment of an interpreter.
 
     Raises:
         UsageError: it is no interpreter, or the environment lacks Model Optimizer.
@@ -102,7 +102,7 @@ def peer_versions(python: Path) -> dict[str, str]:
 
 
 def last_line(text: str) -> str:
-    """What a failed command says last.
+    """Return the last line that a failed command printed.
 
     >>> last_line("Traceback ...\\n  File ...\\nValueError: no\\n")
     'ValueError: no'
@@ -156,7 +156,7 @@ def make_candidates(
 
 
 def structure(model: onnx.ModelProto) -> dict[str, Any]:
-    """What of a graph with Q/DQ pairs is quantised.
+    """Count what is quantised in a graph with Q/DQ pairs.
 
     Returns:
         ``convolutions``: the names of those whose input and weights are; ``activations``: how many tensors are that no
@@ -183,7 +183,7 @@ def structure(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def judge(bundle: Bundle, candidates: list[Candidate], data: str) -> list[dict[str, Any]]:
-    """A row for each graph, of which the first is FP32: accuracy on the test split, and agreement with FP32."""
+    """Return a row for each graph, the first FP32: accuracy on the test split, and agreement with FP32."""
     split, manifest = load_data(data, "val"), bundle.manifest
     rows: list[dict[str, Any]] = []
     fp32: NDArray[np.float32] | None = None
@@ -229,7 +229,7 @@ def untrained_latencies(model: str, bundle: Bundle, crops: NDArray[np.uint8], py
 
 
 def excess(rows: list[dict[str, Any]], times: dict[str, dict[str, Times]]) -> list[str]:
-    """A sentence for each limit that is exceeded; ours is that with the stem in INT8, which theirs have there, too."""
+    """Return a sentence for each exceeded limit; compares our graph with an INT8 stem, as theirs have one, too."""
     own = next(row for row in rows if row["name"].endswith(STEM))
     best = max((row for row in rows if row["name"].startswith("Model Optimizer")), key=lambda row: row["accuracy"])
     missed = []

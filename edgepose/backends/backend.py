@@ -1,4 +1,4 @@
-"""The description of an inference engine: what it needs, what it opens of a bundle, and what it can compute in."""
+"""The base classes of backends: the module one needs, the files it opens, and the precisions it computes in."""
 
 from __future__ import annotations
 
@@ -13,22 +13,17 @@ from ..bundle.manifest import PRECISIONS
 from ..core.errors import UsageError, missing_extra
 from .session import Session
 
-#: What ``auto`` takes: what a search chose within a budget of accuracy, else the most exact there is.
+#: The order of ``auto``: ``mixed``, which a search chose within an accuracy budget, then the most exact first.
 PREFERRED = ("mixed", *(name for name in PRECISIONS if name != "mixed"))
 
 
 @dataclass(frozen=True)
 class Backend(ABC):
-    """One inference engine.
-
-    Attributes:
-        name: on the command line and in reports.
-        module: the Python module that it needs.
-    """
+    """One inference engine: its ``name`` on the command line and in reports, and the Python ``module`` it needs."""
 
     name: str
     module: str
-    #: Whether it runs engine files, which a bundle has for few precisions, if any.
+    #: Whether it runs engine files; a bundle has them for few precisions or none.
     runs_engines: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
@@ -40,12 +35,12 @@ class Backend(ABC):
         return None
 
     def note(self, precision: str) -> str | None:  # noqa: ARG002
-        """Return what to know about results in a precision, in one sentence, or None."""
+        """Return a caveat about results in a precision, in one sentence, or None."""
         return None
 
     @abstractmethod
     def precisions(self, bundle: Bundle) -> tuple[str, ...]:
-        """Return those of a bundle's precisions that the engine may run."""
+        """Return the precisions of a bundle that the engine may run."""
 
     @abstractmethod
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
@@ -53,20 +48,16 @@ class Backend(ABC):
 
         Args:
             bundle: an opened bundle.
-            asked: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed``, which a search chose
-                within a budget of accuracy, or else the most exact that the bundle has for this engine.
+            asked: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for the first in :data:`PREFERRED`
+                that the bundle has for this engine.
 
         Raises:
-            UsageError: the bundle has nothing of that for this engine, or the engine cannot compute in it.
+            UsageError: the bundle has no file for it, or the engine cannot compute in it.
         """
 
     @abstractmethod
     def open(self, bundle: Bundle, file: Path) -> Session:
-        """Open a file of a bundle, from :meth:`choose`.
-
-        Raises:
-            UsageError: the engine cannot load it.
-        """
+        """Open a file of a bundle, from :meth:`choose`; raise UsageError if the engine cannot load it."""
 
 
 class GraphBackend(Backend):
@@ -77,10 +68,8 @@ class GraphBackend(Backend):
 
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
         if asked == "auto":
-            there = (name for name in PREFERRED if name in bundle.precisions)
-            asked = next(name for name in there if not self.refuses(name))
-        reason = self.refuses(asked)
-        if reason:
+            asked = next(name for name in PREFERRED if name in bundle.precisions and not self.refuses(name))
+        if reason := self.refuses(asked):
             raise UsageError(reason)
         return asked, bundle.graph_for(asked)
 
@@ -89,22 +78,18 @@ class GraphBackend(Backend):
 
     @abstractmethod
     def open_graph(self, graph: Path) -> Session:
-        """Open any ONNX file, such as a detector's.
-
-        Raises:
-            UsageError: the engine cannot load it.
-        """
+        """Open any ONNX file, such as a detector's; raise UsageError if the engine cannot load it."""
 
     def without_arithmetic(self, kind: str) -> str:
-        """Return the note on a precision that this engine computes in FP32."""
+        """Return the note on a 16-bit precision that this engine computes in FP32."""
         return (
-            f"{self.name} computes in FP32 here what is {kind} in the graph, with weights rounded to {kind}: "
+            f"{self.name} computes the {kind} parts of the graph in FP32 here, with weights rounded to {kind}: "
             f"no proof of {kind} arithmetic"
         )
 
 
 def sixteen_bit(precision: str) -> str | None:
-    """Return which 16-bit type a graph of a precision holds, ``BF16`` or ``FP16``, or None.
+    """Return the 16-bit type in graphs of a precision, ``BF16`` or ``FP16``, or None.
 
     >>> sixteen_bit("int8+fp16"), sixteen_bit("bf16"), sixteen_bit("int8")
     ('FP16', 'BF16', None)

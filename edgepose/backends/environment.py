@@ -1,4 +1,4 @@
-"""Describe the machine and the versions that a figure holds for."""
+"""The description of the machine and the software versions, for reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """The machine, the versions and the command that a report was made with, as plain values."""
+    """Return the machine, the versions and the command that a report was made with, as JSON values."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

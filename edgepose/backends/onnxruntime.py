@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default backend, runs everywhere."""
+"""The backend ONNX Runtime on the CPU, which runs everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .backend import GraphBackend, sixteen_bit
 from .session import Arrays, check_feeds, engine_errors, require_open
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-#: NumPy's name of each type that both know, by ONNX Runtime's.
+#: NumPy's type names by ONNX Runtime's.
 _DTYPES = {"float": "float32", "double": "float64"} | {name: name for name in ("float16", "bool", *_INTEGERS)}
 
 #: The first ONNX Runtime whose CPU provider rounds FP16 to the nearest INT8: microsoft/onnxruntime, pull request 32452.
@@ -24,11 +24,7 @@ _ROUNDS_FP16 = (1, 30)
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime with its telemetry off: it would keep an identifier in the user's cache and send events.
-
-    Raises:
-        UsageError: ONNX Runtime is not installed.
-    """
+    """Import ONNX Runtime without its telemetry, which would identify the user; raise UsageError if it is missing."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -41,8 +37,8 @@ class OnnxRuntimeSession:
     """An ONNX file on ONNX Runtime's CPU provider.
 
     Raises:
-        UsageError: ONNX Runtime is not installed, the file is missing or not a graph it can load, or a tensor has a
-            type that NumPy does not know.
+        UsageError: ONNX Runtime is not installed, the file is missing or cannot be loaded, or NumPy lacks the type of
+            an input or output.
     """
 
     backend = "onnxruntime"
@@ -52,14 +48,14 @@ class OnnxRuntimeSession:
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal: its errors are raised, and its warnings help nobody here
-        # Idle threads spin in wait for more work. Beside a second network, such as a detector's, they would hold the
-        # cores that it runs on: without spinning a frame through both took 27 ms instead of 36.
+        options.log_severity_level = 4  # only fatal errors: others are raised, and its warnings do not concern users
+        # Idle threads would spin while they wait for work and take the cores from a second network, such as a detector:
+        # without spinning, a frame through both took 27 ms instead of 36.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session: Any = _open(graph, options)
         except Exception as error:  # onnxruntime's own exception types share no public base
-            raise UsageError(f"{graph} is not an ONNX graph ONNX Runtime can load: {first_line(error)}") from error
+            raise UsageError(f"{graph} is not an ONNX graph that ONNX Runtime can load: {first_line(error)}") from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
 
@@ -81,7 +77,7 @@ def _open(graph: Path, options: Any) -> Any:
     except Exception as error:
         if "QLinearConcat" not in str(error):
             raise
-    # It fuses a Concat between Q/DQ pairs into an op that knows no scales in FP16, and then refuses its own graph.
+    # ONNX Runtime fuses a Concat between Q/DQ pairs into QLinearConcat, which does not support FP16 scales.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
@@ -89,7 +85,7 @@ def _open(graph: Path, options: Any) -> Any:
 def _spec(node: Any) -> TensorSpec:
     kind = _DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
     if kind is None:
-        raise UsageError(f"{node.name} of the ONNX graph is {node.type}, expected a tensor of {', '.join(_DTYPES)}")
+        raise UsageError(f"{node.name} in the ONNX graph is {node.type}, expected a tensor of {', '.join(_DTYPES)}")
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     return TensorSpec(node.name, shape, np.dtype(kind))
 
@@ -108,7 +104,7 @@ class _OnnxRuntime(GraphBackend):
         return None
 
     def note(self, precision: str) -> str | None:
-        """On x86-64 the CPU provider computes FP16 in FP32, between casts."""
+        """Return the note that the CPU provider computes FP16 in FP32 on x86-64, or None."""
         kind, on_x86 = sixteen_bit(precision), platform.machine() in ("x86_64", "AMD64")
         return self.without_arithmetic(kind) if kind and on_x86 else None
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: x86 and Arm."""
+"""The backend OpenVINO on the CPU, x86 or Arm."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from .session import Arrays, check_feeds, engine_errors, require_open
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would write an identifier under HOME and send events.
-
-    Raises:
-        UsageError: OpenVINO is not installed.
-    """
+    """Import OpenVINO without its telemetry, which would identify the user; raise UsageError if it is missing."""
     hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import fails; OpenVINO has a stub
@@ -34,15 +30,15 @@ def import_openvino() -> Any:
 
 
 class OpenVinoSession:
-    """An ONNX file on OpenVINO's CPU device, in the precision of the graph as far as the CPU has it.
+    """An ONNX file on OpenVINO's CPU device, in the precision of the graph where the CPU supports it.
 
-    OpenVINO would choose BF16 by itself on CPUs that have it; the hint keeps a graph without BF16 in FP32, so that
-    ``verify`` compares what was asked for. A graph that holds BF16 computes in it where the CPU can: under the other
-    hint OpenVINO would convert back and forth. FP16 is computed in FP32, on weights that are rounded to FP16: the hint
-    for FP16 would also take those nodes that the graph keeps in FP32 because FP16 cannot hold their values.
+    The precision hint decides: OpenVINO would otherwise compute FP32 graphs in BF16 on CPUs that have it. A graph with
+    BF16 gets the BF16 hint if the CPU has it, because OpenVINO would convert back and forth under the other. FP16 is
+    computed in FP32, with weights rounded to FP16: the FP16 hint would include nodes that the graph keeps in FP32
+    because FP16 cannot hold their values.
 
     Raises:
-        UsageError: OpenVINO is not installed, or the file is missing or not a graph it can load.
+        UsageError: OpenVINO is not installed, or the file is missing or cannot be loaded.
     """
 
     backend = "openvino"
@@ -57,7 +53,7 @@ class OpenVinoSession:
         if not graph.is_file():
             raise UsageError(f"ONNX file {graph} does not exist")
         try:
-            # OpenVINO's importer knows no local functions, so their bodies are put in place of the calls first.
+            # OpenVINO's importer does not support local functions, so they are inlined first.
             model = onnx.inliner.inline_local_functions(onnx.load(graph))
             _quantise_unsigned(model)
             core = openvino.Core()
@@ -67,7 +63,7 @@ class OpenVinoSession:
         except (DecodeError, RuntimeError) as error:
             raise UsageError(f"{graph} is not an ONNX graph that OpenVINO can load: {last_line(error)}") from error
         self._request: Any = self._model.create_infer_request()
-        # A port has a name for every tensor folded into it; the graph's own names come in the same order.
+        # A port has many names, one for every tensor folded into it, so use the graph's names; the order is the same.
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in weights]
         outputs = [value.name for value in model.graph.output]
@@ -86,7 +82,7 @@ class OpenVinoSession:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO computes BF16 on this CPU with the CPU's own instructions."""
+    """Return whether OpenVINO computes BF16 natively on this CPU."""
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -100,10 +96,10 @@ def _holds_bf16(model: Any) -> bool:
 
 
 def _quantise_unsigned(model: Any) -> None:
-    """Beside a Concat quantise to uint8 around 128 where the graph says int8 around 0, in place: the same numbers.
+    """Change Q/DQ pairs beside a Concat from int8 around 0 to uint8 around 128, in place: the values stay the same.
 
-    OpenVINO (seen in 2026.4.1) loses the scale of signed Q/DQ pairs there, and rounds the activations to whole numbers;
-    YOLOX-nano finds nobody then. Unsigned pairs are right.
+    OpenVINO (seen in 2026.4.1) loses the scale of signed pairs there and rounds the activations to integers, so that
+    YOLOX-nano finds no person. Unsigned pairs are right.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -113,12 +109,12 @@ def _quantise_unsigned(model: Any) -> None:
             zero = numpy_helper.to_array(weight)
             if not zero.any():
                 weight.CopyFrom(numpy_helper.from_array(np.full_like(zero, 128, dtype=np.uint8), weight.name))
-    del model.graph.value_info[:]  # which may still say int8
+    del model.graph.value_info[:]  # it may still list int8
 
 
 def _zeros_beside_concat(graph: Any) -> set[str]:
-    """Names of the zero points of the Q/DQ pairs before and after a Concat, if nobody else reads them or the pairs'
-    integers."""
+    """Return the names of zero points used only by Q/DQ pairs before and after a Concat, which share their integers
+    with no other node."""
     readers: dict[str, list[Any]] = {value.name: [value] for value in graph.output}
     for node in graph.node:
         for name in node.input:
@@ -145,7 +141,7 @@ def _spec(name: str, port: Any) -> TensorSpec:
 
 class _OpenVino(GraphBackend):
     def note(self, precision: str) -> str | None:
-        """OpenVINO computes FP16 in FP32, as it is told to, and so BF16 where the CPU has none."""
+        """Return the note that FP16, and BF16 on CPUs without it, is computed in FP32, or None."""
         kind = sixteen_bit(precision)
         if kind is None or (kind == "BF16" and has_bf16()):
             return None

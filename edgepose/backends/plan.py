@@ -1,4 +1,4 @@
-"""Choose what runs a bundle here: a backend in a precision on a file. Every choice is made once, and is a Runner."""
+"""The choice of what runs a bundle on this machine: a Runner is a backend, a precision and a file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from .session import Session
 from .tensorrt import TENSORRT, TENSORRT_RTX
 from .torch import TORCH
 
-#: Every backend by name. ``auto`` takes the first that can run here: engines built for this GPU first, the reference
-#: last. The order is fixed; nothing is measured.
+#: Every backend by name, in the order in which ``auto`` tries them: engines for this GPU first, the reference last.
 BACKENDS: dict[str, Backend] = {
     backend.name: backend for backend in (TENSORRT, TENSORRT_RTX, ONNXRUNTIME, OPENVINO, TORCH)
 }
@@ -32,7 +31,7 @@ class Runner:
         bundle: an opened bundle.
         backend: one of :data:`BACKENDS`.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        file: what the backend opens: a graph, an engine, or the checkpoint.
+        file: the file that the backend opens: a graph, an engine, or the checkpoint.
     """
 
     bundle: Bundle
@@ -44,33 +43,25 @@ class Runner:
         return f"{self.backend} {self.precision}"
 
     def open(self) -> Session:
-        """Open the network; never on another backend silently.
-
-        Raises:
-            UsageError: the backend cannot load the file.
-        """
+        """Open the network on this backend and no other; raise UsageError if it cannot load the file."""
         return BACKENDS[self.backend].open(self.bundle, self.file)
 
     @property
     def note(self) -> str | None:
-        """What to know about results of this backend in this precision, a sentence, or None."""
+        """A caveat about results of this backend in this precision, in one sentence, or None."""
         return BACKENDS[self.backend].note(self.precision)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs, and by name of a backend, or of both as ``onnxruntime bf16``, why something does not."""
+    """The runners, and the reasons for what was skipped, by backend or by both names such as ``onnxruntime bf16``."""
 
     runners: tuple[Runner, ...]
     skipped: dict[str, str]
 
 
 def get_backend(name: str) -> Backend:
-    """Look a backend up by name.
-
-    Raises:
-        UsageError: no backend has that name.
-    """
+    """Return the backend of a name; raise UsageError for an unknown one."""
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}: expected one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
@@ -81,13 +72,12 @@ def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Ru
 
     Args:
         bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`, or ``auto`` for the first of them that can run here and has a file in the
-            bundle.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed``, which a search chose
-            within a budget of accuracy, or else the most exact that the bundle has for this backend.
+        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and has a file in the bundle.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed`` or else the most exact
+            that the bundle has for this backend.
 
     Raises:
-        UsageError: the backend is unknown, not installed, or cannot run here; or the bundle has nothing for it in this
+        UsageError: the backend is unknown, not installed or cannot run here, or the bundle has no file for it in this
             precision.
     """
     if backend != "auto":
@@ -105,17 +95,16 @@ def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Ru
 
 
 def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequence[str] | None = None) -> Plan:
-    """Choose every runner of what was asked for.
+    """Choose all runners for the requested backends and precisions.
 
     Args:
         bundle: an opened bundle.
-        backends: names; None or ``["all"]`` for every one that can run here, the others are named in ``skipped``.
-        precisions: names; None or ``["all"]`` for every one that a backend can run: of an engine backend those with an
-            engine that fits, of torch, the reference, ``fp32``.
+        backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
+        precisions: names; None or ``["all"]`` for all that a backend can run: for an engine backend those with a
+            fitting engine, for torch, the reference, ``fp32``.
 
     Raises:
-        UsageError: a backend that was named is unknown or cannot run here, or not in a precision that was named, or no
-            backend can.
+        UsageError: a named backend is unknown or cannot run here, or not in a named precision; or no backend can.
     """
     named_backends, named = _named(backends, "backend", BACKENDS), _named(precisions, "precision", PRECISIONS)
     runners: list[Runner] = []
@@ -128,8 +117,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
             skipped[name] = anything
             continue
         for precision in named or backend.precisions(bundle):
-            same = precision == anything.precision
-            found = anything if same else _resolve(bundle, name, precision)
+            found = anything if precision == anything.precision else _resolve(bundle, name, precision)
             if isinstance(found, Runner):
                 runners.append(found)
             elif named and named_backends:
@@ -141,7 +129,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
 
 
 def _named(asked: Sequence[str] | None, what: str, known: Iterable[str]) -> tuple[str, ...] | None:
-    """Return the names that were asked for, each once, or None for all."""
+    """Return the requested names without duplicates, or None for all."""
     if asked is None or list(asked) == ["all"]:
         return None
     if not asked:
@@ -150,7 +138,7 @@ def _named(asked: Sequence[str] | None, what: str, known: Iterable[str]) -> tupl
 
 
 def _require_all(bundle: Bundle, runners: list[Runner], skipped: dict[str, str], precisions: Sequence[str]) -> None:
-    """Refuse a precision that was named and that no backend runs, although some backend could run another."""
+    """Refuse a named precision that no backend can run."""
     for precision in precisions:
         reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]
         if reasons and precision not in {runner.precision for runner in runners}:
@@ -158,26 +146,21 @@ def _require_all(bundle: Bundle, runners: list[Runner], skipped: dict[str, str],
 
 
 def _resolve(bundle: Bundle, name: str, precision: str) -> Runner | str:
-    """Return what runs a bundle on a backend here, or why nothing does, in one sentence.
-
-    Raises:
-        UsageError: no backend or precision has that name, which is the caller's mistake and no reason.
-    """
+    """Return a runner, or one sentence on why it cannot run here; raise UsageError for unknown names."""
     backend = get_backend(name)
     if precision not in (*PRECISIONS, "auto"):
         raise UsageError(f"unknown precision {precision!r}: expected auto or one of {', '.join(PRECISIONS)}")
     try:
-        reason = backend.unavailable()
-        return reason or Runner(bundle, name, *backend.choose(bundle, precision))
+        return backend.unavailable() or Runner(bundle, name, *backend.choose(bundle, precision))
     except UsageError as error:
         return str(error)
-    except Exception as error:  # a broken installation raises what it likes, and the other backends still can run
-        return f"{name} is installed, but asking it fails with {type(error).__name__}: {first_line(error)}"
+    except Exception as error:  # a broken installation may raise anything, and the other backends can still run
+        return f"{name} is installed, but fails with {type(error).__name__}: {first_line(error)}"
 
 
 def _nothing_runs(bundle: Bundle, precision: str, reasons: Sequence[str]) -> UsageError:
     if precision != "auto":
-        bundle.graph_for(precision)  # one sentence instead of every backend's, where the bundle has no such graph
+        bundle.graph_for(precision)  # if the bundle has no such graph, this raises one sentence for all backends
     return UsageError(f"no backend can run {bundle.path} here{_in(precision)}: {'; '.join(reasons)}")
 
 
@@ -186,16 +169,12 @@ def _in(precision: str) -> str:
 
 
 def unavailable(backend: str) -> str | None:
-    """Return why a backend cannot run on this machine, in one sentence, or None if it can.
-
-    Raises:
-        UsageError: no backend has that name.
-    """
+    """Return why a backend cannot run on this machine, or None; raise UsageError for an unknown name."""
     return get_backend(backend).unavailable()
 
 
 def open_session(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Session:
-    """Open a bundle's network. Arguments and errors are those of :func:`choose`."""
+    """Open a bundle's network; arguments and errors are those of :func:`choose`."""
     return choose(bundle, backend, precision).open()
 
 
@@ -203,8 +182,8 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
     """Open any ONNX file, such as a detector, on ``onnxruntime`` or ``openvino``.
 
     Raises:
-        UsageError: another backend was asked for, it is not installed, it cannot load the file, or weights of the graph
-            are in other files.
+        UsageError: the backend is another one, is not installed or cannot load the file, or the graph keeps weights in
+            other files.
     """
     described = BACKENDS.get(backend)
     if not isinstance(described, GraphBackend):

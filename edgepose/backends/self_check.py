@@ -1,7 +1,7 @@
-"""A bundle proves itself: before its network first runs on a machine, a few goldens are replayed on it.
+"""The self-check: a few goldens are replayed before a bundle's network first runs on a machine.
 
-What was proven is remembered for the user, one small file each in ``~/.cache/edgepose/proven``, under the hash of all
-that it depends on. A folder that cannot be read or written only means that it is proven again.
+Each result is stored in ``~/.cache/edgepose/proven``, in a file named by the hash of everything that it depends on. If
+the cache cannot be read or written, the check runs again next time.
 """
 
 from __future__ import annotations
@@ -22,16 +22,12 @@ from ..nvidia.tensorrt import TARGETS
 from .plan import Runner, get_backend
 from .session import Session
 
-#: Goldens that are replayed; where they fail, all are, so that nothing is refused that ``edgepose verify`` passes.
+#: Number of goldens that are replayed; if they fail, all are, as in ``edgepose verify``, which may pass then.
 IMAGES_CHECKED = 3
 
 
 def self_check(runner: Runner, session: Session) -> bool:
-    """Replay a few goldens on an opened session, unless that was done here before.
-
-    Args:
-        runner: what was opened.
-        session: of the runner.
+    """Replay a few goldens on the opened session of a runner, unless that was done here before.
 
     Returns:
         whether goldens were replayed.
@@ -58,7 +54,7 @@ def self_check(runner: Runner, session: Session) -> bool:
 
 
 def proof_of(runner: Runner) -> dict[str, object]:
-    """Return all that the outputs of a network depend on, and the limits that they were held to."""
+    """Return everything that the outputs of a network depend on, and the limits for their errors."""
     bundle, backend = runner.bundle, get_backend(runner.backend)
     limits = bundle.task.limits(runner.precision)
     return {
@@ -73,7 +69,7 @@ def proof_of(runner: Runner) -> dict[str, object]:
 
 
 def proof_path(key: str) -> Path:
-    """Where a proof is remembered."""
+    """Return the file in the cache for a proof."""
     return cache_folder() / "proven" / f"{key}.json"
 
 
@@ -84,7 +80,7 @@ def _problem(session: Session, goldens: Goldens, precision: str) -> str | None:
 def _is_known(key: str) -> bool:
     try:
         return proof_path(key).is_file()
-    except (OSError, RuntimeError):  # a folder that may not be read; a user without a home
+    except (OSError, RuntimeError):  # no permission to read the folder; a user without a home
         return False
 
 

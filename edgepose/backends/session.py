@@ -1,4 +1,4 @@
-"""The small protocol that every inference engine implements."""
+"""The protocol that every inference engine implements, and its checks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Session(Protocol):
-    """A network that is ready to run.
+    """A network that is ready to run, in one thread at a time.
 
-    One session serves one thread at a time. Arrays that :meth:`run` returns belong to the caller.
+    Attributes:
+        backend: name of the engine.
+        inputs, outputs: specs of the network's tensors, in the order of the network.
     """
 
     backend: str
@@ -25,7 +27,7 @@ class Session(Protocol):
     outputs: tuple[TensorSpec, ...]
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Named input arrays to named output arrays."""
+        """Run the network on input arrays by name; return output arrays by name, which belong to the caller."""
         ...
 
     def close(self) -> None:
@@ -34,11 +36,7 @@ class Session(Protocol):
 
 
 def check_feeds(session: Session, feeds: Arrays) -> None:
-    """Refuse inputs that do not fit, before an engine answers in its own words.
-
-    Raises:
-        UsageError: a name, dtype or shape differs from ``session.inputs``.
-    """
+    """Raise UsageError if a name, dtype or shape of the inputs differs from ``session.inputs``."""
     specs = {spec.name: spec for spec in session.inputs}
     if feeds.keys() != specs.keys():
         raise UsageError(f"{session.backend}: got inputs {sorted(feeds)}, expected {sorted(specs)}")
@@ -53,7 +51,7 @@ def check_feeds(session: Session, feeds: Arrays) -> None:
 
 @contextmanager
 def engine_errors(backend: str, feeds: Arrays, reason: Callable[[Exception], str] = first_line) -> Iterator[None]:
-    """Engines raise types of their own, without a shared base: whatever one raises in the body becomes a UsageError."""
+    """Turn any exception of an engine in the body into a UsageError: engines share no base class of exceptions."""
     try:
         yield
     except Exception as error:
@@ -62,10 +60,6 @@ def engine_errors(backend: str, feeds: Arrays, reason: Callable[[Exception], str
 
 
 def require_open(engine: object) -> None:
-    """Refuse to run a session that was closed: its ``engine`` is None.
-
-    Raises:
-        RuntimeError: a mistake in the calling code, not in what the user gave.
-    """
+    """Raise RuntimeError, a mistake of the calling code, if a session was closed: its ``engine`` is None."""
     if engine is None:
         raise RuntimeError("the session was closed: open another one to run the network again")

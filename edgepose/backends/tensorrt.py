@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX on an NVIDIA GPU: one session that takes the module."""
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU, with one session class for both modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .session import Arrays, check_feeds, engine_errors, require_open
 class TensorRtSession:
     """An engine file of a bundle on the GPU of this machine.
 
-    An engine is code: load only what a manifest that you trust names.
+    An engine contains code: load only engines of bundles that you trust.
 
     Args:
         engine: the ``.engine`` file, with its record beside it.
@@ -76,17 +76,24 @@ class Executor:
 
     Args:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        stream: owned from here on.
+        stream: owned by the executor; closed if this fails.
         plan: the serialised engine.
-        host_code: whether the plan holds code for the CPU, too: the runtime that a version-compatible engine carries.
+        host_code: allow CPU code in the plan, which version-compatible engines contain.
 
     Raises:
-        UsageError: TensorRT cannot load the plan.
-        CudaError: the buffers do not fit into the GPU's memory, or TensorRT refuses them; as every method.
+        UsageError: TensorRT cannot load the plan, it has no inputs, or NumPy lacks the type of an input or output.
+        CudaError: the buffers do not fit into the GPU's memory, or TensorRT refuses them. All methods may raise it.
     """
 
     def __init__(self, trt: Any, stream: Stream, plan: bytes, *, host_code: bool = False) -> None:
         self._stream = stream
+        try:
+            self._load(trt, plan, host_code)
+        except Exception:
+            self.close()
+            raise
+
+    def _load(self, trt: Any, plan: bytes, host_code: bool) -> None:
         self._log = recording_logger(trt, "ERROR")
         self._runtime = trt.Runtime(self._log)
         if host_code:
@@ -100,12 +107,14 @@ class Executor:
         is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs = tuple(specs[name] for name in names if is_input[name])
         self.outputs = tuple(specs[name] for name in names if not is_input[name])
+        if not self.inputs:
+            raise UsageError("the engine has no inputs, expected at least one")
         smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
         self.smallest, self.largest = smallest[0], largest[0]
         self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Run a batch of any size, in parts no larger than the profile's largest; arrays as in ``inputs``."""
+        """Run a batch of any size, in parts of at most the profile's largest batch; arrays by name."""
         self._stream.make_current()
         count = len(feeds[self.inputs[0].name])
         results: Arrays = {spec.name: np.empty((count, *_sample_shape(spec)), spec.dtype) for spec in self.outputs}
@@ -131,7 +140,7 @@ class Executor:
 
     def _run_part(self, feeds: Arrays, results: Arrays) -> None:
         for name, array in feeds.items():
-            # Below the profile's smallest batch the rest of the buffer is computed as well, and not read back.
+            # A batch below the profile's smallest is filled up with what is in the buffer; those results are not read.
             shape = (max(len(array), self.smallest), *array.shape[1:])
             if not self._context.set_input_shape(name, shape):
                 raise CudaError(f"TensorRT refused shape {shape} for {name}: {self._log.reason()}")
@@ -151,9 +160,9 @@ def _require_plugin(trt: Any, engine: Path, wanted: str, rebuild: str) -> None:
 
 
 def find_engine(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
-    """The engine of a bundle that fits this machine's TensorRT version and GPU.
+    """Return the engine of a bundle that fits this machine's TensorRT version and GPU.
 
-    Of several, one of a ``mixed`` precision comes first, then the most exact, and among those one made for the SM.
+    ``mixed`` comes first, then the most exact precision; within a precision, an engine for exactly this SM comes first.
 
     Args:
         bundle: an opened bundle.
@@ -161,14 +170,14 @@ def find_engine(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for any.
 
     Raises:
-        UsageError: the backend is not installed, or the bundle has no engine for it that fits.
+        UsageError: the backend is not installed, or the bundle has no fitting engine.
     """
     version = tensorrt.load_target(backend).__version__
     return select_engine(bundle, backend, version, None if device.gpu_missing() else device.device_info().sm, precision)
 
 
 def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None, precision: str = "auto") -> Path:
-    """:func:`find_engine` for a stated version and SM (None: not known)."""
+    """Return the engine for a TensorRT version and an SM (None: unknown), as :func:`find_engine` does."""
     records = {path: read_record(path) for path in bundle.engines() if path.name.startswith(f"{backend}-")}
     records = {path: record for path, record in records.items() if record.target == backend}
     asked = {path: record for path, record in records.items() if precision in ("auto", record.precision)}
@@ -193,7 +202,7 @@ def select_engine(bundle: Bundle, backend: str, version: str, sm: str | None, pr
 
 
 def _stale(bundle: Bundle, record: EngineRecord) -> str | None:
-    """Half a sentence on an engine that was built from another graph than the bundle now has, or None."""
+    """Return half a sentence if an engine was built from another graph than the bundle's, else None."""
     graph = bundle.manifest.graph_name(record.precision)
     if bundle.manifest.files.get(graph, record.graph_sha256) == record.graph_sha256:
         return None
@@ -201,13 +210,18 @@ def _stale(bundle: Bundle, record: EngineRecord) -> str | None:
 
 
 def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """The sides after the batch: static, which ``build`` has checked."""
+    """Return the shape without the batch; ``build`` has checked that it is static."""
     return tuple(side for side in spec.shape[1:] if side is not None)
 
 
 def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
     sides = tuple(None if side == -1 else side for side in engine.get_tensor_shape(name))
-    return TensorSpec(name, sides, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+    kind = engine.get_tensor_dtype(name)
+    try:
+        return TensorSpec(name, sides, np.dtype(trt.nptype(kind)))
+    except TypeError as error:  # nptype's, for a type that NumPy lacks
+        got = getattr(kind, "name", kind)
+        raise UsageError(f"{name} of the engine is {got}, expected a type of NumPy such as float32") from error
 
 
 class EngineBackend(Backend):

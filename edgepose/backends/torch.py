@@ -51,7 +51,7 @@ class TorchSession:
 
 class _Torch(Backend):
     def refuses(self, precision: str) -> str | None:
-        return None if precision == "fp32" else f"the reference, torch, computes in fp32, got {precision}"
+        return None if precision == "fp32" else f"torch, the reference, computes in fp32 only, got {precision}"
 
     def precisions(self, bundle: Bundle) -> tuple[str, ...]:  # noqa: ARG002
         return ("fp32",)
@@ -60,8 +60,7 @@ class _Torch(Backend):
         checkpoint = bundle.path / CHECKPOINT
         if not checkpoint.is_file():
             raise UsageError(f"the bundle has no {CHECKPOINT}")
-        reason = self.refuses("fp32" if asked == "auto" else asked)
-        if reason:
+        if reason := self.refuses("fp32" if asked == "auto" else asked):
             raise UsageError(reason)
         return "fp32", checkpoint
 

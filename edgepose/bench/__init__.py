@@ -1,4 +1,4 @@
-"""Bench: how long a network takes on each engine, and where the time of a frame goes."""
+"""The command ``bench``: the latency of a network on each engine, or the times of a pipeline's stages."""
 
 from .network import BATCHES, BenchReport, Row, bench, plot
 from .pipeline import PipelineReport, bench_pipeline

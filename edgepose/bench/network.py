@@ -1,7 +1,7 @@
-"""Bench a network: how long each engine takes per batch.
+"""Measure the latency of a network per batch, on each engine.
 
 Each backend and precision is measured in a fresh process. Otherwise the memory of one would count for the next, thread
-pools would compete, and a load time would depend on which ran before it.
+pools would compete, and load times would depend on the order.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ BATCHES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Row:
-    """One runner at one batch size.
+    """The figures of one runner at one batch size.
 
     Attributes:
-        latency: of one call, in milliseconds.
+        latency: milliseconds per call.
         images_per_second: batch / median latency.
-        load_ms: opening the session, with the engine's import and compilation.
-        peak_mb: largest resident memory of the backend's process up to the end of this row, Python included and GPU
-            memory not; None where the system does not tell (only Linux does).
+        load_ms: milliseconds for opening the session, including the engine's import and compilation.
+        peak_mb: peak resident memory of the backend's process until the end of this row, in 10^6 bytes, with Python and
+            without GPU memory; None where the system does not report it (only Linux does).
     """
 
     runner: Runner
@@ -54,7 +54,7 @@ class Row:
     peak_mb: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values."""
         return {
             "backend": self.runner.backend,
             "precision": self.runner.precision,
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BenchReport(Report):
-    """What :func:`bench` measured; ``str(report)`` is the table. ``skipped`` maps what was left out to the reason."""
+    """The result of :func:`bench`; ``str(report)`` is the table. ``skipped`` holds reasons by name of a runner."""
 
     bundle: Bundle
     rows: tuple[Row, ...]
@@ -76,24 +76,14 @@ class BenchReport(Report):
     budget: Budget
 
     def __str__(self) -> str:
-        head = (
-            "backend",
-            "precision",
-            "batch",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            f"{self.bundle.task.image}s/s",
-            "load ms",
-            "peak MB",
-            "calls",
-        )
+        times, speed = ("p50 ms", "p95 ms", "p99 ms"), f"{self.bundle.task.image}s/s"
+        head = ("backend", "precision", "batch", *times, speed, "load ms", "peak MB", "calls")
         lines = [text_table(head, [_table_row(row) for row in self.rows])]
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the versions, hashes and machine that they hold for."""
+        """Return JSON values, with the versions, hashes and machine that they were measured with."""
         return {
             "bundle": self.bundle.manifest.name,
             "rows": [row.to_json() for row in self.rows],
@@ -104,7 +94,7 @@ class BenchReport(Report):
         }
 
     def save(self, path: Path) -> None:
-        """Write the JSON, and a plot (``.png``) beside it where it is a file and matplotlib is installed."""
+        """Write the JSON, and a plot (``.png``) beside it if it is a file and matplotlib is installed."""
         super().save(path)
         if "plot" not in self.skipped and not is_stream(path):
             plot(self, path.with_suffix(".png"))
@@ -121,17 +111,17 @@ def bench(
 
     Args:
         bundle: an opened bundle.
-        backends: names; None or ``["all"]`` takes those that can run here and names the others in ``skipped``.
-        batches: crops per call.
-        budget: how long each backend and batch is measured; None for the defaults of :class:`Budget`.
-        precisions: names; None or ``["all"]`` takes every one that the bundle has and a backend can run.
+        backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
+        batches: images per call.
+        budget: duration of each measurement; None for the defaults of :class:`Budget`.
+        precisions: names; None or ``["all"]`` for all that the bundle has and a backend can run.
 
     Raises:
-        UsageError: a batch below 1, or a backend or precision that was named cannot run here or not at a batch size.
+        UsageError: a batch is below 1, or a named backend or precision cannot run here, or not at a batch size.
     """
     batches, budget = tuple(sorted(set(batches))), budget or Budget()
     if not batches or batches[0] < 1:
-        raise UsageError(f"cannot measure batches {list(batches)}: expected whole numbers of crops from 1 up")
+        raise UsageError(f"cannot measure batches {list(batches)}: expected whole numbers from 1 up")
     found = plan(bundle, backends, precisions)
     skipped, named = dict(found.skipped), backends is not None and list(backends) != ["all"]
     rows: list[Row] = []
@@ -154,19 +144,13 @@ def _in_fresh_process(runner: Runner, batches: Sequence[int], budget: Budget) ->
             return pool.submit(measure, runner, batches, budget).result()
         except BrokenProcessPool as error:
             raise UsageError(
-                f"the process that measured {runner.backend} in {runner.precision} died (out of memory, or a fault in "
-                f"the engine): try smaller batches than {max(batches)}"
+                f"the process that measured {runner.backend} in {runner.precision} ended (out of memory, or a fault in "
+                f"the engine): try batches below {max(batches)}"
             ) from error
 
 
 def measure(runner: Runner, batches: Sequence[int], budget: Budget) -> list[Row]:
-    """Measure one runner in this process, at ascending batch sizes.
-
-    The images are noise: timing ignores content.
-
-    Raises:
-        UsageError: the runner cannot be opened, or refuses a batch size.
-    """
+    """Measure one runner in this process at ascending batch sizes, on noise; raise UsageError if it refuses one."""
     start = time.perf_counter()
     session = runner.open()
     load_ms = round((time.perf_counter() - start) * 1e3, 1)
@@ -182,29 +166,14 @@ def measure(runner: Runner, batches: Sequence[int], budget: Budget) -> list[Row]
 
 
 def _table_row(row: Row) -> tuple[str, ...]:
-    latency = row.latency
-    peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
+    latency, peak = row.latency, "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
     times = tuple(f"{value:.2f}" for value in (latency.p50, latency.p95, latency.p99))
-    speed = f"{row.images_per_second:.1f}"
-    return (
-        row.runner.backend,
-        row.runner.precision,
-        str(row.batch),
-        *times,
-        speed,
-        f"{row.load_ms:.0f}",
-        peak,
-        str(latency.count),
-    )
+    first = (row.runner.backend, row.runner.precision, str(row.batch), *times, f"{row.images_per_second:.1f}")
+    return (*first, f"{row.load_ms:.0f}", peak, str(latency.count))
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Draw latency per image and images per second against the batch size, one line per runner, to a
-    PNG.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
+    """Plot latency and images per second over the batch size into a PNG file; needs matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

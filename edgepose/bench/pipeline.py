@@ -1,4 +1,4 @@
-"""Bench a whole pipeline: where the time of a frame goes, from reading it to writing it into a video."""
+"""Measure the stages of a whole pipeline, from reading a frame to writing it into a video."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from ..runtime.sinks import open_sinks
 from ..runtime.sources import Source, open_source
 from ..runtime.stages import OWN_WORK, STAGES, Draw, person_stages
 
-#: Frames that run before the measured ones: engines allocate in their first calls, and caches are cold.
+#: Number of frames before the measured ones: engines allocate memory in their first calls, and caches are cold.
 _WARM_UP_FRAMES = 3
 
 
 @dataclass(frozen=True)
 class PipelineReport(Report):
-    """What :func:`bench_pipeline` measured, in milliseconds per frame; ``str(report)`` is the table.
+    """The result of :func:`bench_pipeline`, in milliseconds per frame; ``str(report)`` is the table.
 
     Attributes:
-        bundle: the pose network.
-        source, detector, backend, precision: what ran.
-        detector_engine: what ran the detector, such as ``openvino int8``; empty without one.
+        bundle: bundle of the pose network.
+        source, detector: source and detector, as given.
+        backend, precision: backend and precision of the pose network.
+        detector_engine: backend and precision of the detector, such as ``openvino int8``; empty without one.
         people: mean number of people per frame.
-        stages: by stage, see :data:`edgepose.runtime.stages.STAGES`; ``encode`` writes an MPEG-4 video.
-        own_work: what the runtime does around the two networks, the sum of ``OWN_WORK`` in each frame.
-        total: the sum of all stages in each frame.
+        stages: times by name in :data:`edgepose.runtime.stages.STAGES`; ``encode`` writes an MPEG-4 video.
+        own_work: sum of the stages ``OWN_WORK``, the work around the two networks.
+        total: sum of all stages.
     """
 
     bundle: Bundle
@@ -59,12 +60,12 @@ class PipelineReport(Report):
         cells = [(name, *(f"{ms:.2f}" for ms in (x.p50, x.p95, x.p99)), str(x.count)) for name, x in rows.items()]
         table = text_table(("stage", "p50 ms", "p95 ms", "p99 ms", "frames"), cells)
         speed = 1e3 / self.total.p50 if self.total.p50 else float("inf")
-        ran = f"{self.people:.1f} people a frame, {self.backend} {self.precision}"
+        ran = f"{self.people:.1f} people per frame, {self.backend} {self.precision}"
         ran += f", detector {self.detector_engine}" if self.detector_engine else ""
         return f"{table}\n{speed:.1f} frames/s at the median, {ran}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the versions, hashes and machine that they hold for."""
+        """Return JSON values, with the versions, hashes and machine that they were measured with."""
         return {
             "bundle": self.bundle.manifest.name,
             "source": self.source,
@@ -91,21 +92,21 @@ def bench_pipeline(
     detector_backend: str = "auto",
     detector_precision: str = "auto",
 ) -> PipelineReport:
-    """Measure where the time of a frame goes, from reading it to writing it into a video.
+    """Measure the stages of a pipeline, from reading a frame to writing it into a video.
 
-    A source that ends early starts again. Of a camera or stream, ``decode`` includes waiting for the next frame.
+    A source that ends early starts again. For a camera or stream, ``decode`` includes waiting for the next frame.
 
     Args:
         bundle: an opened bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
         detector: bundle or ONNX file of a detector, or ``none`` to follow one person.
-        backend: of the pose network.
-        frames: how many are measured, after three that are not.
-        precision: of the pose network, as in :func:`edgepose.load`.
-        detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
+        backend, precision: backend and precision of the pose network, as in :func:`edgepose.load`.
+        frames: number of measured frames, after three that are not measured.
+        detector_backend, detector_precision: the same for the detector, see
+            :func:`edgepose.detectors.kinds.open_detector`.
 
     Raises:
-        UsageError: fewer than 1 frame, or a source, detector, backend or precision that cannot be opened.
+        UsageError: ``frames`` is below 1, or the source, detector, backend or precision cannot be opened.
     """
     if frames < 1:
         raise UsageError(f"cannot measure {frames} frames: expected at least 1")
@@ -156,7 +157,7 @@ class _Repeating(Source):
 
 
 class _Collected:
-    """A sink that keeps the milliseconds of every frame after the warm-up, and how many people were in it."""
+    """A sink that collects the times and the number of people of every frame after the warm-up."""
 
     def __init__(self) -> None:
         self.people: list[int] = []
@@ -168,10 +169,10 @@ class _Collected:
             self._warm_up -= 1
             return
         self.people.append(len(job.people or ()))
-        self._ms.append(job.ms)  # the job's own: the time of the sinks is added when they are done
+        self._ms.append(job.ms)  # not a copy: the time of the sinks is added later
 
     def close(self) -> None:
-        """The figures stay."""
+        """Do nothing: the figures stay."""
 
     def latency(self, stage: str) -> Latency | None:
         """Return the percentiles of a stage, or None if it did not run."""
@@ -179,5 +180,5 @@ class _Collected:
         return summarise(samples) if samples else None
 
     def sums(self, stages: Iterable[str]) -> Latency:
-        """Return the percentiles of what several stages took together in each frame."""
+        """Return the percentiles of the sum of several stages in each frame."""
         return summarise([sum(ms.get(stage, 0.0) for stage in stages) for ms in self._ms])

@@ -1,4 +1,4 @@
-"""Build: a bundle's graphs to TensorRT and TensorRT-RTX engines."""
+"""The command ``build``: TensorRT and TensorRT-RTX engines from a bundle's graphs."""
 
 from .engine import build_engine, cannot_build
 from .matrix import build_matrix, plan_matrix

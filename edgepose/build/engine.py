@@ -1,8 +1,8 @@
-"""A bundle's graph to an engine for TensorRT or TensorRT-RTX.
+"""Build a TensorRT or TensorRT-RTX engine from a bundle's graph.
 
-The builder code takes the module as a parameter: the two APIs are the same here, and TensorRT-RTX builds without a GPU,
-so what is tested there is what runs on a device. Networks are strongly typed on every version: precision is in the
-graph, and no builder flag changes it.
+The builder code takes the module as a parameter, because both APIs are the same here: TensorRT-RTX builds without a
+GPU, so tests cover the code that runs on a device. Networks are strongly typed on every version: the graph defines the
+precision, and no builder flag changes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..bundle.bundle import Bundle, replace_files
 from ..bundle.contract import IMAGES
-from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, record_path
+from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, engine_name, record_path
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError
 from ..core.files import atomic_path, sha256, staging_folder, write_text
@@ -22,7 +22,8 @@ from ..core.machine import peak_memory_mb
 from ..nvidia import device, tensorrt
 from ..nvidia.device import DeviceInfo
 from ..nvidia.tensorrt import recording_logger
-from ..plugins.registration import Registered, is_registered, plugin_wins, register
+from ..plugins.library import is_registered
+from ..plugins.registration import Registered, plugin_wins, register
 from ..plugins.spec import OP_TYPE
 from .listing import (
     asked_convolutions,
@@ -44,26 +45,24 @@ from .timing_cache import attach_cache, cache_path, keep_cache
 def build_engine(
     bundle: Bundle, target: str, precision: str = "fp32", options: BuildOptions = DEFAULTS
 ) -> EngineRecord:
-    """Build an engine of a bundle's graph into the bundle, with a record beside it, and name both in the manifest.
+    """Build an engine from a bundle's graph, and add it to the bundle with its record.
 
-    ``tensorrt`` builds for the GPU of this machine. ``tensorrt-rtx`` does so too if there is one, and without a GPU
-    builds for the SMs that TensorRT-RTX targets by default. The builder's whole log becomes
-    ``reports/build-ENGINE.log``, also when the build fails.
+    Engines are built for this machine's GPU; ``tensorrt-rtx`` builds for its default SMs if there is no GPU. The
+    builder's log is written to ``reports/build-ENGINE.log``, also if the build fails.
 
     Args:
-        bundle: an opened bundle; its folder gets ``engines/TARGET-VERSION-SM-PRECISION.engine`` and ``.json``.
+        bundle: an opened bundle; it gets ``engines/TARGET-VERSION-SM-PRECISION.engine`` and ``.json``.
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, of which the bundle has the graph.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` for which the bundle has a graph.
         options: batches, memory, compatibility.
 
     Returns:
-        The record; the engine is ``bundle.path / "engines" / record.file_name``.
+        the record; the engine is ``bundle.path / "engines" / record.file_name``.
 
     Raises:
-        UsageError: an option cannot be had, the bundle has no such graph, the target is not installed or needs a GPU
-            that is not there, TensorRT cannot parse or build the graph, or the disk is full; the bundle's engines are
-            as they were.
-        CheckError: TensorRT chose another precision than was asked for; nothing is written but the log.
+        UsageError: an option is not supported, the bundle has no such graph, the target is not installed or lacks a
+            GPU, TensorRT cannot parse or build the graph, or the disk is full. The bundle's engines do not change.
+        CheckError: TensorRT chose another precision than requested; only the log is written.
         KeyboardInterrupt: Ctrl-C; nothing is written.
     """
     job = _prepare(bundle, target, precision, options)
@@ -80,7 +79,7 @@ def build_engine(
 
 @dataclass(frozen=True)
 class _Job:
-    """What is built, for what: ``gpu`` is None for the default SMs of TensorRT-RTX."""
+    """The input of a build; ``gpu`` is None for the default SMs of TensorRT-RTX."""
 
     bundle: Bundle
     graph: Path
@@ -97,15 +96,10 @@ class _Job:
             return ANY_SM
         return AMPERE_PLUS if self.options.hardware_compatible else self.gpu.sm
 
-    @property
-    def engine_name(self) -> str:
-        """``TARGET-VERSION-SM-PRECISION``; the version is cut to three numbers."""
-        return f"{self.target}-{'.'.join(self.trt.__version__.split('.')[:3])}-{self.sm}-{self.precision}"
-
 
 @dataclass(frozen=True)
 class _Built:
-    """A serialised engine, and what TensorRT made of the graph."""
+    """The result of a build: the serialised engine, its layers, and the convolutions' datatypes by ONNX node."""
 
     plan: Any
     flags: tuple[str, ...]
@@ -118,7 +112,7 @@ class _Built:
 
 
 def _prepare(bundle: Bundle, target: str, precision: str, options: BuildOptions) -> _Job:
-    """Everything that can be refused before the build."""
+    """Check everything that can be refused before the build."""
     graph = bundle.graph_for(precision)
     trt, gpu = _load(target, options)
     options.check_target(target, trt, gpu.sm if gpu else None)
@@ -127,7 +121,7 @@ def _prepare(bundle: Bundle, target: str, precision: str, options: BuildOptions)
 
 
 def _load(target: str, options: BuildOptions) -> tuple[Any, DeviceInfo | None]:
-    """The module of a target, and the GPU to build for: None for the default SMs of TensorRT-RTX."""
+    """Return the module of a target, and the GPU to build for (None: the default SMs of TensorRT-RTX)."""
     trt, reason = tensorrt.load_target(target), device.gpu_missing()
     if target == "tensorrt" and reason:
         raise UsageError(f"tensorrt builds engines only on the GPU they will run on: {reason}")
@@ -136,7 +130,7 @@ def _load(target: str, options: BuildOptions) -> tuple[Any, DeviceInfo | None]:
 
 
 def cannot_build(target: str, options: BuildOptions = DEFAULTS) -> str | None:
-    """Why no engine of a target can be built on this machine, in one sentence, or None if one can."""
+    """Return why no engine of a target can be built on this machine, in one sentence, or None if one can."""
     try:
         _load(target, options)
     except UsageError as error:
@@ -145,20 +139,18 @@ def cannot_build(target: str, options: BuildOptions = DEFAULTS) -> str | None:
 
 
 def _choose_plugin(trt: Any, graph: Path, gpu: DeviceInfo | None, options: BuildOptions) -> Registered | None:
-    """The plugin, registered, if the graph has a node for it."""
-    # Most graphs have none, and need no onnx to be built.
+    """Register and return the plugin if the graph has a node for it, else return None."""
+    # Search the bytes: most graphs have no such node, and can be built without onnx.
     if gpu is None or not graph.is_file() or OP_TYPE.encode() not in graph.read_bytes():
         return None
     if options.plugin:
         if options.hardware_compatible or options.version_compatible:
-            raise UsageError(
-                "the plugin is made for one GPU and TensorRT version: add --no-plugin to a compatible engine"
-            )
+            raise UsageError("the plugin fits one GPU and TensorRT version: add --no-plugin for a compatible engine")
         return register(trt, gpu.sm)
     if plugin_wins(trt.__version__, registered=is_registered(trt), marked=False):
         raise UsageError(
-            f"TensorRT {trt.__version__} would take the plugin that this process has registered: build without it in a "
-            "process of its own"
+            f"TensorRT {trt.__version__} would use the plugin that is registered in this process: build without it in "
+            "a new process"
         )
     return None
 
@@ -184,9 +176,9 @@ def _build(job: _Job, log: Any) -> _Built:
 def _configure(job: _Job, log: Any, builder: Any, network: Any) -> Any:
     trt, config = job.trt, builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # On by default, and not visible in any layer's datatype: it would drop 13 of the 23 bits of a float32 mantissa.
+    # TF32 is on by default and visible in no layer's datatype: it would drop 13 of the 23 bits of a float32 mantissa.
     config.clear_flag(trt.BuilderFlag.TF32)
-    if job.gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT knows no other way
+    if job.gpu and hasattr(trt, "ComputeCapability"):  # TensorRT-RTX; TensorRT always builds for this GPU
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
             raise UsageError(
@@ -202,9 +194,9 @@ def _configure(job: _Job, log: Any, builder: Any, network: Any) -> Any:
 
 
 def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tuple[Any, tuple[str, ...]]:
-    """The serialised engine, and notes on the timing cache."""
+    """Return the serialised engine, and notes on the timing cache."""
     cache, notes, path = None, [], None
-    if job.target == "tensorrt":  # in TensorRT-RTX nothing is timed before the engine runs
+    if job.target == "tensorrt":  # TensorRT-RTX times nothing before the engine runs
         path = cache_path(job.bundle, job.target, job.trt.__version__, job.gpu.sm if job.gpu else ANY_SM)
         cache, note = attach_cache(config, path)
         notes.append(note)
@@ -220,19 +212,19 @@ def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tu
 
 
 def _inspect(job: _Job, log: Any, plan: Any) -> str:
-    """The layer listing of an engine; it must be loaded for that, so this needs a GPU."""
+    """Return the layer listing of an engine; this loads the engine, so it needs a GPU."""
     runtime = job.trt.Runtime(log)
     if job.options.version_compatible:
-        runtime.engine_host_code_allowed = True  # the lean runtime inside; this process has just put it there
+        runtime.engine_host_code_allowed = True  # the lean runtime in the engine, which this process has just built
     engine = runtime.deserialize_cuda_engine(plan)
     context = engine.create_execution_context() if engine else None
     if context is None:
-        raise CheckError(f"the engine that was just built cannot be loaded on this GPU: {log.reason()}")
+        raise CheckError(f"the new engine cannot be loaded on this GPU: {log.reason()}")
     _, typical, _ = engine.get_tensor_profile_shape(IMAGES, 0)
     if not context.set_input_shape(IMAGES, typical):
-        raise CheckError(f"the engine that was just built refuses a batch of {typical[0]}: {log.reason()}")
+        raise CheckError(f"the new engine refuses a batch of {typical[0]}: {log.reason()}")
     inspector = engine.create_engine_inspector()
-    # Without shapes TensorRT 10.3 tells no datatypes. The inspector does not keep the context alive; this frame does.
+    # Without shapes TensorRT 10.3 lists no datatypes. The inspector does not keep the context alive; this frame does.
     inspector.execution_context = context
     return str(inspector.get_engine_information(job.trt.LayerInformationFormat.ONELINE))
 
@@ -273,14 +265,15 @@ def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
 
 
 def _keep_log(job: _Job, log: Any) -> Path:
-    """Write everything the builder said."""
-    path = job.bundle.reports / f"build-{job.engine_name}.log"
+    """Write the builder's whole log, and return its path."""
+    name = engine_name(job.target, job.trt.__version__, job.sm, job.precision)
+    path = job.bundle.reports / f"build-{name}.log"
     write_text(path, log.text())
     return path
 
 
 def _where_log(job: _Job, log: Any) -> str:
-    """:func:`_keep_log` after a failure, which is not to be hidden by another one."""
+    """Write the log after a failure, and return where it is or why it could not be written."""
     try:
         return f"log: {_keep_log(job, log)}"
     except UsageError as error:

@@ -1,15 +1,14 @@
-"""Reads which precisions TensorRT chose from its layer listing, the same text in the build log and from the inspector.
+"""Read the precisions that TensorRT chose from its layer listing, which the build log and the inspector contain.
 
-One line a layer, in two dialects; TensorRT before 10.14 or so joins format and datatype::
+The listing has one line per layer, in two dialects; TensorRT before about 10.14 joins format and datatype::
 
     Name: conv1, LayerType: correlation, Inputs: [ { Name: x, ..., Datatype: Float, Format: ... }], Constants: [...],
         Outputs: [ { Name: y, ..., Datatype: Float, Format: ... }], TacticName: ..., StreamId: 0, Metadata: ...
     Name: conv1, LayerType: CaskConvolution, Inputs: [ { Name: x, ..., Format/Datatype: Row major linear FP32 }],
         Outputs: [ { ... } ], ParameterType: Convolution, ..., TacticName: ...
 
-Where a shape is not known yet, the second dialect says ``Format/Datatype: N/A due to dynamic shapes``. The metadata
-name the ONNX nodes of a layer, ``[ONNX Layer: conv1][ONNX Layer: ...]``, as those of a network's layers do before the
-build.
+For an unknown shape the second dialect has ``Format/Datatype: N/A due to dynamic shapes``. The metadata contain the
+ONNX nodes of a layer, ``[ONNX Layer: conv1][ONNX Layer: ...]``, like the layers of a network before the build.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 from ..bundle.engine_record import EngineLayer
 from ..core.errors import CheckError
 
-#: TensorRT's words for a datatype, lower case.
+#: NumPy's names by TensorRT's names of datatypes, in lower case.
 _DATATYPES = {
     "float": "float32",
     "fp32": "float32",
@@ -44,12 +43,12 @@ _LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: (?P
 _DATATYPE = re.compile(r"Datatype: ([^,}\]]+)")
 _WORD = re.compile(rf"\b({'|'.join(_DATATYPES)})\b", re.IGNORECASE)
 
-#: In place of a datatype that TensorRT does not tell.
+#: The name for a datatype that TensorRT does not list.
 UNKNOWN = "unknown"
 
-#: Pixels, indices and masks, which any layer may read and write.
+#: Datatypes of pixels, indices and masks, which any layer may read and write.
 _INDICES = frozenset({"uint8", "int32", "int64", "bool"})
-#: What else layers may read and write in an engine of each precision: first what some must compute in.
+#: For each precision, the datatypes in which some layers must compute, and the others that are allowed.
 _DATATYPES_OF = {
     "fp32": (("float32",), ()),
     "fp16": (("float16",), ("float32",)),
@@ -58,17 +57,17 @@ _DATATYPES_OF = {
     "int8+fp16": (("int8", "float16"), ("float32",)),
     "mixed": ((), ("int8", "float16", "bfloat16", "float32")),
 }
-#: Bits of what a convolution may compute in.
+#: Bits of the datatypes of convolutions.
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "float8": 8, "int8": 8}
-#: The kinds of layers that compute convolutions; what else carries a convolution's name moves or quantises its data.
+#: Kinds of layers that compute convolutions; other layers with a convolution's name move or quantise its data.
 _CONVOLUTION = re.compile(r"correlation|conv|gemm|fusion", re.IGNORECASE)
-#: A region whose listing tells what goes in and out, and not what its insides compute in.
+#: A kind of layer that lists the datatypes of its inputs and outputs, but not those of its computations.
 _REGION = "Myelin"
 
 
 def read_layers(text: str) -> tuple[EngineLayer, ...]:
-    """Every layer of a listing, in order; lines that are not layers are passed over."""
-    # Not splitlines: TensorRT puts \x1e between the nodes of a layer, which is the end of a line to that.
+    """Return every layer of a listing, in order; other lines are ignored."""
+    # Not splitlines, which would split at the \x1e between the nodes of a layer.
     matches = (_LAYER.match(line.strip()) for line in text.split("\n"))
     return tuple(
         EngineLayer(
@@ -84,7 +83,7 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
 
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
-    """Names of the ONNX nodes in a layer's metadata.
+    """Return the names of the ONNX nodes in a layer's metadata.
 
     >>> onnx_nodes("[ONNX Layer: conv1]\\x1e[ONNX Layer: relu[0]]")
     ('conv1', 'relu[0]')
@@ -93,20 +92,20 @@ def onnx_nodes(metadata: str) -> tuple[str, ...]:
 
 
 def find_listing(messages: Iterable[str]) -> str:
-    """The last message of a verbose build log that lists layers, or an empty string."""
+    """Return the last message of a verbose build log that lists layers, or an empty string."""
     return next((text for text in reversed(list(messages)) if ", LayerType: " in text), "")
 
 
 def count_datatypes(layers: Iterable[EngineLayer]) -> dict[str, int]:
-    """By datatype, the number of layers that read or write it; most frequent first."""
+    """Return the number of layers that read or write each datatype, most frequent first."""
     counts = Counter(datatype for layer in layers for datatype in {*layer.reads, *layer.writes})
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def asked_convolutions(trt: Any, network: Any) -> dict[str, str]:
-    """By ONNX node, what the convolutions of a parsed network compute in.
+    """Return the datatype of each convolution of a parsed network, by ONNX node.
 
-    That is the datatype of the data they read, or ``int8`` where data and weights both come from a DequantizeLinear.
+    It is the datatype of its input, or ``int8`` if input and weights both come from a DequantizeLinear.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     kinds = trt.LayerType
@@ -122,10 +121,9 @@ def asked_convolutions(trt: Any, network: Any) -> dict[str, str]:
 
 
 def chosen_convolutions(layers: Iterable[EngineLayer], asked: Iterable[str]) -> dict[str, str]:
-    """By ONNX node, what the convolutions of an engine compute in: the narrowest datatype that their layer reads.
+    """Return the datatype of each convolution of an engine, by ONNX node: the narrowest that its layer reads.
 
-    Constants of a layer, such as scales, are wider than what it multiplies. :data:`UNKNOWN` for a node that no layer
-    names, or one with untold datatypes.
+    Constants of a layer, such as scales, are wider. It is :data:`UNKNOWN` for a node in no layer or without datatypes.
     """
     naming: dict[str, list[EngineLayer]] = {name: [] for name in asked}
     for layer in layers:
@@ -135,59 +133,45 @@ def chosen_convolutions(layers: Iterable[EngineLayer], asked: Iterable[str]) -> 
 
 
 def count_convolutions(datatypes: Mapping[str, str]) -> dict[str, int]:
-    """By datatype, the number of convolutions; most frequent first."""
+    """Return the number of convolutions in each datatype, most frequent first."""
     return dict(sorted(Counter(datatypes.values()).items(), key=lambda item: (-item[1], item[0])))
 
 
 def check_graph(asked: Mapping[str, str], precision: str, graph: Path) -> None:
-    """Refuse a graph whose convolutions are not in the precision that its name says; one without any passes.
-
-    Raises:
-        CheckError: names the datatype that none of them computes in.
-    """
+    """Raise CheckError if no convolution of a graph computes in its precision; a graph without convolutions passes."""
     required, _ = _DATATYPES_OF[precision]
     missing = [datatype for datatype in required if datatype not in asked.values()]
-    if missing and asked and precision != "fp32":  # an FP32 graph is checked by what is built: every layer
+    if missing and asked and precision != "fp32":  # check_precision checks every layer of an FP32 engine
         counts = ", ".join(f"{count} in {datatype}" for datatype, count in count_convolutions(asked).items())
         raise CheckError(
-            f"{precision} was asked for, but no convolution of {graph} is in {missing[0]} ({counts}): make the graph "
-            "again"
+            f"expected {precision}, no convolution of {graph} is in {missing[0]} ({counts}): make it again"
         )
 
 
 def check_precision(layers: Iterable[EngineLayer], precision: str) -> None:
-    """Refuse an engine with a layer whose datatypes are foreign to the precision that was asked for.
+    """Raise CheckError if no layer computes in the precision, or if one has a datatype that the precision excludes.
 
-    Layers of unknown datatypes pass: networks are strongly typed, and this check is only a second look.
-
-    Raises:
-        CheckError: no layer computes in it, or one reads or writes a datatype of another; names the first such layer.
+    Layers of unknown datatypes pass: networks are strongly typed, so this check is only a safeguard.
     """
     required, allowed = _DATATYPES_OF[precision]
     layers = tuple(layers)
     for layer in layers:
         others = sorted({*layer.reads, *layer.writes} - {*required, *allowed, UNKNOWN} - _INDICES)
         if others:
-            raise CheckError(f"{precision} was asked for, but layer {layer.name} ({layer.kind}) is in {others[0]}")
+            raise CheckError(f"expected {precision}, layer {layer.name} ({layer.kind}) is in {others[0]}")
     for datatype in required:
         if not any({datatype, UNKNOWN} & {*layer.writes} for layer in layers):
-            raise CheckError(
-                f"{precision} was asked for, but none of the {len(layers)} layers listed computes in {datatype}"
-            )
+            raise CheckError(f"expected {precision}, none of the {len(layers)} listed layers computes in {datatype}")
 
 
 def check_convolutions(asked: Mapping[str, str], chosen: Mapping[str, str], precision: str) -> None:
-    """Refuse an engine with a convolution that computes in more bits than its graph says; unknown ones pass.
-
-    Raises:
-        CheckError: says how many, and names the first.
-    """
+    """Raise CheckError if a convolution computes in more bits than in the graph; unknown ones pass."""
     wider = [name for name, got in chosen.items() if _BITS.get(got, 0) > _BITS.get(asked[name], 0)]
     if wider:
         name = wider[0]
         raise CheckError(
-            f"{precision} was asked for, but TensorRT built {len(wider)} of {len(asked)} convolutions wider than the "
-            f"graph: {name} is in {chosen[name]}, expected {asked[name]}: leave it in {chosen[name]} in the graph, too"
+            f"expected {precision}, TensorRT built {len(wider)} of {len(asked)} convolutions wider than in the "
+            f"graph: {name} is in {chosen[name]}, expected {asked[name]}: keep it in {chosen[name]} in the graph"
         )
 
 
@@ -198,7 +182,7 @@ def _computes_in(layers: list[EngineLayer]) -> str:
 
 
 def _ports(outputs: str) -> str:
-    """Cut what follows the outputs: parameters of a layer may name datatypes too."""
+    """Return the outputs without the parameters of the layer, which may contain datatypes too."""
     return re.split(r"\], (?:ParameterType|TacticName): ", outputs, maxsplit=1)[0]
 
 
@@ -207,7 +191,7 @@ def _datatypes(ports: str) -> tuple[str, ...]:
 
 
 def _datatype(text: str) -> str:
-    """A datatype, or a format that names one, in NumPy's words; another word stays as it is and passes no check."""
+    """Return NumPy's name for the datatype in a text; an unknown text is returned as it is, and fails the checks."""
     if text.startswith("N/A"):
         return UNKNOWN
     match = _WORD.search(text)

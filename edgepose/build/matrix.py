@@ -1,4 +1,4 @@
-"""Several engines of a bundle in one go: every precision asked for on every target asked for."""
+"""Build several engines of a bundle: every requested precision for every requested target."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class MatrixRow:
     Attributes:
         target: ``tensorrt`` or ``tensorrt-rtx``.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        record: of the engine, None if it was not built.
-        megabytes: size of the engine file (10^6 bytes).
-        failure: why it was not built, None if it was.
+        record: record of the engine, None if it was not built.
+        megabytes: size of the engine file in 10^6 bytes.
+        failure: the error of the build, None if there was none.
     """
 
     target: str
@@ -43,7 +43,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix(Report):
-    """What became of every engine asked for; as text a table, and a sentence for each that failed."""
+    """The results of several builds; as text a table, and a sentence for each failure."""
 
     rows: tuple[MatrixRow, ...]
 
@@ -54,7 +54,7 @@ class Matrix(Report):
         return "\n".join([text_table(head, [_cells(row) for row in self.rows]), *notes, *failures])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values: the record of every engine, or why it was not built."""
+        """Return JSON values: the record of every engine, or why it was not built."""
         rows = [
             {"target": row.target, "precision": row.precision, "megabytes": row.megabytes}
             | ({"record": asdict(row.record)} if row.record else {"failure": str(row.failure)})
@@ -63,12 +63,7 @@ class Matrix(Report):
         return {"engines": rows, "environment": environment()}
 
     def require_passed(self) -> None:
-        """Raise if an engine is missing.
-
-        Raises:
-            CheckError: at least one has another precision than was asked for.
-            UsageError: the others could not be built.
-        """
+        """Raise CheckError if a build failed with one, else UsageError if any build failed."""
         failed = [row for row in self.rows if row.failure]
         if failed:
             checks = any(isinstance(row.failure, CheckError) for row in failed)
@@ -79,16 +74,16 @@ class Matrix(Report):
 def plan_matrix(
     bundle: Bundle, targets: Sequence[str] | None, precisions: Sequence[str] | None, options: BuildOptions = DEFAULTS
 ) -> list[tuple[str, str]]:
-    """Every (target, precision) to build.
+    """Return every (target, precision) to build.
 
     Args:
         bundle: an opened bundle.
         targets: None for all that can build here.
-        precisions: None for all that the bundle has a graph of.
-        options: of the builds.
+        precisions: None for all of the bundle's graphs.
+        options: options of the builds.
 
     Raises:
-        UsageError: no target can build here; says why.
+        UsageError: no target can build here.
     """
     if targets is None:
         reasons = {target: cannot_build(target, options) for target in TARGETS}
@@ -105,13 +100,13 @@ def build_matrix(
     options: BuildOptions = DEFAULTS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Matrix:
-    """Build one engine after another, and go on when one fails.
+    """Build one engine after another, and continue if one fails.
 
     Args:
         bundle: an opened bundle.
-        pairs: (target, precision) of each.
-        options: of every build.
-        say: is told of each engine when it is done.
+        pairs: (target, precision) of each engine.
+        options: options of every build.
+        say: called with a line for each engine when it is done.
     """
     rows = []
     for target, precision in pairs:
@@ -125,7 +120,7 @@ def _build_one(bundle: Bundle, target: str, precision: str, options: BuildOption
     try:
         record = build_engine(bundle, target, precision, options)
     except (UsageError, CheckError) as error:
-        # Without its traceback, which keeps the builder and its memory.
+        # A new error without the traceback, which would keep the builder and its memory alive.
         return MatrixRow(target, precision, failure=type(error)(str(error)))
     size = (bundle.path / ENGINES / record.file_name).stat().st_size
     return MatrixRow(target, precision, record, size / 1e6)

@@ -1,4 +1,4 @@
-"""How far a build is, on a terminal; and Ctrl-C during a build, which TensorRT's own code does not notice."""
+"""The progress bar of a build, and Ctrl-C during a build, which TensorRT's own code ignores."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 
 from ..core.progress import bar
 
-#: Shows a fraction from 0 to 1 and the name of what is being done.
+#: A function that shows a fraction from 0 to 1 and the name of the current phase.
 Show = Callable[[float, str], None]
 
 
 def build_with_progress(trt: Any, builder: Any, network: Any, config: Any) -> Any:
-    """``builder.build_serialized_network(network, config)`` with a bar on stderr if that is a terminal.
+    """Call ``builder.build_serialized_network(network, config)`` with a bar on stderr if that is a terminal.
 
-    The build runs in a thread of its own, so that a signal reaches Python, and ends at TensorRT's next step.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, after the build has ended.
+    The build runs in a thread, so that Python gets a signal; Ctrl-C ends it at TensorRT's next step, and is raised
+    then.
     """
     with progress_bar() as show, ThreadPoolExecutor(1) as pool:
         monitor = progress_monitor(trt, show)
@@ -30,11 +28,11 @@ def build_with_progress(trt: Any, builder: Any, network: Any, config: Any) -> An
         except KeyboardInterrupt:
             monitor.stopped = True
             show(monitor.phases.fraction, "stopping at TensorRT's next step")
-            raise  # once the pool's thread has ended
+            raise  # leaving the pool waits for its thread
 
 
 class Phases:
-    """TensorRT's phases, which nest and have numbered steps, as one fraction. Several threads may report."""
+    """The progress of TensorRT's phases, which nest and have numbered steps, as one ``fraction``; thread-safe."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[str | None, int, int]] = {}  # by name: parent, steps, steps done
@@ -42,12 +40,12 @@ class Phases:
         self.fraction = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins, within its parent's current step."""
+        """Begin a phase with this number of steps within its parent's current step."""
         with self._lock:
             self._open[name] = (parent, max(steps, 1), 0)
 
     def step(self, name: str, number: int) -> None:
-        """A step, counted from 0, is done."""
+        """Count a step, numbered from 0, as done."""
         with self._lock:
             if name in self._open:
                 parent, steps, _ = self._open[name]
@@ -55,12 +53,12 @@ class Phases:
                 self.fraction = max(self.fraction, self._done(next(iter(self._open))))
 
     def finish(self, name: str) -> None:
-        """A phase ends; its parent says itself that the step is done."""
+        """End a phase; its parent reports its own step."""
         with self._lock:
             self._open.pop(name, None)
 
     def _done(self, name: str) -> float:
-        """The share of a phase that is done; the phase that began last within it counts as its current step."""
+        """Return the completed fraction of a phase; its latest open child counts as its current step."""
         _, steps, done = self._open[name]
         children = [child for child, (parent, _, _) in self._open.items() if parent == name]
         within = self._done(children[-1]) if children else 0.0
@@ -68,11 +66,11 @@ class Phases:
 
 
 def progress_monitor(trt: Any, show: Show) -> Any:
-    """A progress monitor that shows every step; once its ``stopped`` is True, TensorRT cancels the build."""
+    """Return a progress monitor that shows every step; set its ``stopped`` to True to cancel the build."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # as for the logger: pybind11 refuses super()
+            trt.IProgressMonitor.__init__(self)  # pybind11 refuses super()
             self.stopped = False
             self.phases = Phases()
 
@@ -93,7 +91,7 @@ def progress_monitor(trt: Any, show: Show) -> Any:
 
 @contextmanager
 def progress_bar() -> Iterator[Show]:
-    """Show a bar on stderr, if that is a terminal and tqdm is installed; it is gone at the end."""
+    """Show a bar on stderr if that is a terminal and tqdm is installed, and remove it at the end."""
     lock = threading.Lock()
     with bar("building") as progress:
 

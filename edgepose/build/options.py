@@ -1,4 +1,4 @@
-"""The options of a build, and what they are in TensorRT's words."""
+"""The options of a build, and how they configure TensorRT's builder."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from ..bundle.engine_record import AMPERE_PLUS, VERSION_COMPATIBLE
 from ..core.errors import UsageError
 from ..nvidia.device import sm_number
 
-#: Smallest, typical and largest batch; and with ``low_memory``.
+#: Default smallest, typical and largest batch, without and with ``low_memory``.
 BATCHES, LOW_MEMORY_BATCHES = (1, 8, 32), (1, 1, 4)
-#: More images than these per call gain nothing, and an engine for them may need more memory than any GPU has.
+#: Larger batches gain nothing, and an engine for them may need more memory than any GPU has.
 LARGEST_BATCH = 1024
-#: Memory a layer may use for itself with ``low_memory``, in MB (10^6 bytes).
+#: Workspace of a layer with ``low_memory``, in MB (10^6 bytes).
 LOW_MEMORY_WORKSPACE_MB = 256
-#: Jetson Linux has this file.
+#: A file that exists on Jetson Linux.
 _JETSON = Path("/etc/nv_tegra_release")
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How an engine is built; precision is not among these, it is in the graph.
+    """The options of a build; the precision is not one of them, because the graph defines it.
 
     Attributes:
         batches: smallest, typical and largest batch; the engine is fastest at the typical one. None for
             :data:`BATCHES`, or :data:`LOW_MEMORY_BATCHES` with ``low_memory``.
-        workspace_mb: the most memory that a layer may use for itself, in MB (10^6 bytes), while it is tried and in the
-            engine; where TensorRT compiles the whole network as one, all activations count. None for all of the GPU's,
-            or :data:`LOW_MEMORY_WORKSPACE_MB` with ``low_memory``.
-        hardware_compatible: one engine for other GPUs, too. tensorrt: for Ampere and every later one, at some cost in
-            speed; not on Jetson. tensorrt-rtx: for every SM that it targets by default, as without a GPU, instead of
-            this GPU only.
-        version_compatible: tensorrt: later versions, up to the next major one, can run the engine, at some cost in
-            speed. tensorrt-rtx has no such engines.
-        low_memory: for boards of 4 GB. Next to smaller batches and workspace: builder optimisation level 1, which by
-            NVIDIA's documentation tries only the tactics that its heuristics put first and compiles kernels briefly,
-            and no auxiliary streams, so that all activations share their memory.
-        plugin: run dynamic convolutions in the plugin; else, and always in tensorrt-rtx, by their function body.
+        workspace_mb: largest workspace of a layer, in MB (10^6 bytes), in the build and in the engine; if TensorRT
+            compiles the whole network as one layer, all activations count. None for all memory of the GPU, or
+            :data:`LOW_MEMORY_WORKSPACE_MB` with ``low_memory``.
+        hardware_compatible: build one engine for many GPUs. tensorrt: Ampere and later, slower, not on Jetson.
+            tensorrt-rtx: its default SMs, as without a GPU, instead of this GPU only.
+        version_compatible: tensorrt: let later versions, up to the next major one, run the engine, which is slower.
+            tensorrt-rtx does not support this.
+        low_memory: for boards with 4 GB: smaller batches and workspace, no auxiliary streams, so that all activations
+            share memory, and builder optimisation level 1, which by NVIDIA's documentation tries only the tactics that
+            its heuristics rank first.
+        plugin: run dynamic convolutions in the plugin; otherwise, and always in tensorrt-rtx, by their function body.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: a number is out of range.
     """
 
     batches: tuple[int, int, int] | None = None
@@ -59,9 +58,7 @@ class BuildOptions:
                 f"{smallest},{typical},{largest}"
             )
         if largest > LARGEST_BATCH:
-            raise UsageError(
-                f"--batch is at most {LARGEST_BATCH} images per call, got {largest}: larger inputs are split"
-            )
+            raise UsageError(f"--batch must be at most {LARGEST_BATCH}, got {largest}: larger inputs are split anyway")
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise UsageError(f"--workspace must be 1 MB or more, got {self.workspace_mb}")
 
@@ -72,37 +69,37 @@ class BuildOptions:
 
     @property
     def workspace(self) -> int | None:
-        """MB (10^6 bytes) that a layer may use for itself, None for all."""
+        """Largest workspace of a layer in MB (10^6 bytes), None for all memory."""
         return self.workspace_mb or (LOW_MEMORY_WORKSPACE_MB if self.low_memory else None)
 
     def recorded(self) -> dict[str, int | bool | None]:
-        """For the engine's record, which names the batches elsewhere."""
+        """Return the options for the engine's record, which stores the batches separately."""
         values = {**asdict(self), "workspace_mb": self.workspace}
         del values["batches"]
         return values
 
     def check_target(self, target: str, trt: Any, sm: str | None) -> None:
-        """Refuse what a target cannot do.
+        """Refuse options that a target does not support.
 
         Args:
             target: ``tensorrt`` or ``tensorrt-rtx``.
             trt: its module.
-            sm: of the GPU that is built on, None without one.
+            sm: SM of this machine's GPU, None without one.
 
         Raises:
-            UsageError: names the option and what to do without it.
+            UsageError: an option is not supported.
         """
         if target != "tensorrt":
             if self.version_compatible:
                 raise UsageError(
-                    f"--version-compatible is for tensorrt: a {target} engine runs on the version that built it only; "
+                    f"--version-compatible is for tensorrt: a {target} engine runs only on the version that built it; "
                     "build it again after an update"
                 )
             return
         if self.hardware_compatible:
             self._check_hardware_compatible(trt, sm)
         if self.version_compatible and not hasattr(trt.BuilderFlag, VERSION_COMPATIBLE):
-            raise UsageError(f"TensorRT {trt.__version__} makes no such engine: leave --version-compatible out")
+            raise UsageError(f"TensorRT {trt.__version__} does not support it: leave --version-compatible out")
 
     def _check_hardware_compatible(self, trt: Any, sm: str | None) -> None:
         reason = None
@@ -113,10 +110,10 @@ class BuildOptions:
         elif sm is not None and sm_number(sm) < 80:
             reason = f"it is for {AMPERE_PLUS} GPUs, this one is {sm}"
         if reason:
-            raise UsageError(f"--hardware-compatible cannot be had here ({reason}): leave it out")
+            raise UsageError(f"--hardware-compatible is not supported here ({reason}): leave it out")
 
     def configure(self, trt: Any, config: Any, target: str) -> None:
-        """Set a builder configuration; ask :meth:`check_target` first."""
+        """Set the options in a builder configuration; call :meth:`check_target` first."""
         if self.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace * 10**6)
         if self.low_memory:
@@ -128,5 +125,5 @@ class BuildOptions:
             config.set_flag(getattr(trt.BuilderFlag, VERSION_COMPATIBLE))
 
 
-#: What a build does when nothing else is said.
+#: The default options.
 DEFAULTS = BuildOptions()

@@ -1,4 +1,4 @@
-"""A graph file to a TensorRT network that keeps the graph contract."""
+"""Parse a graph file as a TensorRT network, and check the graph contract."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, missing_extra
 from ..plugins.onnx_function import hand_to_plugin
 
-#: NumPy's name of each of TensorRT's datatypes that an input or output may have.
+#: NumPy's names by TensorRT's names, for the datatypes of inputs and outputs.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT8": "int8", "INT32": "int32", "INT64": "int64"}
 
 
 def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path, *, plugin: bool) -> Any:
-    """A strongly typed network of a bundle's graph.
+    """Return a strongly typed TensorRT network of a bundle's graph.
 
     Args:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
         log: the builder's logger.
-        builder: makes the network.
-        bundle: says what goes in and out.
+        builder: the builder that makes the network.
+        bundle: the bundle with the contract.
         graph: the ONNX file.
-        plugin: dynamic convolutions are the registered plugin's, not their function bodies.
+        plugin: use the registered plugin for dynamic convolutions instead of their function bodies.
 
     Raises:
-        UsageError: TensorRT cannot parse the graph, or it does not keep the graph contract.
+        UsageError: TensorRT cannot parse the graph, or it differs from the contract.
     """
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
@@ -39,7 +39,7 @@ def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path,
 
 
 def _network_flags(trt: Any) -> int:
-    """Ask for strong typing where it can be asked for; its bit differs between versions, and 11 has nothing else."""
+    """Return the flags for strong typing: its bit differs between versions, and 11 has no flag for it."""
     flag = trt.NetworkDefinitionCreationFlag.__members__.get("STRONGLY_TYPED")
     return 0 if flag is None else 1 << int(flag)
 
@@ -56,7 +56,7 @@ def _refused(parser_name: str, log: Any, parser: Any, graph: Path) -> UsageError
     error = parser.get_error(0)
     reason = " ".join(error.desc().split())
     if "Plugin not found" in reason:
-        reason = "the parser does not know this op, and the graph has no function body for it"
+        reason = "the parser does not support this op, and the graph has no function body for it"
     where = ", ".join([f"op {error.node_operator()}", *(f"in {frame}" for frame in error.local_function_stack())])
     node = f"node {error.node_name() or error.node()} ({where}) of " if error.node_operator() else ""
     return UsageError(
@@ -73,7 +73,7 @@ def _read_graph(graph: Path) -> Any:
 
 
 def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
-    """Refuse a graph that does not keep the contract as the parser understood it: unknown sides show as -1."""
+    """Refuse a graph that, as parsed, differs from the contract; the parser gives -1 for unknown sides."""
     inputs = [_spec(network.get_input(i), graph) for i in range(network.num_inputs)]
     outputs = [_spec(network.get_output(i), graph) for i in range(network.num_outputs)]
     try:

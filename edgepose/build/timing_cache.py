@@ -1,7 +1,7 @@
-"""TensorRT's timing cache, kept beside the engines of a bundle: what was timed once is not timed again.
+"""TensorRT's timing cache beside the engines of a bundle, which makes later builds faster.
 
-It fits one TensorRT version and one GPU. The manifest neither names nor hashes it: without it, or with a damaged one,
-a build takes longer and nothing else changes. The file is the sha256 of what follows, 32 bytes, and TensorRT's own.
+It is for one TensorRT version and one GPU, and is not in the manifest: a missing or damaged one only makes a build take
+longer. The file holds the sha256 of the rest (32 bytes), then TensorRT's data.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _DIGEST = 32
 
 
 def cache_path(bundle: Bundle, target: str, version: str, sm: str) -> Path:
-    """``engines/TARGET-VERSION-SM.timing`` of a bundle."""
+    """Return the path ``engines/TARGET-VERSION-SM.timing`` of a bundle."""
     return bundle.path / ENGINES / f"{target}-{version}-{sm}.timing"
 
 
 def attach_cache(config: Any, path: Path) -> tuple[Any, str | None]:
-    """Give a builder configuration the cache of a file, or a new one.
+    """Attach the cache in a file, or a new one, to a builder configuration.
 
     Returns:
-        The cache, which must outlive the build; and why the file was not used, a sentence, or None.
+        the cache, which must outlive the build; and a sentence on why the file was not used, or None.
     """
     data = _read(path)
     if data:
         cache = config.create_timing_cache(data)
         if cache is not None and config.set_timing_cache(cache, False):
             return cache, None
-    note = None if data == b"" else f"timing cache {path} is damaged or another GPU's: made anew"
+    note = None if data == b"" else f"timing cache {path} is damaged or of another GPU: started a new one"
     cache = config.create_timing_cache(b"")
     if cache is None or not config.set_timing_cache(cache, False):
         return None, "TensorRT made no timing cache: the next build takes as long as this one"
@@ -42,18 +42,18 @@ def attach_cache(config: Any, path: Path) -> tuple[Any, str | None]:
 
 
 def keep_cache(cache: Any, path: Path) -> str | None:
-    """Write a cache after the build; returns why it could not be, a sentence, or None."""
+    """Write a cache after the build; return a sentence on why that failed, or None."""
     data = bytes(cache.serialize())
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(hashlib.sha256(data).digest() + data)
     except UsageError as error:
-        return f"the timing cache is lost, the next build takes as long as this one: {error}"
+        return f"no timing cache was written, the next build takes as long as this one: {error}"
     return None
 
 
 def _read(path: Path) -> bytes | None:
-    """TensorRT's bytes: empty if there is no file, None if it is damaged."""
+    """Return TensorRT's data: empty if there is no file, None if it is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

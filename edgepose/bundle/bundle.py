@@ -1,19 +1,17 @@
-"""The model bundle: a folder that carries a network from machine to machine and can prove itself.
+"""The model bundle: a folder with a network for use on many machines, and with goldens to verify it there.
 
-It holds a pose network, or a person detector, whose graphs are named ``detector.onnx`` and so on.
-
-::
+It holds a pose network, or a person detector with graphs named ``detector.onnx`` and so on::
 
     NAME.edgepose/
-        manifest.json             what it is, what made it, the sha256 of every file below but reports
-        checkpoint.safetensors    the PyTorch weights, for the reference backend and for exporting again
-        pose.onnx                 FP32, dynamic batch, runs everywhere
+        manifest.json             description of the network, versions, sha256 of the files below except reports
+        checkpoint.safetensors    the PyTorch weights, for the reference backend and for another export
+        pose.onnx                 FP32, dynamic batch, for every backend
         pose.PRECISION.onnx       the same network in another of PRECISIONS, every cast and Q/DQ explicit
-        calibration.json          the ranges of the activations that INT8 graphs were made with
-        golden.npz                crops, and what PyTorch gave for them (of an imported network: its ONNX file)
+        calibration.json          the ranges of the activations in INT8 graphs
+        golden.npz                images, and the outputs of the reference for them (PyTorch, or the imported file)
         engines/                  TARGET-VERSION-SM-PRECISION.engine, each with a .json; a timing cache, not hashed
         reports/                  written by calibrate, build, verify, bench and prove; not hashed
-        .change/                  only after a crash: what is left to do of a change, see edgepose.bundle.change
+        .change/                  only after a crash: an unfinished change, see edgepose.bundle.change
 """
 
 from __future__ import annotations
@@ -29,16 +27,7 @@ from ..core.skeletons import Skeleton, get_skeleton
 from .change import change, finish_change, is_leftover, locked
 from .contract import Contract
 from .external_data import refuse_external_data
-from .manifest import (
-    CALIBRATION,
-    CHECKPOINT,
-    GOLDENS,
-    MANIFEST,
-    PRECISIONS,
-    REPORTS,
-    Manifest,
-    read_manifest,
-)
+from .manifest import CALIBRATION, CHECKPOINT, GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, read_manifest
 from .tasks import POSE, Task
 
 #: Where the bundles are that come with the package; nothing is ever written there.
@@ -49,8 +38,8 @@ ASSETS = Path(__file__).parent.parent / "assets"
 class Bundle:
     """A bundle's folder and its manifest.
 
-    :func:`open_bundle` makes one whose files are complete and were checked. A bundle that is only being made, such as a
-    search's candidate, comes from :func:`write_manifest`, or from ``Bundle(path, read_manifest(path))``.
+    :func:`open_bundle` returns one with complete, checked files. A bundle that is still being made, such as a candidate
+    of a search, comes from :func:`write_manifest` or ``Bundle(path, read_manifest(path))``.
     """
 
     path: Path
@@ -63,50 +52,38 @@ class Bundle:
 
     @property
     def task(self) -> Task:
-        """What the network is for."""
+        """The task of the network: poses or persons."""
         return self.manifest.task
 
     @property
     def contract(self) -> Contract:
-        """What the network takes and gives."""
+        """The inputs and outputs of the network."""
         return self.manifest.contract
 
     def require(self, task: Task) -> None:
-        """Refuse a network that is for something else.
-
-        Raises:
-            UsageError: the bundle holds a network of another task.
-        """
+        """Raise UsageError if the bundle holds a network for another task."""
         if self.task is not task:
             raise UsageError(f"bundle {self.path} holds a {self.task.network}: expected a {task.network}")
 
     @property
     def skeleton(self) -> Skeleton:
-        """The skeleton of the pose network.
-
-        Raises:
-            UsageError: it is a detector.
-        """
+        """The skeleton of the pose network; a detector raises UsageError."""
         self.require(POSE)
         return get_skeleton(self.manifest.skeleton)
 
     @property
     def reports(self) -> Path:
-        """Folder for reports; made by whoever writes the first."""
+        """The folder for reports; it may not exist yet."""
         return self.path / REPORTS
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those of :data:`PRECISIONS` that the bundle has a graph of: ``fp32`` always."""
+        """The names in :data:`PRECISIONS` for which the bundle has a graph; always includes ``fp32``."""
         files, name_of = self.manifest.files, self.manifest.graph_name
         return tuple(name for name in PRECISIONS if name == "fp32" or name_of(name) in files)
 
     def graph_for(self, precision: str) -> Path:
-        """The ONNX graph of a precision.
-
-        Raises:
-            UsageError: no precision has that name, or the bundle has no graph of it.
-        """
+        """Return the path of the ONNX graph of a precision; raise UsageError if it is unknown or has no graph here."""
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
         if precision not in self.precisions:
@@ -118,31 +95,26 @@ class Bundle:
         return self.path / self.manifest.graph_name(precision)
 
     def engines(self) -> list[Path]:
-        """Engine files named in the manifest, sorted by name."""
+        """Return the engine files named in the manifest, sorted by name."""
         return sorted(self.path / name for name in self.manifest.files if name.endswith(".engine"))
 
     @property
     def read_only(self) -> str | None:
-        """Why nothing can be written into the bundle, in one sentence, or None."""
+        """One sentence on why nothing can be written into the bundle, or None if it is writable."""
         copy = f"copy it and work on the copy: cp -r {self.path} {self.manifest.name}.edgepose"
         if self.path.resolve().is_relative_to(ASSETS.resolve()):
             return f"bundle {self.manifest.name} comes with the package and stays as it is: {copy}"
         return None if os.access(self.path, os.W_OK) else f"bundle {self.path} may not be written to: {copy}"
 
     def require_writable(self) -> None:
-        """Refuse to write into a bundle that comes with the package, or that the user may not change.
-
-        Raises:
-            UsageError: it is :attr:`read_only`.
-        """
-        reason = self.read_only
-        if reason:
+        """Raise UsageError if the bundle is :attr:`read_only`: shipped with the package, or without permission."""
+        if reason := self.read_only:
             raise UsageError(reason)
 
     def with_files(self, *paths: Path) -> Bundle:
-        """Name files of a bundle that is being made: hash them where they are, and write the manifest.
+        """Add files of an unfinished bundle to its manifest with their hashes, write it, and return the new bundle.
 
-        A finished bundle is changed by :func:`replace_files`, which a crash cannot interrupt half-way.
+        Change a finished bundle with :func:`replace_files`, which is safe against crashes.
         """
         hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in paths}
         return write_manifest(self.path, replace(self.manifest, files={**self.manifest.files, **hashes}))
@@ -155,16 +127,16 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
 
 
 def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
-    """Move files into a bundle that may have got others since it was opened, all of them or none.
+    """Move files into a bundle, all of them or none; files added since it was opened are kept.
 
     A crash at any moment leaves the old bundle or the new one, see :mod:`edgepose.bundle.change`.
 
     Args:
-        bundle: what the files were made from.
-        staged: by path in the bundle, the file to move there.
+        bundle: the bundle that the files were made from.
+        staged: maps the path inside the bundle to the file to move there.
 
     Raises:
-        UsageError: the bundle cannot be written to, or holds another network by now.
+        UsageError: the bundle cannot be written to, or its network was replaced since it was opened.
     """
     bundle.require_writable()
     with locked(bundle.path):
@@ -172,21 +144,21 @@ def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
         graph = bundle.manifest.graph_name("fp32")
         if now.files.get(graph) != bundle.manifest.files.get(graph):
             raise UsageError(
-                f"bundle {bundle.path} got another network in the meantime, which {', '.join(staged)} is not of: do it "
-                "again"
+                f"the network of bundle {bundle.path} was replaced while {', '.join(staged)} was made from the old "
+                "one: run the command again"
             )
         return Bundle(bundle.path, change(bundle.path, now, staged))
 
 
 def check_replaceable(output: Path, task: Task) -> None:
-    """Refuse to make a bundle where something else is.
+    """Refuse to write a bundle over something else.
 
     Args:
-        output: folder of the bundle.
-        task: of the network that it is to hold.
+        output: folder of the new bundle.
+        task: task of its network.
 
     Raises:
-        UsageError: the path exists, and is neither a bundle of this kind nor an empty folder; or it cannot be read.
+        UsageError: the path exists and is neither an empty folder nor a bundle of this task; or it cannot be read.
     """
     finish_change(output)
     try:
@@ -203,14 +175,14 @@ def check_replaceable(output: Path, task: Task) -> None:
 
 
 def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
-    """Make a bundle of the files in a folder; what an older one in its place holds is removed.
+    """Make a bundle from the files in a folder, in place of an older one, and return it.
 
     A crash at any moment leaves the old bundle or the new one, see :mod:`edgepose.bundle.change`.
 
     Args:
-        output: of the bundle, see :func:`check_replaceable`.
-        manifest: without files.
-        folder: on the same file system.
+        output: folder of the bundle, see :func:`check_replaceable`.
+        manifest: the manifest without files.
+        folder: the files to move, on the same file system.
     """
     with locked(output):
         return Bundle(output, change(output, manifest, {file.name: file for file in sorted(folder.iterdir())}))
@@ -222,12 +194,11 @@ def open_bundle(path: Path | str) -> Bundle:
     A change that a crash interrupted is finished first.
 
     Args:
-        path: folder of the bundle; or the name of one that comes with the package, such as ``ditn_lite``, if there is
-            no such folder.
+        path: folder of the bundle; or, if there is no such folder, the name of a shipped bundle, such as ``ditn_lite``.
 
     Raises:
-        UsageError: not a bundle, written by a newer edgepose, a file that is missing or was changed, a graph whose
-            weights are in other files, or a folder that may not be read.
+        UsageError: it is not a bundle, comes from a newer edgepose, cannot be read, lacks a file, holds a changed file,
+            or a graph keeps weights in other files.
     """
     path = find_bundle(path)
     finish_change(path)
@@ -244,7 +215,7 @@ def open_bundle(path: Path | str) -> Bundle:
 
 
 def find_bundle(path: Path | str) -> Path:
-    """The folder that a user means: ``~`` is the home, and a bundle that comes with the package goes by its name."""
+    """Return the folder of a bundle: expand ``~``, and find a shipped bundle by its name."""
     path = Path(path)
     try:
         path = path.expanduser()
@@ -258,12 +229,12 @@ def find_bundle(path: Path | str) -> Path:
 
 
 def _check_files(bundle: Bundle) -> None:
-    """Refuse a bundle whose files are not those of its manifest, or that could not be proven by them."""
+    """Raise UsageError if files differ from the manifest, or if it lacks the graph or the goldens."""
     path, manifest = bundle.path, bundle.manifest
     for name in (manifest.graph_name("fp32"), GOLDENS):
         if name not in manifest.files:
             raise UsageError(
-                f"bundle {path}: its manifest names no {name}, so nothing can prove the network: {manifest.task.remake}"
+                f"the manifest of bundle {path} does not list {name}, which every bundle needs: {manifest.task.remake}"
             )
     for name in (CHECKPOINT, CALIBRATION):
         if name not in manifest.files and os.path.lexists(path / name):

@@ -1,15 +1,13 @@
 """Change a bundle so that a crash at any moment leaves the old bundle or the new one, and never a mixture.
 
-The new files, and the manifest that names them, are collected in a folder inside the bundle. One rename then gives that
-folder the name ``.change``, and this is the moment at which the change happens: before it nothing of the old bundle was
-touched, and after it everything new is on the disk. What is left, moving the files to their places with the manifest
-last, can be repeated from any point; whoever opens the bundle after a crash does that first.
+The new files and their manifest are collected in a folder inside the bundle. Renaming that folder to ``.change`` makes
+the change: before it, the old bundle is complete, and after it, everything new is on the disk. Then the files are moved
+to their places, the manifest last. This can be repeated from any point, and opening a bundle does it after a crash.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,39 +16,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import UsageError
-from ..core.files import sha256, write_text
-from .manifest import (
-    CALIBRATION,
-    CHECKPOINT,
-    ENGINES,
-    GOLDENS,
-    MANIFEST,
-    PRECISIONS,
-    REPORTS,
-    Manifest,
-    read_manifest,
-)
+from ..core.files import flush, sha256, write_text
+from .manifest import CALIBRATION, CHECKPOINT, ENGINES, GOLDENS, MANIFEST, PRECISIONS, REPORTS, Manifest, read_manifest
 
-#: A change that is complete and has to be finished; and one that is being collected, which counts for nothing.
+#: Folder of a complete change, which has to be finished; and of one that is still being collected, which is ignored.
 CHANGE, COLLECTING = ".change", ".change-unfinished"
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file in a bundle's folder is what a crash left of a change that did not happen."""
+    """Return whether a file in a bundle's folder is left over from a change that a crash prevented."""
     return path.name.startswith((".new-", CHANGE))
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time change a bundle, after a change that was interrupted is finished; the others wait.
-
-    Raises:
-        UsageError: the bundle cannot be changed, such as on a full disk or without permission.
-    """
+    """Lock a bundle against other processes, finish an interrupted change, and turn OSError into UsageError."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:
-            with suppress(OSError):  # some network file systems cannot lock a folder
+            # Only Unix has fcntl, and some network file systems cannot lock a folder: there is no lock then.
+            with suppress(ImportError, OSError):
+                import fcntl
+
                 fcntl.flock(handle, fcntl.LOCK_EX)
             _finish(folder)
             yield
@@ -61,15 +48,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Manifest:
-    """Put files into a bundle that is :func:`locked`, and return the manifest that names them.
+    """Move files into a bundle that is :func:`locked`, and return the manifest that names them.
 
-    What the old manifest named and the new one does not is removed. If the FP32 graph becomes another one, so are all
-    reports, engines and other parts of a bundle that the new manifest does not name: they are of the old network.
+    Files that only the old manifest names are removed. If the FP32 graph changes, all reports and all engines and other
+    parts that the new manifest does not name are removed too: they belong to the old network.
 
     Args:
-        folder: of the bundle, or an empty one.
-        manifest: the new one; its ``files`` are those that stay.
-        staged: by path in the bundle, the file to move there.
+        folder: folder of the bundle, or an empty one.
+        manifest: the new manifest; its ``files`` are those that stay.
+        staged: maps the path inside the bundle to the file to move there.
     """
     hashes = {name: sha256(file) for name, file in staged.items()}
     manifest = replace(manifest, files={**manifest.files, **hashes})
@@ -79,28 +66,24 @@ def change(folder: Path, manifest: Manifest, staged: Mapping[str, Path]) -> Mani
     collected.mkdir()
     for name, file in staged.items():
         (collected / name).parent.mkdir(parents=True, exist_ok=True)
-        _flush(file)
+        flush(file)
         shutil.move(file, collected / name)
     for place in {(collected / name).parent for name in staged}:
-        _flush(place)
+        flush(place)
     write_text(collected / MANIFEST, manifest.to_json())
     collected.rename(folder / CHANGE)
-    _flush(folder)
+    flush(folder)
     _finish(folder)
     return manifest
 
 
 def finish_change(folder: Path) -> None:
-    """Finish a change that was interrupted after it was complete, if there is one.
-
-    Raises:
-        UsageError: there is one, and the folder cannot be written to.
-    """
+    """Finish an interrupted change, if there is one; raise UsageError if the folder cannot be written to."""
     try:
         if not (folder / CHANGE).is_dir():
             return
     except OSError:
-        return  # whoever reads the manifest next has the sentence for it
+        return  # reading the manifest, which follows, raises the UsageError for it
     try:
         with locked(folder):
             return
@@ -109,7 +92,7 @@ def finish_change(folder: Path) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Do what is left of a complete change, if there is one; every step may have been done before."""
+    """Finish a complete change, if there is one; every step may be repeated."""
     pending = folder / CHANGE
     if not pending.is_dir():
         return
@@ -123,19 +106,19 @@ def _finish(folder: Path) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(pending / name, folder / name)
         (pending / MANIFEST).replace(folder / MANIFEST)
-        _flush(folder)
+        flush(folder)
     shutil.rmtree(pending, ignore_errors=True)
     with suppress(OSError):  # engines are left, or there never were any
         (folder / ENGINES).rmdir()
 
 
 def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
-    """Refuse what could not be finished once it is begun, and what would move or remove files outside the bundle.
+    """Refuse a change that could not be finished, or that would move or remove files outside the bundle.
 
     Args:
-        folder: of the bundle.
-        manifest: the new one.
-        root: the bundle's folder, or that of its unfinished change.
+        folder: folder of the bundle.
+        manifest: the new manifest.
+        root: the folder to check: the bundle's, or that of its unfinished change.
     """
     for name in (*manifest.files, f"{ENGINES}/any"):
         place = (root / name).parent
@@ -148,10 +131,10 @@ def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
 
 
 def _remove_dropped(folder: Path, new: Manifest) -> None:
-    """Remove what the old bundle has and the new one has not."""
+    """Remove the files of the old bundle that the new manifest does not name."""
     try:
         old = read_manifest(folder)
-    except UsageError:  # it is the first of this folder
+    except UsageError:  # the folder has no older bundle
         return
     names, graph = set(old.files), new.graph_name("fp32")
     if old.files.get(graph) != new.files.get(graph):
@@ -160,12 +143,3 @@ def _remove_dropped(folder: Path, new: Manifest) -> None:
         shutil.rmtree(folder / REPORTS, ignore_errors=True)
     for name in names - set(new.files):
         (folder / name).unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk: a name must not survive a power cut without its content."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

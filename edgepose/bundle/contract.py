@@ -1,4 +1,4 @@
-"""The graph contract: the names, shapes and dtypes of what goes into a bundle's network and what comes out."""
+"""The graph contract: names, shapes and dtypes of the inputs and outputs of a bundle's network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.errors import UsageError
 
 #: The one input: (N, H, W, 3) uint8 RGB.
 IMAGES = "images"
-#: Outputs of a pose network, float32: (N, J, 3) x, y in crop pixels and score; and, where it has them, (N, J, h, w).
+#: Outputs of a pose network, float32: (N, J, 3) x, y in crop pixels and score; and optionally (N, J, h, w).
 KEYPOINTS, HEATMAPS = "keypoints", "heatmaps"
 #: Outputs of a person detector, float32: (N, K, 4) xyxy in pixels of its input; (N, K).
 BOXES, SCORES = "boxes", "scores"
@@ -32,7 +32,7 @@ class TensorSpec:
 
     @property
     def sample(self) -> tuple[int | None, ...]:
-        """The sides behind the batch."""
+        """The shape without the batch."""
         return self.shape[1:]
 
 
@@ -48,36 +48,30 @@ def image_spec(height: int, width: int) -> TensorSpec:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a network takes and gives.
-
-    Attributes:
-        images: the input.
-        outputs: what it must give.
-        optional: what it may give besides.
-    """
+    """The input of a network, its required ``outputs``, and the ``optional`` ones."""
 
     images: TensorSpec
     outputs: tuple[TensorSpec, ...]
     optional: tuple[TensorSpec, ...] = ()
 
     def outputs_in(self, names: Iterable[str]) -> tuple[TensorSpec, ...]:
-        """Return the required outputs, and those of the optional ones that are named."""
-        there = set(names)
-        return (*self.outputs, *(spec for spec in self.optional if spec.name in there))
+        """Return the required outputs, and the optional ones whose name is in ``names``."""
+        given = set(names)
+        return (*self.outputs, *(spec for spec in self.optional if spec.name in given))
 
     def refuse(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, remedy: str, exact: bool = False
     ) -> None:
-        """Refuse a network that does not keep the contract.
+        """Refuse a network that differs from the contract.
 
         Args:
-            inputs, outputs: of the network.
-            remedy: what to do about it, the end of the sentence.
-            exact: whether every side but the batch must be known and no other output may be there. Otherwise a dynamic
-                side of an output passes, which may turn out to be any number.
+            inputs, outputs: specs of the network.
+            remedy: how to fix it, the end of the error.
+            exact: require every side but the batch to be static, and no further outputs. Otherwise an output may have
+                dynamic sides.
 
         Raises:
-            UsageError: says what the network takes or gives, and what was expected.
+            UsageError: an input or output differs.
         """
         if tuple(inputs) != (self.images,):
             raise UsageError(f"network takes {_listed(inputs)}, expected {self.images}: {remedy}")

@@ -1,4 +1,4 @@
-"""What building and running an engine share: the targets, their log, and the record beside each engine file."""
+"""The record beside each engine file: what it was built from, for which GPUs, and what TensorRT chose."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..nvidia.device import sm_number
 VERSION_COMPATIBLE = "VERSION_COMPATIBLE"
 #: In place of an SM: the engine holds code for the SMs that TensorRT-RTX targets by default.
 ANY_SM = "any"
-#: These SMs, of which the last stands for every later one too (NVIDIA's TensorRT-RTX documentation, "CPU-Only AOT and
-#: TensorRT-RTX Engines", Compute Capability). 7.5 must be asked for; 8.7 (Orin) and 9.0 (H100) are not among them.
+#: The SMs of such an engine; the last includes every later SM (NVIDIA's TensorRT-RTX documentation, "CPU-Only AOT and
+#: TensorRT-RTX Engines", Compute Capability). 7.5 must be asked for; 8.7 (Orin) and 9.0 (H100) are not included.
 DEFAULT_SMS = (80, 86, 89, 120)
 #: In place of an SM: the hardware-compatible engine of TensorRT, for Ampere and every later GPU but Jetson's.
 AMPERE_PLUS = "sm80+"
@@ -29,11 +29,11 @@ class EngineLayer:
     """One layer of a built engine.
 
     Attributes:
-        name: as TensorRT calls it; fused layers carry names of their own.
+        name: TensorRT's name; fused layers have names of their own.
         kind: TensorRT's layer type.
-        reads: datatypes of its inputs and constants, such as ``float32``; sorted, each once.
-        writes: datatypes of its outputs.
-        nodes: names of the ONNX nodes that it computes; a node's work may be in several layers.
+        reads: datatypes of its inputs and constants, such as ``float32``, sorted and unique.
+        writes: datatypes of its outputs, likewise.
+        nodes: names of the ONNX nodes that it computes; several layers may share a node.
     """
 
     name: str
@@ -45,30 +45,30 @@ class EngineLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """The content of the ``.json`` beside an engine: what it was built from and for, and what TensorRT chose.
+    """The content of the ``.json`` beside an engine.
 
     Attributes:
         target: ``tensorrt`` or ``tensorrt-rtx``.
-        version: of the target's module; an engine runs on this version only.
+        version: version of the target's module; without the flag VERSION_COMPATIBLE the engine needs exactly this one.
         gpu: name of the GPU it was built on, None without one.
         sm: the SM it was built for, such as ``sm86``, or :data:`ANY_SM`, or :data:`AMPERE_PLUS`.
-        precision: what was asked for.
+        precision: the requested precision.
         batches: smallest, typical and largest batch of the optimisation profile.
         flags: names of the builder flags that were set.
         options: the other options of the build, by name.
-        layer_count: layers of the engine.
-        datatypes: by datatype, the number of layers that read or write it: the precisions actually chosen; ``unknown``
-            where TensorRT does not tell.
+        layer_count: number of layers in the engine.
+        datatypes: number of layers that read or write each datatype, as chosen by TensorRT; ``unknown`` counts layers
+            without this information.
         source: where the layers were read from, ``inspector`` or ``build log``.
-        asked: by datatype, the number of convolutions that compute in it in the graph.
-        chosen: the same in the engine; ``unknown`` where TensorRT does not tell.
+        asked: number of convolutions in the graph that compute in each datatype.
+        chosen: the same for the engine; ``unknown`` counts convolutions without this information.
         plugin: name, version, namespace and form of the plugin it was built with, None for none.
-        plugin_hash: sha256 of the plugin that has to be registered to run the engine, None for none.
-        graph_sha256: of the ONNX file it was built from.
-        build_seconds: parsing and building.
-        peak_memory_mb: most resident memory of the building process since its start (10^6 bytes), which may have been
-            taken before the build, such as by an export; None where the system does not tell.
-        notes: what else whoever builds should know, a sentence each.
+        plugin_hash: sha256 of the plugin that must be registered to run the engine, None for none.
+        graph_sha256: sha256 of the ONNX file it was built from.
+        build_seconds: time for parsing and building.
+        peak_memory_mb: peak resident memory of the building process since its start, also before the build, in 10^6
+            bytes; None where the system does not report it.
+        notes: further remarks on the build, a sentence each.
         layers: every layer, in order.
     """
 
@@ -107,12 +107,11 @@ class EngineRecord:
 
     @property
     def file_name(self) -> str:
-        """``TARGET-VERSION-SM-PRECISION.engine``; the version is cut to three numbers."""
-        version = ".".join(self.version.split(".")[:3])
-        return f"{self.target}-{version}-{self.sm}-{self.precision}.engine"
+        """The name of the engine file, ``TARGET-VERSION-SM-PRECISION.engine``."""
+        return engine_name(self.target, self.version, self.sm, self.precision) + ".engine"
 
     def misfit(self, target: str, version: str, sm: str | None) -> str | None:
-        """Why the engine cannot run on a target version and SM (None: not known), as half a sentence, or None."""
+        """Return half a sentence on why the engine cannot run on a target version and SM (None: unknown), or None."""
         if self.target != target or not self._runs_on(version):
             later = " for it and later versions" if VERSION_COMPATIBLE in self.flags else ""
             return f"was built with {self.target} {self.version}{later}, this machine has {target} {version}"
@@ -147,22 +146,23 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 
+def engine_name(target: str, version: str, sm: str, precision: str) -> str:
+    """Return ``TARGET-VERSION-SM-PRECISION``, with the first three numbers of the version."""
+    return f"{target}-{'.'.join(version.split('.')[:3])}-{sm}-{precision}"
+
+
 def record_path(engine: Path) -> Path:
-    """The record that belongs to an engine file."""
+    """Return the path of the record of an engine file."""
     return engine.with_suffix(".json")
 
 
 def rebuild_command(bundle: Path, target: str, precision: str = "fp32") -> str:
-    """The command that builds a bundle's engine on this machine."""
+    """Return the command that builds a bundle's engine on this machine."""
     return f"edgepose build {bundle} --target {target}{'' if precision == 'fp32' else f' --precision {precision}'}"
 
 
 def read_record(engine: Path) -> EngineRecord:
-    """Read the record beside an engine.
-
-    Raises:
-        UsageError: it is missing, or is not a record this edgepose knows.
-    """
+    """Read the record beside an engine; raise UsageError if it is missing or this edgepose cannot read it."""
     path = record_path(engine)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -177,7 +177,7 @@ def read_record(engine: Path) -> EngineRecord:
         return EngineRecord(**{**values, **texts, "batches": (smallest, typical, largest), "layers": layers})
     except FileNotFoundError as error:
         raise UsageError(
-            f"engine {engine} has no {path.name} beside it that says where it can run: build it again (edgepose build)"
+            f"engine {engine} has no record {path.name} beside it: build it again (edgepose build)"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is not an engine record of this edgepose: build it again (edgepose build)") from error

@@ -1,8 +1,8 @@
-"""Refuse an ONNX file whose weights lie in other files: nobody hashes those, and nobody moves them along.
+"""Refuse ONNX files that keep weights in other files, which are not hashed and get lost when a bundle is copied.
 
-The file is read by hand, because the runtime needs no ``onnx``. In protobuf's wire format every field is a key, which
-holds its number and how its value is laid out, and the value; of what is laid out by its length, all that cannot hold a
-tensor is skipped. Field numbers are those of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+The file is parsed by hand, because the runtime works without ``onnx``. In protobuf's wire format a field is a key (its
+number and the layout of its value) and the value; fields that cannot hold a tensor are skipped. Field numbers are those
+of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.errors import UsageError
 
-#: By message, the fields that lead to tensors, and the message that each of them holds.
+#: For each message, the fields that lead to tensors, and the message that each of them holds.
 _LEADS_TO = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -23,20 +23,18 @@ _LEADS_TO = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-#: Of a tensor: ``external_data``, the file and the place in it, and ``data_location``, which is 1 for that file.
+#: Fields of a tensor: ``external_data``, file and offset, and ``data_location``, which is 1 for external data.
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-#: How a value is laid out; those of a fixed length with their bytes.
+#: Layouts of a value, and the number of bytes of those with a fixed length.
 _VARINT, _BY_LENGTH, _GROUP, _END_OF_GROUP = 0, 2, 3, 4
 _FIXED = {1: 8, 5: 4}
 
 
 def refuse_external_data(graph: Path) -> None:
-    """Refuse an ONNX file that has a tensor in another file.
-
-    What is no ONNX file is not refused here: whoever loads it says why.
+    """Refuse an ONNX file that keeps a tensor in another file; a file that is not ONNX passes and fails to load later.
 
     Raises:
-        UsageError: some tensor is, or the file cannot be read.
+        UsageError: a tensor is in another file, or the file cannot be read.
     """
     try:
         with graph.open("rb") as file:
@@ -48,17 +46,17 @@ def refuse_external_data(graph: Path) -> None:
         raise UsageError(f"cannot read {graph}: {error.strerror}") from error
     if external:
         raise UsageError(
-            f"{graph} keeps weights in other files, which nothing checks and a copy may lose: put them into it with "
+            f"{graph} keeps weights in other files, expected all in one file: put them into it with "
             f"python -c \"import onnx; onnx.save(onnx.load('{graph.name}'), 'whole.onnx')\""
         )
 
 
 def has_external_data(data: bytes | mmap.mmap) -> bool:
-    """Whether a tensor of a serialised model lies in another file; False for what is no serialised model.
+    """Return whether a serialised model keeps a tensor in another file; False for anything else.
 
-    Every tensor counts: initialisers, also sparse ones, and those in attributes, subgraphs and functions.
+    Every tensor counts: initialisers, sparse ones too, and those in attributes, subgraphs and functions.
     """
-    # A tensor in another file has the key "location", without which nobody could find it; most models have none.
+    # External data must have the key "location"; most models do not contain these bytes at all.
     if data.find(b"location") < 0:
         return False
     messages = [("model", 0, len(data))]
@@ -72,20 +70,13 @@ def has_external_data(data: bytes | mmap.mmap) -> bool:
                     return True
                 if layout == _BY_LENGTH and number in _LEADS_TO[kind]:
                     messages.append((_LEADS_TO[kind][number], start, position))
-        except ValueError:  # no message; the others may be some
+        except ValueError:  # these bytes are not a message; the other candidates may be
             continue
     return False
 
 
 def _next_field(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, int, int, int]:
-    """Read the field at a position of a message.
-
-    Returns:
-        its number, how its value is laid out, and where the value begins and ends.
-
-    Raises:
-        ValueError: there is none, or it ends beyond the message.
-    """
+    """Return (number, layout, start, stop) of the field at a position; raise ValueError if no whole field is there."""
     key, start = _read_varint(data, position, end)
     number, layout = key >> 3, key & 7
     if layout == _VARINT:
@@ -98,14 +89,14 @@ def _next_field(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, 
     elif layout in _FIXED:
         stop = start + _FIXED[layout]
     else:
-        raise ValueError(f"no value is laid out as {layout}")
+        raise ValueError(f"unknown layout {layout}")
     if stop > end:
         raise ValueError("the value ends beyond its message")
     return number, layout, start, stop
 
 
 def _end_of_group(data: bytes | mmap.mmap, position: int, end: int) -> int:
-    """Where a group ends; no field of ONNX is one, but a reader has to skip fields that it does not know."""
+    """Return the end of a group; ONNX has no groups, but a reader must skip unknown fields."""
     depth = 1
     while depth:
         key, after = _read_varint(data, position, end)
@@ -118,7 +109,7 @@ def _end_of_group(data: bytes | mmap.mmap, position: int, end: int) -> int:
 
 
 def _read_varint(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    """Read a whole number, seven bits a byte and the lowest first, and where it ends."""
+    """Return an integer (seven bits per byte, lowest first) and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:

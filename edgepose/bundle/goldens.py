@@ -1,4 +1,4 @@
-"""Goldens: images and what the reference gave for them. Read them, measure outputs against them, judge the error."""
+"""Goldens: images with the outputs of the reference. Read them, measure outputs against them, judge the error."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .tasks import POSE, Outputs, Task
 
 @dataclass(frozen=True)
 class Goldens:
-    """Images and what a reference gave for them: PyTorch, or the file that a network was imported from.
+    """Images and the outputs of a reference for them: PyTorch, or the file that a network was imported from.
 
     Attributes:
-        images: (N, H, W, 3) uint8 RGB: crops, or of a detector whole pictures, letterboxed.
+        images: (N, H, W, 3) uint8 RGB: crops, or letterboxed pictures for a detector.
         outputs: float32 arrays by name, see :mod:`edgepose.bundle.contract`.
-        task: of the network.
+        task: task of the network.
     """
 
     images: NDArray[np.uint8]
@@ -35,7 +35,7 @@ class Goldens:
     task: Task = POSE
 
     def first(self, count: int) -> Goldens:
-        """Return the first images and their outputs."""
+        """Return the first ``count`` images and their outputs."""
         few = {name: values[:count] for name, values in self.outputs.items()}
         return Goldens(self.images[:count], few, self.task)
 
@@ -50,10 +50,10 @@ class Figures:
     """Errors of one replay against the goldens.
 
     Attributes:
-        score: largest absolute error of a score; every value of a heat-map is one.
+        score: largest absolute error of a score; every value of a heat-map counts as a score.
         score_fraction: the same, as a fraction of the golden scores' range.
-        p50: median distance of keypoints, or of the corners of boxes, in pixels of the network's input; likewise
-            ``p99`` and ``largest``.
+        p50, p99, largest: median, 99th percentile and largest distance of keypoints, or of the corners of boxes, in
+            pixels of the network's input.
     """
 
     score: float
@@ -64,11 +64,7 @@ class Figures:
 
 
 def read_goldens(bundle: Bundle) -> Goldens:
-    """Read the goldens of a bundle, and check them against its manifest and each other.
-
-    Raises:
-        UsageError: they are missing, damaged, empty, not finite, or not of the bundle's shapes.
-    """
+    """Read the goldens of a bundle; raise UsageError if they are missing, damaged, empty, not finite or misshapen."""
     path, task, contract = bundle.path / GOLDENS, bundle.task, bundle.contract
     if not path.is_file():
         raise UsageError(f"bundle {bundle.path} has no {GOLDENS} to verify against: {task.remake}")
@@ -121,12 +117,7 @@ def not_finite(goldens: Goldens, outputs: Outputs) -> str | None:
 
 
 def compare(goldens: Goldens, outputs: Outputs) -> Figures:
-    """Measure one replay.
-
-    Args:
-        goldens: what the reference gave.
-        outputs: likewise by name, of the same images, finite.
-    """
+    """Measure the errors of ``outputs``, finite arrays by name for the images of ``goldens``."""
     per_image, scores = goldens.task.errors(goldens.outputs, outputs)
     distances = np.concatenate(per_image)
     p50, p99, largest = np.percentile(distances, (50, 99, 100)) if distances.size else (0.0, 0.0, 0.0)
@@ -135,7 +126,7 @@ def compare(goldens: Goldens, outputs: Outputs) -> Figures:
 
 
 def excess(figures: Figures, limits: Limits, task: Task = POSE) -> str | None:
-    """Return which figures are above their limits, or None."""
+    """Return a sentence on the figures that are above their limits, or None."""
     found = [
         f"{what} is {got:.3g}{unit}, the limit is {limit:.3g}{unit}"
         for what, got, limit, unit in (
@@ -149,7 +140,7 @@ def excess(figures: Figures, limits: Limits, task: Task = POSE) -> str | None:
 
 
 def verdict(goldens: Goldens, outputs: Outputs, precision: str) -> tuple[Figures | None, str | None]:
-    """Measure one replay, and return the figures (None where there are none) and why it fails (None if it passes)."""
+    """Measure one replay; return its figures (None if it cannot be compared) and why it fails (None if it passes)."""
     problem = malformed(goldens, outputs) or not_finite(goldens, outputs)
     if problem:
         return None, problem

@@ -1,4 +1,4 @@
-"""The largest errors that still pass when a bundle's goldens are replayed, by arithmetic, each with its reason."""
+"""The largest errors that pass when a bundle's goldens are replayed, for each arithmetic, with the reason."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..core.errors import UsageError
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest errors that still pass.
+    """The largest errors that pass.
 
     Attributes:
         score: fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores.
         p50: median error of keypoints, or of the corners of boxes, in pixels of the network's input.
-        p99: 99th percentile of it; None for no limit.
+        p99: 99th percentile of that error; None for no limit.
         why: the reason for the numbers.
     """
 
@@ -25,12 +25,12 @@ class Limits:
     why: str
 
 
-#: A maximum that moves to its neighbour, or a quarter offset that turns round, moves a keypoint by 2 px along an axis.
+#: A maximum that moves to the next cell, or a quarter offset that changes sign, moves a keypoint by 2 px along an axis.
 _DECODE_STEP = 2.0 * 2**0.5 + 0.05
 
-#: One row per arithmetic, the coarsest first: what holds several is held to the coarsest of them. Below FP32 the tail
-#: of the keypoints has no limit: a joint with two peaks of nearly the same height jumps from one to the other although
-#: the heat-maps are right (52 px at p99 on ditn_lite in INT8). Accuracy on labelled data decides whether that matters.
+#: One row per arithmetic, the coarsest first: a graph with several is held to its coarsest. Below FP32, p99 has no
+#: limit: a joint with two peaks of nearly the same height jumps from one to the other although the heat-maps are right
+#: (52 px at p99 on ditn_lite in INT8). Accuracy on labelled data decides whether that matters.
 POSE_LIMITS = {
     "int8": Limits(
         0.2,
@@ -56,7 +56,7 @@ POSE_LIMITS = {
     ),
 }
 
-#: The same for a detector. Boxes lie on no grid, so they move a little in every arithmetic; below FP32 the tail has no
+#: The same for a detector. Boxes lie on no grid, so they move a little in every arithmetic; below FP32, p99 has no
 #: limit, because two boxes of nearly the same score may compete for one person.
 BOX_LIMITS = {
     "int8": Limits(
@@ -78,11 +78,7 @@ BOX_LIMITS = {
 
 
 def limits_in(rows: Mapping[str, Limits], precision: str) -> Limits:
-    """Choose the limits of ``fp32``, ``fp16``, ``bf16``, ``int8``, ``int8+fp16`` or ``mixed`` (which may hold INT8).
-
-    Args:
-        rows: :data:`POSE_LIMITS` or :data:`BOX_LIMITS`.
-        precision: name of the precision.
+    """Choose the limits for a precision from :data:`POSE_LIMITS` or :data:`BOX_LIMITS`; ``mixed`` may hold INT8.
 
     >>> limits_in(POSE_LIMITS, "int8+fp16") is POSE_LIMITS["int8"]
     True

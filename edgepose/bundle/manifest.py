@@ -14,11 +14,11 @@ from ..core.errors import UsageError
 from .contract import Contract
 from .tasks import TASKS, Task
 
-#: Version of the manifest's layout; a reader refuses a newer one.
+#: Version of the manifest's layout; newer ones are refused.
 SCHEMA = 1
 
-#: What a graph computes in: ``int8`` quantises convolutions and leaves the rest FP32, ``int8+fp16`` leaves it FP16, and
-#: ``mixed`` is what a search chose for each module.
+#: Precisions of a graph: ``int8`` quantises convolutions and keeps the rest in FP32, ``int8+fp16`` in FP16; a search
+#: chose the precisions of ``mixed`` module by module.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
 
 #: Names of files and folders in a bundle; those of the graphs are the task's.
@@ -29,7 +29,6 @@ CALIBRATION = "calibration.json"
 ENGINES = "engines"
 REPORTS = "reports"
 
-
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -38,14 +37,14 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        name: of the bundle.
-        model: network name for :func:`edgepose.models.build_model`; of a detector, its kind.
+        name: name of the bundle.
+        model: network name for :func:`edgepose.models.build_model`; for a detector, its kind.
         skeleton: skeleton id; empty for a detector.
         input_size: (height, width) of the crops, or of a detector's pictures.
-        options: further arguments of ``build_model``; of a detector ``boxes``, how many it gives for a picture.
+        options: further arguments of ``build_model``; for a detector ``boxes``, the number of boxes per picture.
         trained: False for a bundle exported without weights.
         crop_padding: factor from the person's box to the crop.
-        decode: how the graph reads its results, one of :data:`edgepose.bundle.tasks.TASKS`.
+        decode: how the graph decodes its results, a key of :data:`edgepose.bundle.tasks.TASKS`.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
         schema: version of this layout.
@@ -65,16 +64,16 @@ class Manifest:
 
     @property
     def task(self) -> Task:
-        """What the network is for."""
+        """The task of the network: poses or persons."""
         return TASKS[self.decode]
 
     @property
     def contract(self) -> Contract:
-        """What the network takes and gives."""
+        """The inputs and outputs of the network."""
         return self.task.contract(self)
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``."""
+        """Return the text of ``manifest.json``."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def graph_name(self, precision: str) -> str:
@@ -83,16 +82,13 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of a bundle, without looking at the files that it names.
+    """Read the manifest in the bundle folder ``path``, without checking the files that it names.
 
-    Keys that this version does not know are ignored: a later one of the same schema may have written them.
-
-    Args:
-        path: folder of the bundle.
+    Unknown keys are ignored: a later edgepose with the same schema may have written them.
 
     Raises:
-        UsageError: the folder is no bundle or cannot be read, the manifest is damaged or of a newer schema, holds
-            values of other types than :class:`Manifest` says, or names files outside of the folder.
+        UsageError: the folder is not a bundle or cannot be read, or the manifest is damaged, has a newer schema, holds
+            values of wrong types, or names files outside the folder.
     """
     file = path / MANIFEST
     try:
@@ -119,14 +115,14 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
-    """The JSON object of a manifest; its schema is one that can be read."""
+    """Parse the JSON object of a manifest, and refuse a schema that cannot be read."""
     try:
         values: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
         schema = values["schema"]
         if type(schema) is not int or schema < 1:
             raise ValueError(schema)
     except _DuplicateKeyError as error:
-        raise UsageError(f"{file} holds {error} twice, so it is not clear what it says: do not trust it") from error
+        raise UsageError(f"{file} holds the key {error} twice, expected each key once: do not trust it") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
     if schema > SCHEMA:
@@ -135,11 +131,11 @@ def _parse(file: Path, text: bytes) -> dict[str, Any]:
 
 
 class _DuplicateKeyError(Exception):
-    """A key that stands twice in one JSON object."""
+    """A key that occurs twice in one JSON object."""
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of a JSON object; of a key that stands twice, readers disagree which value counts."""
+    """Return a JSON object as a dict; refuse a duplicate key, for which readers disagree on the value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         counts = Counter(key for key, _ in pairs)
@@ -148,12 +144,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _holds_texts(value: object) -> bool:
-    """Whether a value is an object whose values are texts."""
+    """Return whether a value is a dict of strings."""
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _check_values(manifest: Manifest) -> None:
-    """Refuse, by ValueError, what JSON can hold and the fields cannot; whoever reads a manifest may rely on them."""
+    """Raise ValueError if a field of the manifest has a wrong type or value."""
     texts = (manifest.name, manifest.model, manifest.skeleton)
     padding, options, files = manifest.crop_padding, manifest.options, manifest.files
     flaw = TASKS[manifest.decode].options_flaw(options) if manifest.decode in TASKS else None

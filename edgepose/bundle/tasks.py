@@ -1,6 +1,6 @@
-"""What a network is for: the pose of the person in a crop, or the persons in a picture.
+"""The two tasks of a network, and everything that differs between them: poses of crops, and persons in pictures.
 
-Everything that differs between the two is here. Whoever handles a bundle asks its task, and never which task it is.
+Other modules call the methods of a bundle's task; they do not test which task it is.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Outputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
-    """What differs between a pose network and a person detector.
+    """The differences between a pose network and a person detector.
 
     Attributes:
-        network: what such a network is called, such as ``pose network``.
+        network: name of the kind of network, such as ``pose network``.
         graph: file name of the FP32 graph in a bundle.
-        image: what a network is given, ``crop`` or ``picture``.
-        point: what is compared in pixels, such as ``keypoint``; ``points`` is its plural.
-        score: what is compared as a fraction of a range, such as ``heat-map``.
-        reference: what made the goldens.
-        remake: what to do about a bundle that is damaged.
-        rows: limits by arithmetic.
-        outputs: names of the outputs in the order in which a fault in one shows in the next.
-        from_checkpoint: whether a bundle carries the PyTorch weights that its graph was exported from.
+        image: word for an input image, ``crop`` or ``picture``.
+        point: word for what is compared in pixels, such as ``keypoint``; ``points`` is its plural.
+        score: word for what is compared as a fraction of a range, such as ``heat-map``.
+        reference: what computed the goldens, such as ``PyTorch``.
+        remake: advice for a damaged bundle.
+        rows: limits for each arithmetic.
+        outputs: names of the outputs; a fault in one also shows in those after it.
+        from_checkpoint: whether a bundle holds the PyTorch weights that its graph was exported from.
     """
 
     network: str
@@ -66,24 +66,20 @@ class Task(ABC):
         return limits_in(self.rows, precision)
 
     def options_flaw(self, options: Mapping[str, Any]) -> str | None:  # noqa: ARG002
-        """Return what is wrong with the options of a manifest, or None."""
+        """Return a sentence on what is wrong with the options of a manifest, or None."""
         return None
 
     @abstractmethod
     def contract(self, manifest: Manifest) -> Contract:
-        """Return what the network of a bundle takes and gives."""
+        """Return the inputs and outputs of a bundle's network."""
 
     @abstractmethod
     def errors(self, goldens: Outputs, outputs: Outputs) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
-        """Compare outputs with those of the reference, for N images.
-
-        Args:
-            goldens: of the reference.
-            outputs: of the same images; they may hold NaN.
+        """Compare outputs, which may hold NaN, with those of the reference for the same N images.
 
         Returns:
-            per image, the distances of its points in pixels (of keypoints (J,), or of the P persons of the golden
-            picture (P,)); and (N,) the largest error of a score. NaN counts as infinite.
+            the distances of each image's points in pixels, (J,) keypoints or (P,) persons of the golden picture; and
+            the largest error of a score per image, (N,). NaN counts as infinite.
         """
 
     @abstractmethod
@@ -92,7 +88,7 @@ class Task(ABC):
 
     @abstractmethod
     def flaw(self, goldens: Outputs) -> str | None:
-        """Return why goldens prove nothing although they are well-formed, or None."""
+        """Return why well-formed goldens cannot verify a network, or None."""
 
     @abstractmethod
     def draw(
@@ -101,18 +97,18 @@ class Task(ABC):
         """Draw the results of the reference and of an engine over one another.
 
         Args:
-            manifest: of the bundle.
+            manifest: manifest of the bundle.
             image: (H, W, 3) uint8 RGB.
-            golden, got: outputs of this image, without the batch.
-            distances: of this image's points, in pixels.
+            golden, got: outputs for this image, without the batch.
+            distances: distances of this image's points, in pixels.
 
         Returns:
-            the enlarged picture, and where they differ most, in parentheses or empty.
+            the enlarged picture; and the name of the worst point in parentheses, or an empty text.
         """
 
 
 def pose_contract(joints: int, size: Size) -> Contract:
-    """Return what a pose network of J joints takes and gives, for crops of (height, width)."""
+    """Return the inputs and outputs of a pose network with this number of joints, for crops of (height, width)."""
     height, width = size
     heatmaps = float_spec(HEATMAPS, joints, height // STRIDE, width // STRIDE)
     return Contract(image_spec(height, width), (float_spec(KEYPOINTS, joints, 3),), (heatmaps,))
@@ -209,6 +205,5 @@ PERSONS = _Persons(
     from_checkpoint=False,
 )
 
-#: By the value of ``decode`` in a manifest: keypoints from heat-maps, by argmax with the quarter offset; or boxes of
-#: persons.
+#: Tasks by the value of ``decode`` in a manifest: keypoints by argmax with the quarter offset, or boxes of persons.
 TASKS: Mapping[str, Task] = {"quarter": POSE, "boxes": PERSONS}

@@ -44,6 +44,7 @@ class CropSet:
         skipped: file names of pictures that could not be read.
         empty: number of pictures in which no person was found.
         labels: (N, J, 3) labels: x, y in crop pixels, and 1 if the joint is labelled, else 0; None without labels.
+        noun: word for an image, ``crop`` or ``picture``.
     """
 
     images: NDArray[np.uint8]
@@ -51,10 +52,11 @@ class CropSet:
     skipped: tuple[str, ...] = ()
     empty: int = 0
     labels: NDArray[np.float32] | None = None
+    noun: str = "crop"
 
     def __str__(self) -> str:
         """Return one line, such as ``512 crops; no person in 3 pictures; 1 picture cannot be read: cut.jpg``."""
-        parts = [f"{len(self.images)} crops"]
+        parts = [f"{len(self.images)} {self.noun}s"]
         if self.empty:
             parts.append(f"no person in {_counted(self.empty, 'picture')}")
         if self.skipped:
@@ -181,7 +183,7 @@ class _Cutter:
 
     def __init__(self, size: Size, padding: float, limit: int, noun: str = "person") -> None:
         if limit < MIN_CROPS:
-            raise UsageError(f"{limit} crops are too few to calibrate on: expected at least {MIN_CROPS}")
+            raise UsageError(f"{limit} images are too few to calibrate on: expected at least {MIN_CROPS}")
         silence_codecs()
         self._size, self._padding, self._limit, self._noun = size, padding, limit, noun
         self.crops: list[NDArray[np.uint8]] = []
@@ -228,7 +230,8 @@ class _Cutter:
             damaged = f" ({_unreadable(self.skipped)})" if self.skipped else ""
             raise UsageError(f"found {got} in {where}{damaged}, expected at least {MIN_CROPS} {self._noun}s: {advice}")
         labels = np.stack(self._labels).astype(np.float32) if self._labels else None
-        return CropSet(np.stack(self.crops), tuple(self.names), tuple(self.skipped), self._empty, labels)
+        noun = "crop" if self._noun == "person" else "picture"
+        return CropSet(np.stack(self.crops), tuple(self.names), tuple(self.skipped), self._empty, labels, noun)
 
 
 def _pictures(folder: Path) -> list[Path]:

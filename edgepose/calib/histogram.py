@@ -130,7 +130,7 @@ def threshold(histogram: Histogram, method: str) -> float:
             "weights and run edgepose verify"
         )
     if not histogram.count:
-        raise CheckError(f"tensor {histogram.name!r} had no values on these crops: leave it out of the calibration")
+        raise CheckError(f"tensor {histogram.name!r} had no values on these images: leave it out of the calibration")
     if histogram.peak < LEAST_RANGE:
         return RANGE_OF_ZEROS
     if method == "minmax":

@@ -23,7 +23,7 @@ def write_plots(report: CalibrationReport) -> list[Path]:
     """
     if report.search is None:
         return []
-    title = f"{report.bundle.manifest.name}: accuracy on {report.judged} crops"
+    title = f"{report.bundle.manifest.name}: accuracy on {report.judged} {report.bundle.task.image}s"
     paths = []
     for name, draw in {"pareto.png": draw_front, "sensitivity.png": draw_sensitivity}.items():
         paths.append(report.bundle.reports / name)

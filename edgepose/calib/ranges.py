@@ -92,7 +92,7 @@ def _tensors(
 ) -> Iterator[Arrays]:
     """Yield the named tensors of the main graph (None: all), batch by batch; the caller may change the dictionaries."""
     if not len(crops):
-        raise UsageError("got no crops to run the graph on, expected at least one")
+        raise UsageError("got no images to run the graph on, expected at least one")
     if batch < 1:
         raise UsageError(f"batch is {batch}, expected at least 1 crop")
     with _probe(graph, names) as session:
@@ -122,7 +122,9 @@ def _probe(graph: Path, names: Sequence[str] | None) -> Iterator[Session]:
     try:
         if len(session.inputs) != 1:
             inputs = ", ".join(map(str, session.inputs))
-            raise UsageError(f"{graph} takes {inputs}, expected one input, the crops: export or import the model again")
+            raise UsageError(
+                f"{graph} takes {inputs}, expected one input, the images: export or import the model again"
+            )
         others = [spec for spec in session.outputs if not np.issubdtype(spec.dtype, np.floating)]
         if names is not None and others:
             raise UsageError(f"tensor {others[0]} of {graph} cannot be calibrated: expected floating-point numbers")

@@ -62,7 +62,7 @@ class Scorer(ABC):
         with self.open_model(model) as session:
             found = self.read(session, self.crops)
         if not np.isfinite(found).all():
-            raise CheckError("a candidate graph gives NaN or infinity: scan the ranges on more crops")
+            raise CheckError("a candidate graph gives NaN or infinity: scan the ranges on more images")
         return found
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""The ``edgepose`` command: parses, and calls one function per command.
+"""The ``edgepose`` command: parse the arguments, and call one function per command.
 
-Exit codes: 0 done; 1 a check failed; 2 wrong usage or input, said in one line on stderr.
+Exit codes: 0 success; 1 a check failed; 2 wrong usage or input, with one line on stderr.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        with _room_for_results(arguments):
+        with _printing(arguments):
             arguments.call(arguments)
     except CheckError as error:
-        return _say(error, 1, arguments.debug)
+        return _report(error, 1, arguments.debug)
     except UsageError as error:
-        return _say(error, 2, arguments.debug)
+        return _report(error, 2, arguments.debug)
     except KeyboardInterrupt:
         print("edgepose: stopped", file=sys.stderr)
         return 130
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _room_for_results(arguments: argparse.Namespace) -> AbstractContextManager[object]:
-    """Send what is printed to stderr if a result is written to standard output (``--save-json -``)."""
+def _printing(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    """Print to stderr instead of stdout if a result is written to standard output (``--save-json -``)."""
     paths = [value for value in vars(arguments).values() if isinstance(value, Path)]
     return redirect_stdout(sys.stderr) if place(STDOUT) in map(place, paths) else nullcontext()
 
 
-def _say(error: Exception, code: int, debug: bool) -> int:
+def _report(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
     print(f"edgepose: {error}", file=sys.stderr)
@@ -52,7 +52,7 @@ def _say(error: Exception, code: int, debug: bool) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage is a ``--help`` away."""
+    """A parser that prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
@@ -65,6 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
-    for command in commands.choices.values():  # accepted after the command as well; SUPPRESS keeps what came before
+    for command in commands.choices.values():  # accept --debug after the command too; SUPPRESS keeps the value before
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG)
     return parser

@@ -1,4 +1,4 @@
-"""What each command does with its parsed options: call one function of the package, and print what it gives."""
+"""The functions of the commands: call one function of the package with the parsed options, and print its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def train_network(a: argparse.Namespace) -> None:
-    _need_torch("train", "tqdm")
+    _require_torch("train", "tqdm")
     from ..train.recipes import get_recipe
     from ..train.trainer import check_samples, train
 
@@ -30,7 +30,7 @@ def train_network(a: argparse.Namespace) -> None:
         print(f"samples and targets: {a.check}")
         return
     if a.output is None:
-        raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to look at the samples)")
+        raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to draw samples)")
     weights = train(
         recipe,
         a.data,
@@ -53,7 +53,7 @@ def _quantisation(bundle: Path, recipe: Recipe, weights: Path | None) -> Quantis
 
 def evaluate_target(a: argparse.Namespace) -> None:
     if a.target.is_file():  # a checkpoint; a bundle runs on any backend
-        _need_torch("train", "tqdm")
+        _require_torch("train", "tqdm")
     from ..evaluate import check_outputs, evaluate
 
     check_outputs(a.worst, a.json, a.results)  # before hours of work
@@ -77,7 +77,7 @@ def evaluate_target(a: argparse.Namespace) -> None:
 
 
 def export_bundle(a: argparse.Namespace) -> None:
-    _need_torch("export")
+    _require_torch("export")
     from ..export.from_checkpoint import export
 
     bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
@@ -125,7 +125,7 @@ def build_engines(a: argparse.Namespace) -> None:
     from ..bundle.manifest import ENGINES
 
     if a.target is None and not a.all:
-        raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all, for what can be built here)")
+        raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all for all that can build here)")
     options = _build_options(a)
     bundle = open_bundle(a.bundle)
     bundle.require_writable()
@@ -268,8 +268,8 @@ def build_plugins(a: argparse.Namespace) -> None:
     print(f"plugin library: {build_library(a.output, a.tensorrt, a.arch)}")
 
 
-def _need_torch(extra: str, *others: str) -> None:
-    """The training stage imports torch and others at the top of its modules; say what is missing before that."""
+def _require_torch(extra: str, *others: str) -> None:
+    """Raise UsageError if torch or another module is missing, before the import of modules that need it."""
     from importlib.util import find_spec
 
     from ..core.errors import missing_extra
@@ -283,9 +283,9 @@ def _refuse_unused(a: argparse.Namespace, needs: str, *options: str) -> None:
     """Refuse options that would have no effect.
 
     Args:
-        a: what was parsed; an option that was not given is None or False.
-        needs: what they work with.
-        options: their names in ``a``.
+        a: the parsed options; one that was not given is None or False.
+        needs: what the options need, for the error.
+        options: names in ``a``.
     """
     given = [f"--{name.replace('_', '-')}" for name in options if getattr(a, name) not in (None, False)]
     if given:
@@ -309,7 +309,7 @@ def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
 
 
 def _report_name(command: str, backends: Sequence[str], precisions: Sequence[str]) -> str:
-    """Return a name for a report; one on a part of the bundle does not take the place of one on all of it.
+    """Return the name of a report; a report on a part of the bundle has another name than one on all of it.
 
     >>> _report_name("verify", ("all",), ("all",)), _report_name("verify", ("openvino",), ("fp32", "int8"))
     ('verify', 'verify-openvino-fp32-int8')
@@ -319,7 +319,7 @@ def _report_name(command: str, backends: Sequence[str], precisions: Sequence[str
 
 
 def show(figures: object) -> None:
-    """Print, before files are written: one that cannot be loses no figures, and a reader that leaves loses no file."""
+    """Print figures, before files are written; a closed stdout, as by ``| head``, is ignored."""
     try:
         print(figures, flush=True)
     except BrokenPipeError:
@@ -327,5 +327,5 @@ def show(figures: object) -> None:
 
 
 def close_stdout() -> None:
-    """The reader, such as ``head``, has seen enough; Python would complain again at its exit."""
+    """Redirect stdout to nothing after its reader, such as ``head``, has closed it: Python would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

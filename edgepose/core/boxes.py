@@ -1,4 +1,4 @@
-"""Boxes of persons, xyxy in pixels: how they overlap, which belong to one person, and how two sets differ."""
+"""Boxes of persons, xyxy in pixels: overlap, non-maximum suppression, and the difference of two sets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .errors import UsageError
 _Box = TypeVar("_Box", bound=np.floating)
 _Score = TypeVar("_Score", bound=np.floating)
 
-#: Of two boxes that overlap by more than this IoU, the more certain stays.
+#: IoU above which only the box with the higher score is kept.
 NMS = 0.5
-#: Two boxes of this IoU and more are of the same person (COCO's loosest threshold).
+#: Least IoU of two boxes of the same person (COCO's loosest threshold).
 SAME_PERSON = 0.5
-#: Where a detector is compared with another form of itself, what it scores as high as this is a person.
+#: Least score of a person when two precisions of a detector are compared.
 PERSON_SCORE = 0.4
-#: Where detectors are compared, boxes of lower scores are ignored.
+#: Boxes with lower scores are ignored when detectors are compared.
 LEAST_SCORE = 0.05
 
 
 def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Intersection over union of every box of (N, 4) with every box of (M, 4), xyxy: (N, M).
+    """Return the intersection over union of boxes (N, 4) and (M, 4) xyxy, as (N, M) float64.
 
     >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
     [[0.333, 0.0]]
@@ -36,17 +36,14 @@ def box_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floa
 
 
 def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float = NMS) -> NDArray[np.intp]:
-    """Choose the boxes that stay: in order of falling score, each that overlaps no chosen one by more than an IoU.
-
-    Memory grows with N, not with its square, so that a detector's every box may be given.
+    """Choose boxes by non-maximum suppression; memory grows with N, so all boxes of a detector may be passed.
 
     Args:
-        boxes: (N, 4) xyxy.
-        scores: (N,).
-        overlap: of two boxes whose IoU is above it, the more certain stays.
+        boxes, scores: (N, 4) xyxy and (N,).
+        overlap: IoU above which only the box with the higher score is kept.
 
     Returns:
-        indices of those that stay, the most certain first.
+        indices of the kept boxes, by falling score.
     """
     left = np.argsort(-scores, kind="stable")
     kept: list[int] = []
@@ -60,25 +57,14 @@ def nms(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: floa
 def find_persons(
     boxes: NDArray[_Box], scores: NDArray[_Score], threshold: float
 ) -> tuple[NDArray[_Box], NDArray[_Score]]:
-    """Return, of boxes (N, 4) and scores (N,), those that reach a score and that no better box overlaps.
-
-    The most certain comes first; overlap begins above an IoU of :data:`NMS`.
-    """
+    """Return the boxes (N, 4) and scores (N,) of at least ``threshold`` after :func:`nms`, by falling score."""
     chosen = np.flatnonzero(scores >= threshold)
     kept = chosen[nms(boxes[chosen], scores[chosen])]
     return boxes[kept], scores[kept]
 
 
 def check_threshold(threshold: float, name: str) -> None:
-    """Refuse a least score that is none.
-
-    Args:
-        threshold: a number from 0 to 1.
-        name: what the user calls it.
-
-    Raises:
-        UsageError: not a number, or outside of 0 to 1.
-    """
+    """Raise UsageError, with the ``name`` of the threshold, unless it is a number from 0 to 1."""
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise UsageError(f"{name} is {threshold!r}, expected a score from 0 to 1")
 
@@ -88,20 +74,20 @@ def person_errors(
     got: tuple[NDArray[np.floating], NDArray[np.floating]],
     threshold: float,
 ) -> tuple[NDArray[np.float64], float]:
-    """How the persons found in one picture differ from those of a reference.
+    """Compare the persons found in one picture with those of a reference.
 
-    A person is found again by the box that overlaps it most, of any score from 0.05 on, so that one at the threshold is
-    not lost by a rounding.
+    The partner of a person is the box that overlaps it most and scores at least :data:`LEAST_SCORE`, so that rounding
+    at the threshold does not lose a person.
 
     Args:
-        reference: boxes (N, 4) and scores (N,), before non-maximum suppression.
+        reference: boxes (N, 4) xyxy and scores (N,), before non-maximum suppression.
         got: boxes (M, 4) and scores (M,) likewise.
         threshold: least score of a person.
 
     Returns:
-        for each person of the reference, by how many pixels that corner of the box moved which moved most, and for one
-        that is not found again the diagonal of the box; and the largest error of a score, of the reference's persons
-        and of those that were got: one that the other has not counts with all of its score.
+        ``(distances, score_error)``. ``distances`` (P,) float64: for each reference person, the largest displacement of
+        a corner in pixels, or the diagonal of the box if it has no partner. ``score_error``: the largest absolute
+        difference of scores; a person without a partner counts with its full score.
     """
     known, found = find_persons(*reference, LEAST_SCORE), find_persons(*got, LEAST_SCORE)
     count, new = (int((scores >= threshold).sum()) for _, scores in (known, found))
@@ -117,7 +103,7 @@ def person_errors(
 
 
 def _partners(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.intp]:
-    """For each box in turn the index of the other that overlaps it most and is not taken yet, -1 for none."""
+    """Return for each box, in order, the index of the free other box that overlaps it most, or -1."""
     overlaps = box_iou(boxes, others)
     partners = np.full(len(boxes), -1, dtype=np.intp)
     for number, row in enumerate(overlaps):
@@ -130,15 +116,15 @@ def _partners(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDAr
 def _score_errors(
     scores: NDArray[np.floating], others: NDArray[np.floating], partners: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """How far each score is from its partner's, which is zero for -1."""
+    """Return the absolute difference of each score from its partner's, which is zero for -1."""
     return np.abs(scores.astype(np.float64) - np.append(others, 0.0)[partners])
 
 
 def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    """Boxes as float64 (N, 4).
+    """Return boxes as (N, 4) float64.
 
     Raises:
-        UsageError: another shape, numbers that are not finite, or corners that are not x1 < x2, y1 < y2.
+        UsageError: the shape differs, a number is not finite, or corners are not x1 < x2, y1 < y2.
     """
     try:
         array = np.asarray(boxes, dtype=np.float64)
@@ -147,7 +133,7 @@ def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     if array.size == 0:
         return array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise UsageError(f"boxes have shape {array.shape}, expected (N, 4): one row x1, y1, x2, y2 a person")
+        raise UsageError(f"boxes have shape {array.shape}, expected (N, 4): one row x1, y1, x2, y2 per person")
     wrong = ~(np.isfinite(array).all(axis=1) & (array[:, 2:] > array[:, :2]).all(axis=1))
     if wrong.any():
         raise UsageError(f"box {array[wrong][0].tolist()} is not x1 < x2, y1 < y2: expected xyxy, not x, y, w, h")

@@ -1,8 +1,8 @@
-"""Keep image and video libraries off stderr, without touching the process's stderr.
+"""Prevent image and video libraries from printing to stderr, without redirecting it.
 
-FFmpeg and OpenCV have levels for what they log. libpng and libjpeg print to file descriptor 2 whatever one sets, so
-damaged files are found before they are decoded. What still prints a line of its own: a JPEG whose compressed pixels
-are damaged, which decodes all the same ("Corrupt JPEG data"), and a PNG whose encoder was wrong.
+FFmpeg and OpenCV have log levels. libpng and libjpeg always print to file descriptor 2, so damaged files are detected
+before decoding. A line is still printed for a JPEG with damaged pixels, which is decoded nevertheless ("Corrupt JPEG
+data"), and for a PNG from a faulty encoder.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _KEPT_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
 
 def silence_codecs() -> None:
-    """Keep the log lines of FFmpeg and OpenCV off stderr, for the whole process, unless the user set their levels.
+    """Silence the logs of FFmpeg and OpenCV in this process, unless the user has set their levels.
 
-    FFmpeg's variable is read when OpenCV opens its first video, so it works when set any time before.
+    Call it before OpenCV opens its first video: FFmpeg's variable is read then.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     if "OPENCV_LOG_LEVEL" in os.environ:
@@ -33,23 +33,20 @@ def silence_codecs() -> None:
 
 
 def find_damage(data: bytes) -> str | None:
-    """Return what is wrong with a picture file's structure, None if nothing is seen; JPEG, PNG and BMP are examined.
+    """Return what is wrong with the structure of a JPEG, PNG or BMP file, or None.
 
-    OpenCV decodes a JPEG that was cut after its header into a full-size grey picture, and prints a line for the others.
+    OpenCV decodes a JPEG that ends after its header into a grey picture of full size, and prints a line for the others.
     """
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_damage(data)
-    if data[:8] == _PNG:
-        return _png_damage(data)
-    if data[:2] == b"BM":
-        return _bmp_damage(data)
+    for begin, find in ((b"\xff\xd8", _jpeg_damage), (_PNG, _png_damage), (b"BM", _bmp_damage)):
+        if data.startswith(begin):
+            return find(data)
     return None
 
 
 def decodable(data: bytes) -> bytes:
-    """Return a picture file as OpenCV should get it: a PNG without its texts and colour profiles.
+    """Return the bytes of a picture file for OpenCV: a PNG without its texts and colour profiles.
 
-    They do not change a pixel, and libpng prints warnings about the profiles of many a healthy file.
+    These do not change a pixel, and libpng prints warnings about the profiles of many correct files.
     """
     if data[:8] != _PNG:
         return data
@@ -57,11 +54,11 @@ def decodable(data: bytes) -> bytes:
 
 
 def _matters(kind: bytes) -> bool:
-    return kind[:1].isupper() or kind in _KEPT_CHUNKS  # a capital letter marks what every reader must know
+    return kind[:1].isupper() or kind in _KEPT_CHUNKS  # a capital letter marks a chunk that every reader must support
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of each chunk up to the end marker; the last end may lie beyond a file cut short."""
+    """Yield kind, start and end of each chunk up to the end marker; in a truncated file the last end is beyond it."""
     start, kind = len(_PNG), b""
     while start < len(data) and kind != b"IEND":
         kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -81,17 +78,17 @@ def _png_damage(data: bytes) -> str | None:
 
 
 def _jpeg_damage(data: bytes) -> str | None:
-    """Look for a JPEG's own end marker: not that of a thumbnail before it, and whatever a camera appended."""
+    """Search a JPEG's own end marker after that of a thumbnail; a camera may have appended other data."""
     position = 2
-    while (marker := data[position : position + 2]) not in (b"\xff\xda", b""):  # where the scan begins
+    while (marker := data[position : position + 2]) not in (b"\xff\xda", b""):  # the start of the scan
         filling = marker[0] != 0xFF or marker == b"\xff\xff"
         position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    whole = data.rfind(b"\xff\xd9", position) >= 0  # from the back, where it is in a whole file
+    whole = data.rfind(b"\xff\xd9", position) >= 0  # from the end, where a complete file has it
     return None if whole else "truncated (a JPEG without its end marker)"
 
 
 def _bmp_damage(data: bytes) -> str | None:
-    """Compare the size with the header's; the pixels of compressed ones may take fewer bytes."""
+    """Compare the size with the header's, except for compressed pixels, which may take fewer bytes."""
     offset, header = int.from_bytes(data[10:14], "little"), int.from_bytes(data[14:18], "little")
     if header < 40:
         return None

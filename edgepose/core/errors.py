@@ -1,13 +1,13 @@
-"""The errors that edgepose raises, and which extra installs which optional module."""
+"""The errors that edgepose raises, and the table of extras that install optional modules."""
 
-#: No extra can install TensorRT for every machine.
+#: How to install TensorRT, which no extra can do for every machine.
 JETPACK_OR_PIP = (
     "pip install tensorrt; on Jetson it is part of JetPack (sudo apt-get install tensorrt python3-libnvinfer), for "
     "venvs made with --system-site-packages"
 )
 
-#: The extra that installs each module, the smallest that does; "" for the modules of ``pip install edgepose`` itself.
-#: Only ``train`` and ``export`` bring PyTorch.
+#: The smallest extra that installs each module; "" for the modules of ``pip install edgepose`` itself. Only ``train``
+#: and ``export`` install PyTorch.
 EXTRAS = {
     "numpy": "",
     "cv2": "",
@@ -32,7 +32,7 @@ EXTRAS = {
 
 
 class EdgeposeError(Exception):
-    """Base of the errors that edgepose raises on purpose; the command line turns each kind into its exit code."""
+    """The base class of the errors that edgepose raises on purpose; the command line gives each its exit code."""
 
 
 class UsageError(EdgeposeError):
@@ -40,15 +40,16 @@ class UsageError(EdgeposeError):
 
 
 class CheckError(EdgeposeError):
-    """A check that ran to its end and failed (exit code 1), such as ``verify`` above its limits."""
+    """A check that was completed and failed (exit code 1), such as ``verify`` above its limits."""
 
 
 def install_line(module: str, extra: str | None = None) -> str:
-    """Return the line that installs a module; of a dotted name such as ``google.protobuf``, its first part counts.
+    """Return the command line that installs a module.
 
     Args:
-        module: name of a module; one that :data:`EXTRAS` lacks is installed under its own name.
-        extra: an extra that brings this module and the others that a command needs; by default that of the table.
+        module: name of a module; only the part before the first dot counts. A module that is not in :data:`EXTRAS` is
+            installed under its own name.
+        extra: an extra to install instead of the table's, with all modules that a command needs.
 
     >>> install_line("onnx")
     "pip install 'edgepose[onnx]'"
@@ -67,17 +68,18 @@ def install_line(module: str, extra: str | None = None) -> str:
 
 
 def missing_extra(module: str, extra: str | None = None) -> UsageError:
-    """Return the error for a module that is not installed, with the line that installs it (:func:`install_line`)."""
-    return UsageError(f"the Python module {module!r} is needed here and not installed: {install_line(module, extra)}")
+    """Return the error for a module that is not installed, with its :func:`install_line`."""
+    return UsageError(f"the Python module {module!r} is not installed: {install_line(module, extra)}")
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an engine's error that says something, or the kind of the error if none does."""
+    """Return the first line of an engine's error that is not empty, or else the name of its type."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of an engine's error that says something: the cause, where messages are like stacks."""
+    """Return the last line of an engine's error that is not empty (the cause in messages like stack traces), or its
+    type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

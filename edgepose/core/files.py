@@ -1,4 +1,4 @@
-"""Files that are never half-written, and outputs that are no files: devices, pipes and standard output."""
+"""Atomic files, and outputs that are not regular files: devices, pipes and standard output."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ import secrets
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile, mkdtemp
 from typing import BinaryIO, TextIO
 
 from .errors import CheckError, UsageError
 
-#: As the name of an output: standard output.
+#: The name of standard output as an output.
 STDOUT = Path("-")
 
-#: What the system answers when no more can be written: the disk or the quota is full, the file too large, nobody reads.
+#: Error numbers for a full disk or quota, a file that is too large, and a pipe without a reader.
 _NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Make a temporary path for the body to write; it becomes ``path`` on success and is removed on failure.
+    """Yield a temporary path for the body to write; rename it to ``path`` on success, and remove it on failure.
 
-    Of a symbolic link the file that it names is replaced. A device, a pipe, ``-`` or ``/dev/stdout`` cannot be
-    replaced: the bytes are written to it once they are whole.
+    The target of a symbolic link is replaced. A device, a pipe, ``-`` or ``/dev/stdout`` cannot be replaced: the bytes
+    are written to it when they are complete.
 
     Raises:
         UsageError: the folder cannot be made or written to, the disk is full, or ``path`` is a folder.
@@ -40,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         stream = is_stream(path)
     with _refused(path, every=False):
         if stream:
-            with tempfile.TemporaryDirectory(prefix="edgepose-") as folder:
+            with TemporaryDirectory(prefix="edgepose-") as folder:
                 temporary = Path(folder) / f"output{path.suffix}"
                 temporary.touch()
                 yield temporary
@@ -53,11 +52,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open an output for UTF-8 text: a file as by :func:`atomic_path`; a device, pipe or ``-`` gets each line at once.
+    """Open an output for UTF-8 text: a file as in :func:`atomic_path`; a device, pipe or ``-`` gets each line at once.
 
     Raises:
-        UsageError: as :func:`atomic_path`, or nobody reads from the pipe any more.
-        BrokenPipeError: nobody reads from standard output any more.
+        UsageError: as in :func:`atomic_path`, or the reader of a pipe has closed it.
+        BrokenPipeError: the reader of standard output has closed it.
     """
     with _refused(path):
         stream = _open_stream(path) if is_stream(path) else None
@@ -76,11 +75,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse an output that could not be written in the end. Nothing is left on the disk, and no pipe is opened.
-
-    Raises:
-        UsageError: the folder cannot be written to, the disk is full, or ``path`` is a folder or a socket.
-    """
+    """Raise UsageError if an output cannot be written, without leaving a file or opening a pipe."""
     with _refused(path):
         if not is_stream(path):
             _try_folder(_target(path).absolute().parent)
@@ -91,26 +86,22 @@ def check_writable(path: Path) -> None:
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Refuse a folder into which no file could be written in the end. Nothing is left on the disk.
-
-    Raises:
-        UsageError: the folder cannot be made or written to, or the disk is full.
-    """
+    """Raise UsageError if no file can be written into a folder, which may not exist yet; leave no file."""
     with _refused(folder, "to folder "):
         _try_folder(folder.absolute())
 
 
 def place(path: Path) -> str:
-    """Return where the bytes of an output go, symbolic links followed: two names of one place give the same."""
+    """Return the real path of an output, the same for all names of one file or stream."""
     return os.path.realpath("/dev/stdout" if path == STDOUT else path)
 
 
 def is_stream(path: Path) -> bool:
-    """Whether bytes written to ``path`` go to a device, a pipe or an open file, instead of into a new file.
+    """Return whether ``path`` is a device, a pipe or an open file instead of the name of a new file.
 
     Raises:
-        UsageError: a folder or a socket.
-        OSError: nobody can tell, such as in a loop of links.
+        UsageError: it is a folder or a socket.
+        OSError: it cannot be determined, for example in a loop of links.
     """
     if path == STDOUT:
         return True
@@ -126,9 +117,9 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def staging_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder inside the folder ``path``, for files that are moved to ``path`` once all are made.
+    """Yield a temporary folder inside the folder ``path``, for files that are moved to ``path`` when all are complete.
 
-    It is removed at the end; ``path`` is made if it is missing, and removed again if it was and nothing came into it.
+    It is removed at the end. A missing ``path`` is made, and removed again if it is empty at the end.
 
     Raises:
         UsageError: the folder cannot be made or written to, or the disk is full.
@@ -136,7 +127,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
     with _refused(path, "to folder "):
         fresh = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=path))
+        staging = Path(mkdtemp(prefix=".new-", dir=path))
     try:
         with _refused(path, "to folder ", every=False):
             yield staging
@@ -147,7 +138,7 @@ def staging_folder(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Return where edgepose keeps what can be made again: ``$XDG_CACHE_HOME/edgepose``, or ``~/.cache/edgepose``."""
+    """Return the folder of the cache: ``$XDG_CACHE_HOME/edgepose``, or ``~/.cache/edgepose``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgepose"
 
 
@@ -162,29 +153,29 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def _replacement(path: Path) -> Iterator[Path]:
-    """Make an empty file beside the target of ``path`` that takes its place in the end."""
+    """Yield an empty file beside the target of ``path``, and replace the target with it at the end."""
     target = _target(path)
     with _refused(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix is kept: encoders choose their format by it.
+        # Keep the suffix: encoders choose the format by it.
         temporary = target.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
-        # The kernel applies the process's umask: to read it, Python would have to change it for all threads.
+        # The kernel applies the umask; Python could read it only by changing it for all threads.
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
     try:
         yield temporary
         with _refused(path):
-            temporary.chmod(mode)  # a library may have put a file of its own there
-            _flush(temporary)
+            temporary.chmod(mode)  # a library may have replaced the file by its own
+            flush(temporary)
             temporary.replace(target)
-            _flush(target.parent)
+            flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk: a name must not survive a power cut without its content."""
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that after a power cut no name exists without its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -193,12 +184,12 @@ def _flush(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that takes the bytes: what a symbolic link names, also where nothing is there yet."""
+    """Return the target of a symbolic link, which may not exist, or else the path itself."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _descriptor(path: Path) -> int | None:
-    """Return the number of the open file that ``-``, ``/dev/stdout`` or ``/dev/fd/3`` stands for; None for a name."""
+    """Return the file descriptor of ``-``, ``/dev/stdout`` or ``/dev/fd/3``, or None for any other path."""
     if path == STDOUT:
         return 1
     while path.is_symlink():
@@ -212,28 +203,24 @@ def _open_stream(path: Path) -> BinaryIO:
     number = _descriptor(path)
     if number is None:
         return path.open("wb")
-    # Opened by its name, a file to which the shell sends the output would be written from its beginning again.
+    # Do not open it by name: a file to which the shell redirects the output would be overwritten from its start.
     sys.stdout.flush()
     return os.fdopen(os.dup(number), "wb")
 
 
 def _try_folder(folder: Path) -> None:
-    """Write a byte into the folder, or into the nearest one above it that is there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    with TemporaryFile(dir=there) as file:
-        file.write(b"\0")  # on a full disk an empty file can still be made
+    """Write a byte into a temporary file in the folder or its nearest existing parent; raise OSError if that fails."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    with TemporaryFile(dir=existing) as file:
+        file.write(b"\0")  # a full disk still accepts an empty file
 
 
 @contextmanager
 def _refused(path: Path, what: str = "", *, every: bool = True) -> Iterator[None]:
-    """Turn the system's errors into a UsageError: every one, or only those that say that no more can be written.
+    """Turn errors of the system into a UsageError: every one, or only those of :data:`_NO_MORE`.
 
-    The latter are also found in the errors of libraries. A reader of standard output that wants no more, such as
-    ``| head``, is no error: BrokenPipeError goes through.
+    The latter are also found in the errors of libraries. BrokenPipeError of standard output is raised as it is: a
+    reader that closes it, such as ``| head``, is no error.
     """
     try:
         yield
@@ -247,9 +234,9 @@ def _refused(path: Path, what: str = "", *, every: bool = True) -> Iterator[None
 
 
 def _no_more(error: BaseException | None) -> str | None:
-    """Return the system's reason why no more can be written, from an error or one that it came from; None if another.
+    """Return the system's text for an error of :data:`_NO_MORE` in an error or its causes, or None.
 
-    Some libraries only quote the system, such as safetensors: "I/O error: No space left on device (os error 28)".
+    Some libraries only quote the text, such as safetensors: "I/O error: No space left on device (os error 28)".
     """
     while error is not None:
         for code in _NO_MORE:

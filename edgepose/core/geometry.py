@@ -25,7 +25,6 @@ def crop_regions(boxes: ArrayLike, size: Size, padding: float = CROP_PADDING) ->
     Args:
         boxes: (N, 4) xyxy in source pixels.
         size: (height, width) of the crop.
-        padding: factor on both sides.
 
     Returns:
         (N, 4) float64: centre x, centre y, width, height of the region to crop, in source pixels.
@@ -84,10 +83,7 @@ def warp_crop(image: NDArray[np.uint8], matrix: ArrayLike, size: Size) -> NDArra
 
     OpenCV 4 and 5 differ by up to 3 grey levels here, so calibrate with the version that runs the network later.
 
-    Args:
-        image: (H, W, 3) uint8.
-        matrix: (2, 3), from pixels of ``image`` to crop pixels.
-        size: (height, width) of the crop.
+    ``matrix`` (2, 3) goes from pixels of the image to crop pixels, ``size`` is the crop's (height, width).
 
     Raises:
         UsageError: the crop shows more of a huge picture than OpenCV can take.
@@ -95,8 +91,7 @@ def warp_crop(image: NDArray[np.uint8], matrix: ArrayLike, size: Size) -> NDArra
     matrix = np.asarray(matrix, dtype=np.float64)
     if _too_large(image):
         image, matrix = _shown_part(image, matrix, size)
-    crop = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR)
-    return np.asarray(crop, dtype=np.uint8)
+    return np.asarray(cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _too_large(image: NDArray[np.uint8]) -> bool:
@@ -129,9 +124,7 @@ def crop_boxes(
 
     Args:
         image: (H, W, 3) uint8.
-        boxes: (N, 4) xyxy in pixels of ``image``; N may be 0.
-        size: (height, width) of the crops.
-        padding: see :func:`crop_regions`.
+        boxes, size, padding: see :func:`crop_regions`; N may be 0.
 
     Returns:
         crops (N, h, w, 3) uint8 and the inverse affines (N, 2, 3) that take crop pixels back to the image.

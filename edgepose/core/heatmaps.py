@@ -48,20 +48,13 @@ def encode_joints(
 
 
 def encode_bones(
-    joints: ArrayLike,
-    visible: ArrayLike,
-    bones: Sequence[tuple[int, int]],
-    shape: tuple[int, int],
-    sigma: float = 2.0,
+    joints: ArrayLike, visible: ArrayLike, bones: Sequence[tuple[int, int]], shape: tuple[int, int], sigma: float = 2.0
 ) -> NDArray[np.float32]:
     """Return DITN's bone targets: exp(-d^2 / (2 sigma^2)), with d the distance of a pixel from the bone's segment.
 
     Args:
-        joints: (J, 2) x, y in crop pixels.
-        visible: (J,) truth of "this joint is labelled".
+        joints, visible, shape, sigma: see :func:`encode_joints`.
         bones: pairs of joint indices.
-        shape: (h, w) of the heat-map.
-        sigma: in heat-map pixels.
 
     Returns:
         (B, h, w) float32; a bone with an unlabelled end is all zero.
@@ -87,9 +80,7 @@ def encode_segmentation(
     We read the exponent of equation 2 as the index of the 2-norm, and its radius and map as heat-map pixels.
 
     Args:
-        joints: (J, 2) x, y in crop pixels.
-        visible: (J,) truth of "this joint is labelled".
-        shape: (h, w) of the heat-map.
+        joints, visible, shape: see :func:`encode_joints`.
         radius: in heat-map pixels.
 
     Returns:
@@ -103,13 +94,10 @@ def encode_segmentation(
 
 
 def decode(heatmaps: ArrayLike) -> NDArray[np.float32]:
-    """Decode heat-maps to keypoints: the maximum, moved a quarter pixel towards the higher neighbour on each axis.
+    """Decode heat-maps (N, J, h, w): the maximum, moved a quarter pixel towards the higher neighbour on each axis.
 
     The first maximum in row-major order wins. The offset is applied only where ``1 < x < w - 1`` and ``1 < y < h - 1``
     (HRNet's bounds, which are not symmetric). A maximum that is not positive gives (0, 0) and keeps its score.
-
-    Args:
-        heatmaps: (N, J, h, w) float.
 
     Returns:
         (N, J, 3) float32: x, y in crop pixels (4 x heat-map), and the maximum as score.
@@ -154,8 +142,8 @@ def decode_dark(heatmaps: ArrayLike, sigma: float = 2.0) -> NDArray[np.float32]:
     """
     maps = np.asarray(heatmaps)
     n, joints, height, width = maps.shape
-    keypoints, index = decode(maps), maps.reshape(n, joints, height * width).argmax(axis=2)
-    y, x = np.divmod(index, width)
+    keypoints = decode(maps)
+    y, x = np.divmod(maps.reshape(n, joints, height * width).argmax(axis=2), width)
     # Nearer to a border, the smoothing, which assumes zeros outside, would pull the maximum inwards by half a pixel.
     inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
     sample, joint = np.nonzero(inside & (keypoints[..., 2] > 0))
@@ -192,12 +180,8 @@ def merge_flipped(heatmaps: ArrayLike, flipped: ArrayLike, flip_order: Sequence[
     keeps its value), which aligns the two grids for stride-4 maps (HRNet's ``SHIFT_HEATMAP``).
 
     Args:
-        heatmaps: (N, J, h, w) of the crops.
-        flipped: (N, J, h, w) of the mirrored crops.
+        heatmaps, flipped: (N, J, h, w), as is the result in float32.
         flip_order: :attr:`edgepose.core.skeletons.Skeleton.flip_order`.
-
-    Returns:
-        (N, J, h, w) float32.
     """
     back = np.asarray(flipped)[:, list(flip_order), :, ::-1].copy()
     back[..., 1:] = back[..., :-1].copy()

@@ -1,4 +1,4 @@
-"""Picture files: RGB uint8 arrays in and out, damaged files refused."""
+"""Read and write picture files as RGB uint8 arrays, and fit pictures into a size."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Returns:
-        (H, W, 3) uint8 RGB; the EXIF orientation is applied.
-
-    Raises:
-        UsageError: the file is missing, not an image, or cut short.
-    """
+    """Read an image as (H, W, 3) uint8 RGB in its EXIF orientation; raise UsageError if it is missing or damaged."""
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -36,7 +29,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         raise UsageError(f"image {path} is {damage}: copy it again")
     try:
         image = cv2.imdecode(np.frombuffer(decodable(data), np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as error:  # a header that announces more pixels than OpenCV takes
+    except cv2.error as error:  # more pixels than OpenCV accepts
         raise UsageError(f"image {path} cannot be decoded: {error.err or error}") from error
     if image is None:
         raise UsageError(
@@ -46,21 +39,13 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def check_image_name(path: Path) -> None:
-    """Refuse the name of a picture file to write if its ending is not one of :data:`IMAGE_SUFFIXES`.
-
-    Raises:
-        UsageError: another ending, or none.
-    """
+    """Raise UsageError if the suffix of a picture file to write is not in :data:`IMAGE_SUFFIXES`."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(f"cannot write picture {path}: its name must end in one of {', '.join(IMAGE_SUFFIXES)}")
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) uint8 RGB; the ending of ``path`` chooses the format.
-
-    Raises:
-        UsageError: the ending is of no format that OpenCV writes, or the file cannot be written.
-    """
+    """Write a picture (H, W, 3) uint8 RGB in the format of the suffix; raise UsageError if that fails."""
     check_image_name(path)
     try:
         encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -77,7 +62,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 0) -> NDArray[np.uint8]:
-    """Pictures of one size (h, w, 3) in rows of ``columns`` on white, ``gap`` pixels apart.
+    """Return pictures of one size (h, w, 3) uint8 in rows of ``columns`` on white, ``gap`` pixels apart.
 
     >>> contact_sheet([np.zeros((2, 3, 3), np.uint8)] * 5, columns=2, gap=1).shape
     (8, 7, 3)
@@ -91,11 +76,8 @@ def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, gap: int = 0
     return sheet
 
 
-_PAD = 114
-
-
 def fitted_size(source: Size, size: Size) -> Size:
-    """The largest (height, width) of the picture's shape that fits into ``size``.
+    """Return the largest (height, width) with the aspect ratio of ``source`` that fits into ``size``.
 
     >>> fitted_size((720, 1280), (416, 416))
     (234, 416)
@@ -105,19 +87,15 @@ def fitted_size(source: Size, size: Size) -> Size:
 
 
 def letterbox(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Fit a picture (H, W, 3) into the top left of ``size`` (height, width), bilinear; the rest is grey 114."""
+    """Return a picture (H, W, 3) uint8 scaled (bilinear) into the top left of ``size`` (height, width), on grey 114."""
     height, width = fitted_size(image.shape[:2], size)
-    canvas = np.full((*size, 3), _PAD, dtype=np.uint8)
+    canvas = np.full((*size, 3), 114, dtype=np.uint8)
     canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return canvas
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Refuse what is not a picture.
-
-    Raises:
-        UsageError: not (H, W, 3) uint8, or empty.
-    """
+    """Raise UsageError unless a picture is (H, W, 3) uint8 and not empty."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"image is {got}, expected a uint8 array (height, width, 3) in RGB")

@@ -1,4 +1,4 @@
-"""Draw a reference's and a backend's skeletons or boxes onto a picture, and embed it in an HTML page."""
+"""The colours of skeletons, and pictures that compare a backend's skeletons or boxes with the reference's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from .skeletons import Skeleton
 
+Colour = tuple[int, int, int]
+
+#: RGB of the person's own left and right, and of neither side; colour-blind people can tell orange from blue.
+LEFT: Colour = (255, 140, 0)
+RIGHT: Colour = (30, 120, 255)
+CENTRE: Colour = (60, 220, 90)
 #: RGB, also in the page's legend: wide lines for PyTorch, thin lines over them for the backend.
 PYTORCH = (0, 200, 255)
 BACKEND = (255, 90, 0)
@@ -18,19 +24,27 @@ BACKEND = (255, 90, 0)
 _PICTURE = 384
 
 
+def joint_colours(skeleton: Skeleton) -> list[Colour]:
+    """Return the colour of every joint: its side's by the prefix ``left_`` or ``right_``, else CENTRE."""
+    return [
+        LEFT if name.startswith("left_") else RIGHT if name.startswith("right_") else CENTRE for name in skeleton.joints
+    ]
+
+
+def bone_colours(skeleton: Skeleton) -> list[Colour]:
+    """Return the colour of every bone: the side's if it touches one side only, else CENTRE (as between the hips)."""
+    joints = joint_colours(skeleton)
+    sides = [{joints[a], joints[b]} - {CENTRE} for a, b in skeleton.bones]
+    return [touched.pop() if len(touched) == 1 else CENTRE for touched in sides]
+
+
 def draw_pair(
     crop: NDArray[np.uint8], pytorch: NDArray[np.float32], backend: NDArray[np.float32], skeleton: Skeleton
 ) -> NDArray[np.uint8]:
     """Return an enlarged crop with PyTorch's skeleton in wide lines and the backend's in thin lines over it.
 
-    Args:
-        crop: (H, W, 3) uint8 RGB.
-        pytorch, backend: (J, 3) x, y in crop pixels and score. Joints without a positive score, whose position is
-            arbitrary, and joints that are not finite are left out.
-        skeleton: the bones to draw.
-
-    Returns:
-        (kH, kW, 3) uint8 RGB with a whole factor k >= 1.
+    Skeletons are (J, 3) x, y in crop pixels and score. Joints without a positive score, whose position is arbitrary,
+    and joints that are not finite are left out. (H, W, 3) becomes (kH, kW, 3) with a whole factor k >= 1.
     """
     picture, factor = _enlarge(crop)
     for keypoints, colour, width in ((pytorch, PYTORCH, 6), (backend, BACKEND, 2)):

@@ -1,9 +1,9 @@
-"""The people in one picture, as arrays, and one of them at a time."""
+"""The people in one picture, as arrays and as single poses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import overload
 
 import numpy as np
@@ -13,14 +13,26 @@ from .geometry import transform_points
 
 
 @dataclass(frozen=True, eq=False)
-class Pose:
+class _ByValue:
+    """Equal to another of the same kind if every number is; without a hash, as arrays can be changed."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Pose(_ByValue):
     """One person.
 
     Attributes:
         keypoints: (J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
         score: mean of the keypoints' scores.
-        box: (4,) float64 xyxy in source pixels: the box that the person was looked for in.
-        track_id: the same number for the same person from frame to frame, or None where nothing tracks.
+        box: (4,) float64 xyxy in source pixels, the box in which the pose was estimated.
+        track_id: id of the person from frame to frame, or None without tracking.
     """
 
     keypoints: NDArray[np.float32]
@@ -28,24 +40,15 @@ class Pose:
     box: NDArray[np.float64]
     track_id: int | None = None
 
-    def __eq__(self, other: object) -> bool:
-        """Whether every number is equal."""
-        if not isinstance(other, Pose):
-            return NotImplemented
-        scalars = (self.score, self.track_id) == (other.score, other.track_id)
-        return scalars and np.array_equal(self.keypoints, other.keypoints) and np.array_equal(self.box, other.box)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
-
 
 @dataclass(frozen=True, eq=False)
-class People(Sequence[Pose]):
+class People(_ByValue, Sequence[Pose]):
     """The N people in one picture, as arrays; a sequence of :class:`Pose`.
 
     Attributes:
-        boxes: (N, 4) float64 xyxy in source pixels: where each person was looked for.
+        boxes: (N, 4) float64 xyxy in source pixels, the boxes in which the poses were estimated.
         keypoints: (N, J, 3) float32: x, y in source pixels and score, in the skeleton's joint order.
-        ids: (N,) int64: the same number for the same person from frame to frame; None where nothing tracks.
+        ids: (N,) int64 ids of the persons from frame to frame, or None without tracking.
     """
 
     boxes: NDArray[np.float64]
@@ -76,37 +79,26 @@ class People(Sequence[Pose]):
     def __iter__(self) -> Iterator[Pose]:
         return (self[index] for index in range(len(self)))
 
-    def __eq__(self, other: object) -> bool:
-        """Whether every number is equal."""
-        if not isinstance(other, People):
-            return NotImplemented
-        if (self.ids is None) != (other.ids is None):
-            return False
-        same_ids = self.ids is None or other.ids is None or np.array_equal(self.ids, other.ids)
-        return same_ids and np.array_equal(self.boxes, other.boxes) and np.array_equal(self.keypoints, other.keypoints)
-
-    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
-
 
 def nobody(joints: int) -> People:
-    """Return no people at all, of a skeleton with J joints."""
+    """Return an empty :class:`People` for a skeleton with this number of joints."""
     return People(np.zeros((0, 4)), np.zeros((0, joints, 3), np.float32))
 
 
 def people_in_boxes(boxes: NDArray[np.float64]) -> People:
-    """Return people whose boxes (N, 4) xyxy are known and whose joints were not looked for yet: J is 0."""
+    """Return people with boxes (N, 4) xyxy and without joints: J is 0."""
     return People(boxes, np.zeros((len(boxes), 0, 3), np.float32))
 
 
 def people_from_crops(
     keypoints: NDArray[np.float32], inverses: NDArray[np.float64], boxes: NDArray[np.float64]
 ) -> People:
-    """Take keypoints from crop pixels back to source pixels.
+    """Return people with keypoints transformed from crop pixels to source pixels.
 
     Args:
         keypoints: (N, J, 3) x, y in crop pixels and score.
         inverses: (N, 2, 3) affine matrices from crop pixels to source pixels.
-        boxes: (N, 4) xyxy in source pixels, of the crops.
+        boxes: (N, 4) xyxy of the crops in source pixels.
     """
     points = transform_points(keypoints[..., :2], inverses)
     return People(boxes, np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32))

@@ -1,4 +1,4 @@
-"""What the kinds of person detectors share: a picture in, boxes of persons out."""
+"""Person detectors: the protocol, and the class that runs a network of any kind."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Detections:
 
 
 class Detector(Protocol):
-    """The three steps of a detector, apart, so that the network's time is told from the time around it.
+    """The three steps of a detector, separate so that each can be timed.
 
     Attributes:
-        engine: what runs the network, such as ``openvino int8``; of a file, whose precision nobody knows, the backend.
+        engine: backend and precision of the network, such as ``openvino int8``; for an ONNX file only the backend.
     """
 
     engine: str
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
-        """Return what the network takes, from a picture (H, W, 3) uint8 RGB."""
+        """Return the network's inputs for a picture (H, W, 3) uint8 RGB."""
         ...
 
     def infer(self, feeds: Arrays) -> Arrays:
@@ -50,10 +50,10 @@ class Detector(Protocol):
         ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        """Return the persons in what the network gave for a picture of size ``source`` (height, width).
+        """Return the persons in the network's outputs for a picture of size ``source`` (height, width).
 
         Raises:
-            CheckError: the network gave numbers that are not finite.
+            CheckError: the outputs hold NaN or infinity.
         """
         ...
 
@@ -64,16 +64,16 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class DetectorKind:
-    """What differs between detectors: how to recognise one, what it takes, and how its outputs are read.
+    """The differences between kinds of detectors.
 
     Attributes:
-        name: of the kind, as bundles name it.
-        threshold: least score of a person, unless another one is asked for.
+        name: name of the kind in bundles.
+        threshold: default for the least score of a person.
         expects: the inputs and outputs of such a network, in words.
-        recognise: the (height, width) of the input of a network of this kind; None for any other network.
-        blob: the network's input, from a letterboxed picture (h, w, 3) uint8 RGB.
-        decode: the boxes in the network's outputs for one picture, of an input size (height, width), that reach a
-            least score. They may overlap.
+        recognise: returns the (height, width) of the input of a network of this kind; None for any other network.
+        blob: returns the network's input for a letterboxed picture (h, w, 3) uint8 RGB.
+        decode: returns the boxes, which may overlap, from the outputs for one picture, the input size (height, width)
+            and the least score.
     """
 
     name: str
@@ -85,20 +85,20 @@ class DetectorKind:
 
 
 class NetworkDetector:
-    """A detector of any kind: letterbox, run, decode, bring the boxes back into the picture.
+    """A detector of any kind: letterbox the picture, run the network, decode, and scale the boxes back.
 
     Args:
-        session: the network; owned by the detector from here on.
-        kind: how it is fed and read.
-        threshold: least score of a person, from 0 to 1; None for the kind's own.
+        session: the network; owned by the detector.
+        kind: kind of the network.
+        threshold: least score of a person, from 0 to 1; None for the kind's default.
 
     Attributes:
-        kind: as above.
+        kind: kind of the network.
         size: (height, width) of the network's input.
         engine: see :class:`Detector`.
 
     Raises:
-        UsageError: the network is not of this kind, or the threshold is no score.
+        UsageError: the network is not of this kind, or the threshold is not within 0 to 1.
     """
 
     def __init__(self, session: Session, kind: DetectorKind, threshold: float | None = None) -> None:
@@ -114,8 +114,8 @@ class NetworkDetector:
         """Detect the persons in a picture (H, W, 3) uint8 RGB.
 
         Raises:
-            UsageError: not such a picture.
-            CheckError: the network gave numbers that are not finite.
+            UsageError: the picture has another shape or dtype.
+            CheckError: the network's outputs hold NaN or infinity.
         """
         return self.finish(self.infer(self.prepare(image)), image.shape[:2])
 
@@ -128,7 +128,7 @@ class NetworkDetector:
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
         if not all(np.isfinite(array).all() for array in outputs.values()):
-            # No score above the threshold would read as an empty picture.
+            # Scores that are NaN would look like a picture without persons.
             backend = self._session.backend
             raise CheckError(f"the detector gave NaN or infinity on backend {backend}: check its file")
         boxes, scores = self.kind.decode(outputs, self.size, self._threshold)
@@ -136,7 +136,7 @@ class NetworkDetector:
         limit = np.array([source[1], source[0]] * 2, dtype=np.float64)
         inside = np.clip(boxes * limit / [fitted[1], fitted[0], fitted[1], fitted[0]], 0, limit)
         boxes, scores = find_persons(inside, scores, self._threshold)
-        wide = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1  # a sliver at the border is nobody
+        wide = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1  # thinner than a pixel at the border: not a person
         return Detections(boxes[wide], scores[wide])
 
     def close(self) -> None:
@@ -144,6 +144,6 @@ class NetworkDetector:
 
 
 def unknown_network(session: Session, expected: str) -> UsageError:
-    """Return the error of a network that is of no kind that was expected."""
+    """Return the error for a network of another kind than expected."""
     inputs, outputs = (", ".join(map(str, specs)) for specs in (session.inputs, session.outputs))
     return UsageError(f"got inputs {inputs}, outputs {outputs}; expected {expected}")

@@ -1,4 +1,4 @@
-"""The kinds of person detectors, and how one is opened."""
+"""All kinds of person detectors, and functions that open a detector."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .detector import DetectorKind, NetworkDetector, unknown_network
 from .peaks import PEAKS
 from .yolox import YOLOX
 
-#: Every kind, in the order in which a network is asked whether it is one.
+#: Every kind, in the order in which a network is tested for them.
 KINDS: tuple[DetectorKind, ...] = (YOLOX, PEAKS)
 
-#: The detector that comes with the package: its name, and its graph.
+#: Name and graph of the detector that comes with the package.
 SHIPPED_NAME = "person_lite"
 SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NAME}.onnx"
 
 
 def detector_graph(detector: Path | str) -> Path:
-    """Return the ONNX file of a detector: the one given, or that of ``person_lite``, which comes with the package."""
+    """Return the ONNX file of a detector: the given one, or the shipped one for ``person_lite``."""
     return SHIPPED if str(detector) == SHIPPED_NAME else Path(detector)
 
 
@@ -35,21 +35,19 @@ def open_detector(
     threshold: float | None = None,
     self_check: bool = True,
 ) -> NetworkDetector:
-    """Open a detector; the kind of a file is seen from its inputs and outputs.
+    """Open a detector; the kind of an ONNX file is recognised by its inputs and outputs.
 
     Args:
-        detector: a bundle that ``edgepose import`` made, an ONNX file, or ``person_lite`` for the one that comes with
-            the package.
-        backend: of a bundle as in :func:`edgepose.load`, of a file ``onnxruntime``, which is also its ``auto``, or
-            ``openvino``.
-        precision: of a bundle, as in :func:`edgepose.load`. A file has none to choose from.
-        threshold: least score of a person, from 0 to 1; None for the kind's own.
-        self_check: whether to replay a bundle's goldens on a machine where that was not done yet.
+        detector: a bundle from ``edgepose import``, an ONNX file, or ``person_lite`` for the shipped detector.
+        backend: for a bundle as in :func:`edgepose.load`; for a file ``onnxruntime`` (also ``auto``) or ``openvino``.
+        precision: for a bundle as in :func:`edgepose.load`; must be ``auto`` for a file.
+        threshold: least score of a person, from 0 to 1; None for the kind's default.
+        self_check: replay a bundle's goldens if that was not done on this machine yet.
 
     Raises:
-        UsageError: the detector cannot be loaded on this backend or in this precision, is of no known kind, or the
-            threshold is no score.
-        CheckError: a bundle's network does not give its golden persons here.
+        UsageError: the detector cannot be loaded on this backend or in this precision, is of an unknown kind, or the
+            threshold is not within 0 to 1.
+        CheckError: a bundle's network does not reproduce its goldens here.
     """
     if threshold is not None:
         check_threshold(threshold, "the detector's threshold")
@@ -57,8 +55,8 @@ def open_detector(
         return _open_bundle(open_bundle(detector), backend, precision, threshold, self_check)
     if precision != "auto":
         raise UsageError(
-            f"detector {detector} is a single graph, got precision {precision}: leave it out, or make a bundle with "
-            "edgepose import"
+            f"detector {detector} is an ONNX file with one precision, got precision {precision}: leave it out, or make "
+            "a bundle with edgepose import"
         )
     session = open_graph(detector_graph(detector), "onnxruntime" if backend == "auto" else backend)
     kind = next((kind for kind in KINDS if kind.recognise(session) is not None), None)
@@ -77,19 +75,17 @@ def open_finder(
     threshold: float | None = None,
     self_check: bool = True,
 ) -> NetworkDetector | None:
-    """Open a detector as :func:`open_detector` does, or return None for ``none``, where one person is followed.
+    """Open a detector as :func:`open_detector` does, or return None for ``none``, which follows one person.
 
     Raises:
-        UsageError: also where there is no detector that the other arguments could be for.
+        UsageError: as :func:`open_detector`; or ``none`` with another argument that differs from its default.
     """
     if str(detector) != "none":
         return open_detector(detector, backend, precision=precision, threshold=threshold, self_check=self_check)
     given = {"backend": (backend, "auto"), "precision": (precision, "auto"), "threshold": (threshold, None)}
     for what, (value, default) in given.items():
         if value != default:
-            raise UsageError(
-                f"got the {what} {value} for a detector, but no detector: name one, or leave the {what} out"
-            )
+            raise UsageError(f"got the detector {what} {value} without a detector: name one, or leave the {what} out")
     return None
 
 
@@ -102,7 +98,7 @@ def _open_bundle(
     try:
         if self_check:
             check_here(runner, session)
-        # Every bundle's graph decodes its boxes itself; what its scores mean is that of the network inside.
+        # Graphs of bundles decode their boxes (PEAKS), but their scores need the threshold of the imported network.
         inside = next((kind for kind in KINDS if kind.name == bundle.manifest.model), PEAKS)
         detector = NetworkDetector(session, PEAKS, inside.threshold if threshold is None else threshold)
         detector.engine = str(runner)

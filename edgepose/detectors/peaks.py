@@ -1,4 +1,4 @@
-"""A detector whose graph decodes its boxes itself, such as ``person_lite``."""
+"""Detectors with a graph that decodes the boxes itself, such as ``person_lite``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:  # noqa: 
     return outputs["boxes"][0][chosen].astype(np.float64), outputs["scores"][0][chosen]
 
 
-#: Two peaks may belong to one large person, so these boxes overlap, too. The score is the IoU that the network expects
-#: of the box.
+#: Two peaks may belong to one large person, so boxes may overlap. The score is the IoU that the network predicts.
 PEAKS = DetectorKind(
     name="peaks",
     threshold=0.35,

@@ -12,18 +12,15 @@ from ..backends.session import Arrays, Session
 from ..core.geometry import Size
 from .detector import Decoded, DetectorKind
 
-#: YOLOX predicts on three grids, whose cells are this many pixels wide.
+#: Width in pixels of the cells of YOLOX's three grids.
 STRIDES = (8, 16, 32)
-#: Number of the class of persons.
+#: Index of the class "person".
 _PERSON = 0
 
 
 @cache
 def yolox_cells(size: Size) -> NDArray[np.float32]:
-    """Return left, top and width of every grid cell in pixels, (cells, 3), in the order of YOLOX's predictions.
-
-    The array is shared and read-only.
-    """
+    """Return left, top and width of every grid cell in pixels, (cells, 3) float32, read-only, in YOLOX's order."""
     grids = []
     for stride in STRIDES:
         y, x = np.mgrid[: size[0] // stride, : size[1] // stride] * stride
@@ -34,20 +31,18 @@ def yolox_cells(size: Size) -> NDArray[np.float32]:
 
 
 def decode_yolox(raw: NDArray[np.float32], cells: NDArray[np.float32], threshold: float) -> Decoded:
-    """Return the persons in raw predictions.
-
-    Each is a centre's offset in cells, the logarithm of the size in cells, the objectness, and the classes.
+    """Decode the persons in raw predictions.
 
     Args:
-        raw: (cells, 5 + classes).
+        raw: (cells, 5 + classes): offset of the centre and logarithm of the size, both in cells, objectness, classes.
         cells: from :func:`yolox_cells`.
         threshold: least score.
 
     Returns:
-        boxes (N, 4) xyxy in pixels of the network's input, and scores (N,), in the order of the cells.
+        boxes (N, 4) float64 xyxy in pixels of the network's input, and scores (N,), in the order of the cells.
     """
     scores = raw[:, 4] * raw[:, 5 + _PERSON]
-    # Few cells hold a person: the exponentials are taken of those only.
+    # Few cells hold a person, so compute exponentials for those only.
     chosen = np.flatnonzero(scores >= threshold)
     raw, corner, stride = raw[chosen].astype(np.float64), cells[chosen, :2], cells[chosen, 2:]
     centre = raw[:, :2] * stride + corner

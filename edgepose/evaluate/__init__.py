@@ -1,4 +1,4 @@
-"""Accuracy of a bundle or a checkpoint on labelled persons: ``edgepose eval``."""
+"""The command ``eval``: accuracy of a bundle or a checkpoint on labelled persons."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def evaluate(
         boxes: ``gt`` for the labelled boxes, or a JSON file with a detector's results in COCO's format.
         flip: average with the mirrored crops (the papers' protocol).
         decode: ``quarter`` or ``dark``, see :func:`edgepose.accuracy.scoring.score`.
-        shared_joints: score only the joints that the network and the data set both name.
-        backend: for a bundle; a checkpoint runs in PyTorch.
-        precision: for a bundle, as in :func:`edgepose.load`; a checkpoint computes in fp32.
+        shared_joints: score only the joints that both the network and the data set have.
+        backend: backend for a bundle; a checkpoint runs in PyTorch.
+        precision: precision for a bundle, as in :func:`edgepose.load`; a checkpoint computes in fp32.
 
     Raises:
-        UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph does not keep the contract.
+        UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph differs from the contract.
     """
     open_target = _open_checkpoint if target.is_file() else _open_bundle
     with open_target(target, backend, precision) as network:
@@ -79,22 +79,22 @@ def score_runner(runner: Runner, split: PoseData) -> Scores:
     """Score a bundle's network on labelled persons, from labelled boxes.
 
     Raises:
-        UsageError: the network cannot be loaded, does not keep the contract, or has other joints than the data.
-        CheckError: the network gave numbers that are not finite.
+        UsageError: the network cannot be loaded, differs from the contract, or has other joints than the data.
+        CheckError: the network's outputs hold NaN or infinity.
     """
     with _open_runner(runner) as network:
         return network.score(split)
 
 
 def check_outputs(worst: Path | None, *others: Path | None) -> None:
-    """Refuse at once what an evaluation could not write in the end. Nothing is left on the disk.
+    """Refuse outputs that could not be written after the evaluation; None is ignored.
 
     Args:
-        worst: for :meth:`Accuracy.draw_worst`; None where it is not wanted.
-        others: for :meth:`Accuracy.save` and :meth:`Accuracy.save_results`; None where they are not wanted.
+        worst: path for :meth:`Accuracy.draw_worst`.
+        others: paths for :meth:`Accuracy.save` and :meth:`Accuracy.save_results`.
 
     Raises:
-        UsageError: a folder cannot be written to, a path is a folder, or the ending of ``worst`` is of no picture.
+        UsageError: a folder cannot be written to, a path is a folder, or ``worst`` has no suffix of a picture.
     """
     if worst:
         check_image_name(worst)
@@ -104,7 +104,7 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
 
 @dataclass(frozen=True)
 class _Network:
-    """What is evaluated: a function from crops to heat-maps, and what it needs to be scored."""
+    """The network to evaluate: a function from crops to heat-maps, and its properties."""
 
     predict: Predictor
     backend: str
@@ -114,7 +114,7 @@ class _Network:
     crop_padding: float = CROP_PADDING
 
     def score(self, split: PoseData, **options: Any) -> Scores:
-        """Score it; ``options`` are those of :func:`edgepose.accuracy.scoring.score`."""
+        """Score the network; ``options`` are those of :func:`edgepose.accuracy.scoring.score`."""
         return score(self.predict, split, self.skeleton, self.input_size, padding=self.crop_padding, **options)
 
 
@@ -130,7 +130,7 @@ def _open_runner(runner: Runner) -> Iterator[_Network]:
         bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
         if HEATMAPS not in {spec.name for spec in session.outputs}:
             raise UsageError(
-                f"the network of {bundle.path} gives no {HEATMAPS}: expected one that does, to decode them"
+                f"the network of {bundle.path} has no output {HEATMAPS}, which eval needs: export it again"
             )
 
         def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -146,11 +146,11 @@ def _open_checkpoint(target: Path, backend: str, precision: str) -> Iterator[_Ne
     if precision not in ("auto", "fp32"):
         raise UsageError(f"{target} is a checkpoint, which runs in fp32 only: export it to run in {precision}")
     from ..models.checkpoint import load_weights, read_spec
-    from ..models.predictor import torch_predictor
+    from ..models.pose_graph import torch_predictor
 
     stored = read_spec(target)
     if stored is None:
-        raise UsageError(f"{target} does not say which model it is of: export it to a bundle first, naming the model")
+        raise UsageError(f"{target} does not contain the name of its model: export it with that name to a bundle first")
     network = stored.build()
     load_weights(network, target)
     yield _Network(torch_predictor(network), "torch", "fp32", get_skeleton(stored.skeleton), stored.input_size)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: as a table, as JSON, and as a picture of the worst crops."""
+"""The report of an evaluation: a table, JSON, and a picture of the worst crops."""
 
 from __future__ import annotations
 
@@ -21,24 +21,22 @@ from ..core.report import Report
 from ..core.skeletons import Skeleton
 from ..data.samples import PoseData, describe_skipped
 
-#: The picture of the worst crops: crops in a row, and the height of a line of text in pixels.
+#: Layout of the picture of the worst crops: crops per row, and the height of a line of text in pixels.
 _COLUMNS, _LINE = 5, 34
 
 
 @dataclass(frozen=True)
 class Accuracy(Report):
-    """How well a network does on the test split of a data set. As text: the headline figure, how it was made, the other
-    figures, and one line per joint.
+    """The accuracy of a network on a data set; as text the main figure, the settings, other figures, and the joints.
 
     Attributes:
         target: the bundle or checkpoint.
-        backend: what ran it.
-        precision: what it computed in.
+        backend, precision: backend and precision of the network.
         data: KIND:ROOT.
-        split: the labelled persons, and what of the data set could not be used.
+        split: the labelled persons, and what was skipped.
         boxes: ``gt``, or the file of detected boxes.
-        flip: whether each crop's mirror image was averaged in.
-        decode: how keypoints were read from the heat-maps.
+        flip: whether results were averaged with those of the mirrored crops.
+        decode: method of decoding the heat-maps.
         input_size: (height, width) of the crops.
         crop_padding: factor from a box to its crop.
         scores: the figures, in percent.
@@ -73,7 +71,7 @@ class Accuracy(Report):
         return "\n".join([*lines, skipped] if skipped else lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the keypoints, as plain values."""
+        """Return everything except the keypoints as JSON values."""
         scores = self.scores
         return {
             "target": self.target,
@@ -101,14 +99,11 @@ class Accuracy(Report):
         }
 
     def save_results(self, path: Path) -> None:
-        """Write the keypoints of :attr:`Scores.results` as COCO results.
-
-        On COCO, pycocotools computes the same figures from this file.
-        """
+        """Write the keypoints as COCO results; on COCO, pycocotools computes the same figures from them."""
         write_text(path, json.dumps(self.scores.results) + "\n")
 
     def draw_worst(self, path: Path, count: int = 25) -> None:
-        """Draw the persons with the lowest scores into one picture: their crops, both skeletons, score and file."""
+        """Draw the ``count`` persons with the lowest scores into one picture: crop, both skeletons, score and file."""
         worst = sorted(self.scores.persons, key=lambda person: person.score)[:count]
         tiles = [draw_person(person, self.scores.skeleton, self.input_size, self.crop_padding) for person in worst]
         sheet = contact_sheet(tiles, _COLUMNS)
@@ -120,7 +115,7 @@ def _percent(value: float | None) -> str:
 
 
 def draw_person(person: Person, skeleton: Skeleton, size: Size, padding: float) -> NDArray[np.uint8]:
-    """The crop of a person, enlarged, with both skeletons, and a caption with score and picture under it."""
+    """Return the enlarged crop of a person with both skeletons, and a caption with score and file, (h, w, 3) uint8."""
     matrix = region_affine(crop_regions(person.sample.box, size, padding)[0], size)
     labelled = np.column_stack([person.sample.joints, person.sample.visible])
     pair = [
@@ -132,7 +127,7 @@ def draw_person(person: Person, skeleton: Skeleton, size: Size, padding: float) 
 
 
 def _line(text: str, width: int) -> NDArray[np.uint8]:
-    """Black text on white."""
+    """Return a picture of black text on white."""
     line = np.full((_LINE, width, 3), 255, dtype=np.uint8)
     cv2.putText(line, text, (6, _LINE - 11), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
     return line

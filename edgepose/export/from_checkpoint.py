@@ -1,4 +1,4 @@
-"""Checkpoint to bundle: graph, goldens, manifest."""
+"""Make a bundle from a checkpoint: graph, goldens, manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..models.checkpoint import ModelSpec, load_weights, read_spec, save_checkpo
 from ..models.pose_graph import PoseGraph
 from .to_onnx import export_graph
 
-#: How the golden crops vary each photo's person: rotation in degrees, factor on the crop, mirrored.
+#: Views of each photo's person in the golden crops: rotation in degrees, factor on the crop, mirrored.
 GOLDEN_VIEWS = ((0.0, 1.0, False), (0.0, 1.0, True), (20.0, 1.2, False), (-15.0, 0.8, True))
 
 
@@ -37,17 +37,17 @@ def export(
     """Make a bundle from a network and its weights.
 
     Args:
-        model: network name; may be None when ``weights`` is a checkpoint written by edgepose, which knows.
-        output: bundle folder; it must not exist, or be a bundle. That one stays as it is if the export fails; after it
-            succeeded, the parts are replaced, and engines and reports, which belong to the old weights, removed.
-        weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0 and the
-            manifest says untrained.
-        skeleton: skeleton id; None for the checkpoint's, or ``coco17`` where it does not know.
-        input_size: (height, width) of the crops; None for the checkpoint's, or 256x192 where it does not know.
+        model: network name; may be None if ``weights`` is a checkpoint written by edgepose, which contains it.
+        output: bundle folder, which is made or replaced. An old bundle stays if the export fails; otherwise its engines
+            and reports, which belong to the old weights, are removed.
+        weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0, and
+            ``trained`` is False in the manifest.
+        skeleton: skeleton id; None for the checkpoint's, or ``coco17`` if it contains none.
+        input_size: (height, width) of the crops; None for the checkpoint's, or (256, 192) if it contains none.
 
     Raises:
-        UsageError: unknown model, unreadable or foreign weights, an argument that contradicts the checkpoint, or an
-            output that is something else than a bundle.
+        UsageError: the model is unknown, the weights cannot be read or do not fit, an argument contradicts the
+            checkpoint, or the output is not a bundle.
         CheckError: the simplified graph differs from the exported one.
     """
     spec = _decide_spec(model, weights, skeleton, input_size)
@@ -80,7 +80,7 @@ def _decide_spec(
     known = read_spec(weights) if weights is not None else None
     if known is not None:
         if model not in (None, known.model):
-            raise UsageError(f"{weights} holds the weights of another model: {known.model} instead of {model}")
+            raise UsageError(f"{weights} holds the weights of {known.model}, got {model}: leave the model out")
         for what, option, asked, is_known in (
             ("skeleton", "--skeleton", skeleton, known.skeleton),
             ("input size", "--size", input_size, known.input_size),
@@ -89,26 +89,25 @@ def _decide_spec(
                 raise UsageError(f"{weights} was trained for {what} {is_known}, got {asked}: leave {option} out")
         return known
     if model is None:
-        why = "no model was named" if weights is None else f"{weights} does not say which model it is of"
+        why = "no model was named" if weights is None else f"{weights} does not contain the name of its model"
         raise UsageError(f"{why}: expected edgepose export MODEL, such as ditn_lite")
     return ModelSpec(model, skeleton or "coco17", input_size or (256, 192))
 
 
 def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8 crops of the public-domain photos, in the views of :data:`GOLDEN_VIEWS`."""
+    """Return (N, H, W, 3) uint8 RGB crops of the public-domain photos, in the views of :data:`GOLDEN_VIEWS`."""
     crops = []
     for name, box in PEOPLE.items():
         image, region = load_photo(name), crop_regions(box, input_size)[0]
         for rotation, factor, mirror in GOLDEN_VIEWS:
             view = (region[0], region[1], region[2] * factor, region[3] * factor)
-            crops.append(
-                warp_crop(image, region_affine(view, input_size, rotation=rotation, mirror=mirror), input_size)
-            )
+            matrix = region_affine(view, input_size, rotation=rotation, mirror=mirror)
+            crops.append(warp_crop(image, matrix, input_size))
     return np.stack(crops)
 
 
 def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
-    """What PyTorch gives for ``crops`` (N, H, W, 3), in eval mode on the CPU, one crop at a time."""
+    """Return PyTorch's outputs for ``crops`` (N, H, W, 3), in eval mode on the CPU, one crop at a time."""
     graph = graph.eval()
     with torch.inference_mode():
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]

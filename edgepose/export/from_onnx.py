@@ -1,7 +1,7 @@
-"""A detector's ONNX file to a bundle: the graph contract around its network, and goldens from the file itself.
+"""Make a bundle from a detector's ONNX file: a graph with the contract around its network, and goldens from the file.
 
-What is imported takes uint8 RGB pictures, letterboxed to the top left, in batches of any size, and gives ``boxes``
-(N, K, 4), xyxy in pixels of the picture, and ``scores`` (N, K): all K of them, before non-maximum suppression.
+The graph takes uint8 RGB pictures, letterboxed to the top left, in batches of any size, and returns ``boxes``
+(N, K, 4), xyxy in pixels of the picture, and ``scores`` (N, K), all of them before non-maximum suppression.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from ..plugins.onnx_function import OPSET
 if TYPE_CHECKING:
     import onnx
 
-#: YOLOX, on planes of BGR from 0 to 255, and its predictions as boxes (Ge et al. 2021, arXiv 2107.08430, section 2.1):
-#: the centre in cells from the cell's corner, the logarithm of the size in cells, objectness, probability of a person.
+#: Graphs before and after YOLOX: its input is BGR planes from 0 to 255, and its predictions are the centre in cells
+#: from the cell's corner, the logarithm of the size in cells, objectness and class probabilities (Ge et al. 2021, arXiv
+#: 2107.08430, section 2.1).
 _PLANES = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 planes (uint8[N, {height}, {width}, 3] images) => (float[N, 3, {height}, {width}] planes)
@@ -67,21 +68,20 @@ boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[
 
 
 def import_detector(detector: Path | str, output: Path) -> Bundle:
-    """Make a bundle of a person detector, which ``build``, ``calibrate``, ``verify`` and ``bench`` take like any other.
+    """Make a bundle from a person detector, for ``build``, ``calibrate``, ``verify`` and ``bench``.
 
     Args:
         detector: ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``.
         output: bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
 
     Raises:
-        UsageError: the file is of no known kind or finds nobody, its ops cannot be brought to today's opset or its
-            shapes to batches, ``onnx`` or ``onnxsim`` is not installed, or the output is something else than a bundle
-            of a detector.
-        CheckError: the graph that was made does not give the file's own persons.
+        UsageError: the file is of an unknown kind or finds no person, it cannot be converted to the package's opset or
+            to a dynamic batch, ``onnx`` or ``onnxsim`` is not installed, or the output is not a detector's bundle.
+        CheckError: the new graph does not find the same persons as the file.
     """
     try:
         import onnx
-        import onnxsim  # noqa: F401  later on it would be missed with less to say
+        import onnxsim  # noqa: F401  (used later: refuse before any work)
     except ImportError as error:
         raise missing_extra(error.name or "onnx") from error
     check_replaceable(output, PERSONS)
@@ -89,8 +89,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
     if file.is_dir():
         raise UsageError(f"{file} is a folder: expected the ONNX file of a detector")
     with closing(open_detector(file)) as opened, staging_folder(output) as folder:
-        goldens, size = make_goldens(opened, file), opened.size
-        kind = opened.kind.name
+        goldens, size, kind = make_goldens(opened, file), opened.size, opened.kind.name
         manifest = Manifest(
             name=output.resolve().name.removesuffix(".edgepose"),
             model=kind,
@@ -108,17 +107,13 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
 
 
 def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
-    """All that a detector's network gives for :func:`golden_pictures`, one by one.
-
-    Raises:
-        UsageError: numbers that are not finite, or nobody found.
-    """
+    """Return a detector's outputs for :func:`golden_pictures`; raise UsageError for NaN or no person."""
     pictures = golden_pictures(detector.size)
     found = [_detect(detector, picture, file) for picture in pictures]
     boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))
     if not scores.max() >= PERSON_SCORE:
         raise UsageError(
-            f"{file} finds nobody in photos of two persons (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
+            f"{file} finds no person in photos of two (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
             "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
         )
     return Goldens(pictures, {BOXES: boxes, SCORES: scores}, PERSONS)
@@ -127,7 +122,7 @@ def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
 def _detect(
     detector: NetworkDetector, picture: NDArray[np.uint8], file: Path
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """All boxes and scores of one picture."""
+    """Return all boxes and scores for one picture."""
     outputs = detector.infer(detector.prepare(picture))
     if not all(np.isfinite(values).all() for values in outputs.values()):
         raise UsageError(f"{file} gives NaN or infinity: check its weights")
@@ -139,7 +134,7 @@ def _detect(
 
 
 def golden_pictures(size: Size) -> NDArray[np.uint8]:
-    """(N, h, w, 3) uint8 RGB: the public-domain photos alone, side by side, and small, each way round."""
+    """Return (N, h, w, 3) uint8 RGB: the public-domain photos alone, side by side, and tiled, each also mirrored."""
     photos = [load_photo(name) for name in PEOPLE]
     together = np.concatenate(photos, axis=1)
     crowd = np.tile(together, (3, 2, 1))
@@ -148,7 +143,7 @@ def golden_pictures(size: Size) -> NDArray[np.uint8]:
 
 
 def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
-    """The file's network under the contract of the bundle."""
+    """Return the file's network with the inputs and outputs of a bundle."""
     import onnx
     import onnxsim
 
@@ -163,7 +158,7 @@ def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
 
 
 def _read(file: Path) -> onnx.ModelProto:
-    """The graph of a file in today's opset; weights are no inputs, as they were in early versions."""
+    """Read the graph of a file, convert it to the package's opset, and remove weights from its inputs."""
     import onnx
     from onnx import version_converter
 
@@ -179,13 +174,13 @@ def _read(file: Path) -> onnx.ModelProto:
         return version_converter.convert_version(model, OPSET)
     except RuntimeError as error:
         raise UsageError(
-            f"{file} is of opset {version} and cannot be brought to {OPSET} ({last_line(error)}): export it again "
+            f"{file} has opset {version} and cannot be converted to {OPSET} ({last_line(error)}): export it again "
             "from PyTorch"
         ) from error
 
 
 def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The simplified graph with a batch of any size, where the exporter wrote 1 into its shapes."""
+    """Change a simplified graph with a batch of 1, in place, to a dynamic batch, and return it."""
     from onnx import numpy_helper
 
     if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1:
@@ -194,7 +189,7 @@ def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
     for weight in model.graph.initializer:
         shape = numpy_helper.to_array(weight)
         if weight.name in shapes and shape.size > 1 and shape[0] == 1:
-            # In a Reshape 0 stands for the side as it comes.
+            # In a Reshape, 0 keeps the side of the input.
             weight.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]), weight.name))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -220,7 +215,7 @@ def _wrap_yolox(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own, in place: precisions are chosen by name."""
+    """Give every node a unique name, in place: precisions are chosen by name."""
     seen: set[str] = set()
     for number, node in enumerate(model.graph.node):
         if not node.name or node.name in seen:
@@ -229,15 +224,15 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 
 def _check_same(graph: Path, goldens: Goldens) -> None:
-    """Refuse a graph that does not give the goldens, which the file gave one by one, all in one batch."""
+    """Refuse a graph that does not reproduce the goldens, which were computed one by one, in one batch."""
     with closing(open_graph(graph)) as session:
         try:
             outputs = session.run({IMAGES: goldens.images})
         except UsageError as error:
             raise UsageError(
-                f"the file takes one picture a call, and cannot be changed to take more ({error}): export it from "
+                f"the file takes one picture per call, and cannot be changed to take more ({error}): export it from "
                 "PyTorch with a dynamic batch"
             ) from error
     problem = verdict(goldens, outputs, "fp32")[1]
     if problem:
-        raise CheckError(f"the graph around the detector does not give the file's own persons: {problem}")
+        raise CheckError(f"the bundle's graph does not find the same persons as the file: {problem}")

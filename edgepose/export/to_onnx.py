@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 #: Outputs of :class:`edgepose.models.pose_graph.PoseGraph`, in its order.
 _OUTPUTS = (KEYPOINTS, HEATMAPS)
 
-#: How far the simplified graph may be from the exported one, as a fraction of the heat-maps' range. Folding batch norms
-#: into convolutions reorders float32 sums; anything larger is a wrong rewrite.
+#: Largest error of the simplified graph's heat-maps, as a fraction of their range. Folding batch norms into
+#: convolutions reorders float32 sums; a larger error is a wrong rewrite.
 SIMPLIFY_LIMIT = 1e-5
 
-#: How far keypoints may be from the reference's decoding of the same heat-maps, in crop pixels: both are exact.
+#: Largest distance of keypoints from the reference decoding of the same heat-maps, in crop pixels: both are exact.
 DECODE_LIMIT = 1e-3
 
 
 def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
     """Write ``network`` as an FP32 ONNX graph: uint8 crops in, keypoints and heat-maps out, dynamic batch.
 
-    The graph is simplified (onnxsim) and compared with what it was before; dynamic convolutions are one
-    ``edgepose::DynamicDepthwiseConv2d`` node each, with a function body of standard ops in the file. Every node carries
-    the path of its module (:mod:`edgepose.graphs.module_names`).
+    The graph is simplified (onnxsim) and compared with the original; a dynamic convolution is one
+    ``edgepose::DynamicDepthwiseConv2d`` node with a function body of standard ops in the file. The name of every node
+    contains the path of its module (:mod:`edgepose.graphs.module_names`).
 
     Args:
         network: normalised (N, 3, H, W) to heat-maps; it is not modified.
@@ -53,7 +53,7 @@ def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
 
     Raises:
         UsageError: onnx, onnxscript or onnxsim is not installed, or ``path`` cannot be written.
-        CheckError: simplifying changed the numbers, or the graph does not decode its own heat-maps rightly.
+        CheckError: simplifying changed the heat-maps, or the graph decodes its own heat-maps wrongly.
     """
     # A copy: the exporter sets modes on the module, and the caller's may be in training.
     graph = PoseGraph(copy.deepcopy(network).cpu().float()).eval()
@@ -65,11 +65,7 @@ def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
 
 
 def require_exporter() -> None:
-    """Refuse to go on without the modules of an export.
-
-    Raises:
-        UsageError: onnx, onnxscript or onnxsim is not installed.
-    """
+    """Raise UsageError if onnx, onnxscript or onnxsim is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401  PyTorch's own message for a missing onnxscript is less clear
@@ -79,10 +75,10 @@ def require_exporter() -> None:
 
 
 def trace(graph: nn.Module, input_size: Size, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Export a module as ONNX, with the input ``images``, uint8 (N, H, W, 3), of which N is dynamic.
+    """Export a module as ONNX with the input ``images``, uint8 (N, H, W, 3) with dynamic N.
 
     Args:
-        graph: in eval mode, on the CPU; it takes the pictures and returns as many tensors as there are ``outputs``.
+        graph: module in eval mode on the CPU, from pictures to as many tensors as there are ``outputs``.
         input_size: (height, width) of the pictures.
         outputs: names of the graph's outputs.
 
@@ -90,7 +86,7 @@ def trace(graph: nn.Module, input_size: Size, outputs: Sequence[str]) -> onnx.Mo
         UsageError: onnx, onnxscript or onnxsim is not installed.
     """
     require_exporter()
-    # Two samples, because the exporter would take a batch of one as a constant.
+    # Two samples, because the exporter would treat a batch of one as a constant.
     example = torch.zeros(2, *input_size, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
@@ -109,7 +105,7 @@ def trace(graph: nn.Module, input_size: Size, outputs: Sequence[str]) -> onnx.Mo
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return what onnxsim makes of a graph; ``model`` is not modified."""
+    """Return a graph simplified by onnxsim; ``model`` is not modified."""
     import onnxsim
 
     with _quiet():
@@ -117,7 +113,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8], outputs: Sequence[str]) -> list[np.ndarray]:
-    """Run a graph once in ONNX Runtime on pictures (N, H, W, 3); returns the named outputs."""
+    """Run a graph once in ONNX Runtime on pictures (N, H, W, 3) uint8, and return the named outputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,11 +123,7 @@ def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8], outputs: Sequen
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Check a graph against ONNX's own rules and write it under a temporary name first.
-
-    Raises:
-        UsageError: ``path`` cannot be written.
-    """
+    """Check a graph with ONNX's checker and write it atomically; raise UsageError if that fails."""
     import onnx
 
     onnx.checker.check_model(model, full_check=True)
@@ -140,7 +132,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _with_function_body(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give ``edgepose`` nodes a body, specialised to their static shapes."""
+    """Add the function body of ``edgepose`` nodes, for their static shapes, in place, and return the model."""
     nodes = [node for node in model.graph.node if node.domain == DOMAIN and node.op_type == OP_TYPE]
     if not nodes:
         return model
@@ -166,7 +158,7 @@ def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: Siz
     error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))
     if not error <= SIMPLIFY_LIMIT:
         raise CheckError(f"onnxsim changed the heat-maps by {error:.1e} of their range (limit {SIMPLIFY_LIMIT:.0e})")
-    # Not compared with the keypoints before: two peaks of nearly the same height change places for a rounding.
+    # Not compared with the original keypoints: rounding may swap two peaks of nearly the same height.
     moved = float(np.abs(keypoints - decode(got)).max())
     if not moved <= DECODE_LIMIT:
         raise CheckError(f"the simplified graph decodes its heat-maps {moved:.3g} px off (limit {DECODE_LIMIT:.0e} px)")
@@ -174,7 +166,7 @@ def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: Siz
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's warnings about its own internals, on which a user cannot act; logger levels are restored."""
+    """Hide the exporter's warnings about its internals, which do not concern users."""
     loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -13,16 +13,14 @@ from ..core.errors import UsageError
 from ..core.skeletons import Skeleton, get_skeleton
 from .cost import macs, macs_by_layer
 from .ditn import DITN, DitnSwitches
-from .heads import Heads
 from .hrnet import HRNET_W32, HRNET_W48, HRNet, HRNetConfig
+from .layers import Heads
 from .resnet import HSRNETS, RESNETS, ResNetConfig, ResNetPose
 from .sg_hrnet import SGHRNet
 from .yolov3 import YOLOv3
 
 #: The backbone of ``ditn_lite``: slim stem and stage 1, fewer modules, half the blocks. 0.5 GMAC at 256x192.
 HRNET_LITE = HRNetConfig(width=16, modules=(1, 2, 1), blocks=2, stem=24, bottleneck=16, bottlenecks=2)
-
-
 #: ResNets about as large as ``HRNET_LITE``: a quarter or a third of the width, fewer blocks.
 RESNET_LITE = ResNetConfig((2, 2, 3, 2), width=16)
 HSRNET_LITE = ResNetConfig((2, 2, 3, 1, 1), width=20, multiscale=True)

@@ -53,10 +53,7 @@ class ModelSpec:
 def save_checkpoint(path: Path, network: nn.Module, spec: ModelSpec | None) -> None:
     """Write weights and ``spec`` to a safetensors file, under a temporary name first.
 
-    Args:
-        path: the file to write.
-        network: its state dict is saved.
-        spec: stored in the file's metadata; None for a network that gives no heat-maps.
+    ``spec``, stored in the file's metadata, is None for a network that gives no heat-maps.
 
     Raises:
         UsageError: the file cannot be written, or the disk is full.
@@ -159,19 +156,17 @@ class LoadReport:
 def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
     """Load every weight that ``network`` has by the same name and shape; the others keep their start values.
 
-    Takes official HRNet and SimpleBaseline pose checkpoints (another number of joints leaves the head out), ImageNet
-    checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this project's own. If more names fit
-    that way, the file's weights go into the network's ``backbone``, or the file's ``backbone`` into the network.
-
-    Args:
-        network: changed in place.
-        path: ``.safetensors``, or ``.pth`` (read with ``weights_only=True``).
+    Takes files as :func:`load_weights`: official HRNet and SimpleBaseline pose checkpoints (another number of joints
+    leaves the head out), ImageNet checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this
+    project's own. If more names fit that way, the file's weights go into the network's ``backbone``, or the file's
+    ``backbone`` into the network.
 
     Raises:
         UsageError: the file cannot be read, nothing in it fits, or a weight that fits is not finite.
     """
     state, wanted = _weights(_read_state(path)), _weights(network.state_dict())
-    names = max((_fitting(state, wanted, rename) for rename in (str, _into_backbone, _out_of_backbone)), key=len)
+    renames = (str, lambda name: _BACKBONE + name, lambda name: name.removeprefix(_BACKBONE))
+    names = max((_fitting(state, wanted, rename) for rename in renames), key=len)
     if not names:
         raise UsageError(
             f"nothing in {path} fits this network: it holds {_examples(state)}, expected such as {_examples(wanted)}"
@@ -191,14 +186,6 @@ def _fitting(state: dict[str, Tensor], wanted: dict[str, Tensor], rename: Callab
     # DetNet calls the projections of its dilated layers extra_conv.
     names = {name: rename(name).replace(".extra_conv.", ".downsample.") for name in state}
     return {name: to for name, to in names.items() if to in wanted and wanted[to].shape == state[name].shape}
-
-
-def _into_backbone(name: str) -> str:
-    return f"{_BACKBONE}{name}"
-
-
-def _out_of_backbone(name: str) -> str:
-    return name.removeprefix(_BACKBONE)
 
 
 def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -226,9 +213,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` file or of a ``.pth`` (with ``weights_only=True``), by name.
 
     A ``state_dict`` entry around them, or a ``module.`` before each name, which training scripts leave, is removed.
-
-    Raises:
-        UsageError: the file is missing, damaged, of another format, or holds something else.
     """
     require_checkpoint(path)
     try:

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from ..core.errors import UsageError
 from ..core.skeletons import Skeleton
 from ..plugins.torch_op import DynamicDepthwiseConv2d
-from .heads import Heads
 from .hrnet import HRNet
-from .layers import conv_bn, heatmap_head
+from .layers import Heads, conv_bn, heatmap_head
 from .resnet import ResNetPose
 
 #: Initial weight of the last batch norm before the heat-maps, so that training starts from heat-maps near zero.
@@ -171,10 +170,7 @@ class DITN(nn.Module):
     Reading (Table 6): the ResNet-50 of the loss ablation is SimpleBaseline's, deconvolutions included, without its
     head. The paper names no channels for it; its decoders take the C = 256 of those deconvolutions.
 
-    Args:
-        backbone: makes features (N, channels, H/4, W/4).
-        skeleton: joints and bones.
-        switches: ablation switches; without ``mtl`` this is the backbone with a 1x1 head.
+    Without the switch ``mtl`` this is the backbone, which makes features (N, channels, H/4, W/4), with a 1x1 head.
     """
 
     def __init__(self, backbone: HRNet | ResNetPose, skeleton: Skeleton, switches: DitnSwitches) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .heads import Heads
-from .layers import BasicBlock, Bottleneck, conv_bn, heatmap_head
+from .layers import BasicBlock, Bottleneck, Heads, conv_bn, heatmap_head
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,9 @@ def _exchange_path(channels: list[int], source: int, target: int, upsample: str)
     if source > target:
         up = nn.Upsample(scale_factor=2 ** (source - target), mode=upsample)
         return nn.Sequential(*conv_bn(channels[source], channels[target], 1, relu=False), up)
-    steps = target - source
-    return nn.Sequential(
-        *(
-            nn.Sequential(
-                *conv_bn(
-                    channels[source],
-                    channels[target] if step == steps - 1 else channels[source],
-                    3,
-                    stride=2,
-                    relu=step < steps - 1,
-                )
-            )
-            for step in range(steps)
-        )
-    )
+    cin, cout = channels[source], channels[target]
+    steps = [nn.Sequential(*conv_bn(cin, cin, 3, stride=2)) for _ in range(target - source - 1)]
+    return nn.Sequential(*steps, nn.Sequential(*conv_bn(cin, cout, 3, stride=2, relu=False)))
 
 
 class ExchangeModule(nn.Module):
@@ -112,10 +99,7 @@ class HRNet(nn.Module):
     Args:
         config: widths and depths.
         joints: number of heat-maps, or None for a network without ``final_layer`` that returns features
-            (N, channels, H/4, W/4).
-
-    Attributes:
-        channels: of the features.
+            (N, :attr:`channels`, H/4, W/4).
     """
 
     def __init__(self, config: HRNetConfig, joints: int | None) -> None:

@@ -1,12 +1,16 @@
 """Wrap heat-map networks in the graph contract: uint8 RGB crops in, keypoints and heat-maps out.
 
-Normalisation and decoding are inside every exported graph, so no runtime can get them wrong. Training normalises with
-the same function.
+Normalisation and decoding are inside every exported graph, so no runtime can get them wrong. Training and evaluation
+normalise with the same function.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,11 +49,7 @@ def decode(heatmaps: Tensor) -> Tensor:
 
 
 class PoseGraph(nn.Module):
-    """A heat-map network with the inputs and outputs of the graph contract.
-
-    Args:
-        network: in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4).
-    """
+    """A network in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4), as a graph of the contract."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -59,3 +59,18 @@ class PoseGraph(nn.Module):
         """Map uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and heat-maps, both float32."""
         heatmaps = self.network(normalise(images)).float()
         return decode(heatmaps), heatmaps
+
+
+def torch_predictor(network: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return a function from crops (N, H, W, 3) uint8 to heat-maps (N, J, h, w) float32.
+
+    The network is put into eval mode, and runs on the device of its weights.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+
+    def predictor(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return network(normalise(torch.from_numpy(crops).to(device))).float().cpu().numpy()
+
+    return predictor

@@ -1,18 +1,21 @@
 """ResNet with deconvolutions: SimpleBaseline (Xiao et al., ECCV 2018), HSRNet and HSR-MSNet.
 
+The latter two: High Spatial Resolution and Multiscale Networks for Human Pose Estimation.
+
 Parameter names are those of the official SimpleBaseline and of torchvision's ResNet, so that the checkpoints of both
 load unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from .heads import Heads
-from .layers import Bottleneck, conv_bn, heatmap_head
-from .msnet import MultiscaleBottleneck
+from .layers import Bottleneck, Heads, conv_bn, heatmap_head
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,60 @@ RESNETS = {50: ResNetConfig((3, 4, 6, 3)), 101: ResNetConfig((3, 4, 23, 3)), 152
 HSRNETS = {59: ResNetConfig((3, 4, 6, 3, 3)), 110: ResNetConfig((3, 4, 23, 3, 3)), 161: ResNetConfig((3, 8, 36, 3, 3))}
 
 
-def _layer(
-    block: type[Bottleneck | MultiscaleBottleneck], cin: int, planes: int, blocks: int, stride: int = 1
-) -> nn.Sequential:
+class SqueezeExcite(nn.Module):
+    """x * sigmoid(1x1(ReLU(1x1(avg(x))))): a weight per sample and channel (Hu et al., CVPR 2018), reduction 16."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 16, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.expand = nn.Conv2d(channels // 16, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.expand(self.relu(self.reduce(x.mean(dim=(2, 3), keepdim=True)))))
+
+
+class MultiscaleBottleneck(nn.Module):
+    """A bottleneck whose 3x3 is a hierarchy of small ones over groups of channels, with an SE block at its end.
+
+    1x1, split into x1..x4, y1 = K1(x1), yi = Ki(xi + y(i-1)), concatenate, 1x1, SE, add the shortcut, ReLU. Every Ki is
+    a 3x3 with BN and ReLU; K1 is the convolution added over Res2Net. In a block of stride 2 every Ki has that
+    stride, and there is no addition between groups, whose sizes differ.
+
+    Readings: groups are floor(planes * 26 / 64) wide, as Res2Net's, which keeps the number of parameters; BN and ReLU
+    come after each 3x3.
+
+    Args: see :class:`~edgepose.models.layers.Bottleneck`; ``planes`` are a quarter of the output channels.
+    """
+
+    groups = 4
+
+    def __init__(self, cin: int, planes: int, *, stride: int = 1, project: bool = False) -> None:
+        super().__init__()
+        width, cout = planes * 26 // 64, planes * Bottleneck.expansion
+        self.chained = stride == 1
+        self.conv1, self.bn1 = conv_bn(cin, width * self.groups, 1, relu=False)
+        self.scales = nn.ModuleList(nn.Sequential(*conv_bn(width, width, 3, stride=stride)) for _ in range(self.groups))
+        self.conv3, self.bn3 = conv_bn(width * self.groups, cout, 1, relu=False)
+        self.attention = SqueezeExcite(cout)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = nn.Sequential(*conv_bn(cin, cout, 1, stride=stride, relu=False)) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.relu(self.bn1(self.conv1(x))).chunk(self.groups, dim=1)
+        scaled = [self.scales[0](parts[0])]
+        for i, scale in enumerate(self.scales[1:], 1):  # not over the parts: a trace does not know their number
+            scaled.append(scale(parts[i] + scaled[-1] if self.chained else parts[i]))
+        y = self.attention(self.bn3(self.conv3(torch.cat(scaled, dim=1))))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _layer(block: Callable[..., nn.Module], cin: int, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
     """Build bottlenecks in a row; the first has the stride and a projection on its shortcut."""
     cout = planes * Bottleneck.expansion
     return nn.Sequential(
         block(cin, planes, stride=stride, project=True), *(block(cout, planes) for _ in range(blocks - 1))
     )
-
-
-def _dilated_layer(channels: int, blocks: int) -> nn.Sequential:
-    """Build a layer of DetNet: bottlenecks dilated by 2 that keep channels and size; the first has a projection."""
-    planes = channels // Bottleneck.expansion
-    return nn.Sequential(*(Bottleneck(channels, planes, dilation=2, project=i == 0) for i in range(blocks)))
 
 
 def _deconvolution(cin: int, cout: int, kernel: int) -> list[nn.Module]:
@@ -76,13 +119,8 @@ class ResNetPose(nn.Module):
     the paper links; its remark that HSRNet has more parameters than ResNet does not fit that code.
 
     Args:
-        config: depth and kind.
-        joints: number of heat-maps, or None for a network without ``final_layer`` that returns features
-            (N, channels, H/4, W/4).
+        config, joints: as of :class:`~edgepose.models.hrnet.HRNet`.
         kernel: of the deconvolutions, 2, 3 or 4.
-
-    Attributes:
-        channels: of the features.
     """
 
     def __init__(self, config: ResNetConfig, joints: int | None, *, kernel: int = 4) -> None:
@@ -100,7 +138,8 @@ class ResNetPose(nn.Module):
             self.layer4, self.layer5 = _layer(Bottleneck, 16 * width, 8 * width, top[0], stride=2), nn.Sequential()
             encoded, deconvolutions = 32 * width, 3
         else:
-            self.layer4, self.layer5 = (_dilated_layer(16 * width, blocks) for blocks in top)
+            dilated = partial(Bottleneck, dilation=2)  # as in DetNet; these layers keep channels and size
+            self.layer4, self.layer5 = (_layer(dilated, 16 * width, 4 * width, blocks) for blocks in top)
             encoded, deconvolutions = 16 * width, 2
         inputs = [encoded, *[self.channels] * (deconvolutions - 1)]
         self.deconv_layers = nn.Sequential(

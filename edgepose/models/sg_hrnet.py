@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .heads import Heads
 from .hrnet import HRNet, HRNetConfig
-from .layers import conv_bn
+from .layers import Heads, conv_bn
 
 
 class SegmentationGuide(nn.Module):
@@ -38,10 +37,6 @@ class SGHRNet(HRNet):
     is made from stage 4's fused high-resolution output and multiplies that same output. The modules' 3x3 features are
     used for nothing else. Section 3.3 upsamples bilinearly in the fusions; ``config`` decides; the default is HRNet's
     nearest, for which its weights were trained.
-
-    Args:
-        config: widths and depths of the HRNet.
-        joints: number of heat-maps.
     """
 
     def __init__(self, config: HRNetConfig, joints: int) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..core.boxes import nms
 from ..core.errors import UsageError
 from ..core.geometry import Size
+from .layers import conv_bn
 
 STRIDES = (32, 16, 8)
 #: Anchor boxes (width, height) in pixels of the network's input, three for each stride.
@@ -31,11 +32,7 @@ MOST = 300
 
 
 def _conv(cin: int, cout: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(cout),
-        nn.LeakyReLU(0.1, inplace=True),
-    )
+    return nn.Sequential(*conv_bn(cin, cout, kernel, stride=stride, relu=False), nn.LeakyReLU(0.1, inplace=True))
 
 
 class Residual(nn.Module):
@@ -82,14 +79,9 @@ class Head(nn.Module):
 
 
 class YOLOv3(nn.Module):
-    """Darknet-53 with three heads.
+    """Darknet-53 with three heads; the channels of every convolution are a multiple of ``width``, the first one's."""
 
-    Args:
-        classes: number of classes; 80 in the public weights.
-        width: channels of the first convolution; all others are multiples of it; 32 in the public weights.
-    """
-
-    def __init__(self, classes: int = 80, width: int = 32) -> None:
+    def __init__(self, classes: int = 80, width: int = 32) -> None:  # of the public weights
         super().__init__()
         stages = [[_conv(3, width, 3)]]
         for index, blocks in enumerate((1, 2, 8, 8, 4)):
@@ -180,11 +172,8 @@ def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[n
     """Map boxes (n, 6) from the pixels of the network's input to those of the picture that was centred in it.
 
     The picture's longer side fills the input; its shorter one has the padding on both sides, the odd pixel behind.
-
-    Args:
-        boxes: from :func:`suppress`; not modified.
-        size: (height, width) of the network's input, a square.
-        source: (height, width) of the picture.
+    ``boxes`` from :func:`suppress` are not modified; ``size`` is the (height, width) of the network's input, a square,
+    and ``source`` that of the picture.
     """
     scale = max(source) / max(size)
     offset = [(max(source) - side) / scale // 2 for side in (source[1], source[0])]
@@ -230,11 +219,8 @@ def _slots(network: YOLOv3) -> list[Tensor]:
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
     slots: list[Tensor] = []
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
-        if not isinstance(layer, nn.Conv2d):
-            continue
-        if isinstance(after, nn.BatchNorm2d):
-            slots += [after.bias, after.weight, after.running_mean, after.running_var]
-        else:
-            slots.append(layer.bias)
-        slots.append(layer.weight)
+        if isinstance(layer, nn.Conv2d):
+            norm = isinstance(after, nn.BatchNorm2d)
+            slots += [after.bias, after.weight, after.running_mean, after.running_var] if norm else [layer.bias]
+            slots.append(layer.weight)
     return slots

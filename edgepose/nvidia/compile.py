@@ -11,15 +11,12 @@ from ..core.errors import UsageError
 
 @lru_cache(maxsize=256)
 def compile_kernel(source: Path, kernel: str, architecture: str) -> tuple[bytes, bytes]:
-    """Compile one kernel of a CUDA file.
+    """Compile one kernel of a CUDA file; return the code, and the kernel's name in it.
 
     Args:
         source: the file; it must not include others.
         kernel: C++ expression that names the kernel, see :mod:`edgepose.plugins.launch`.
         architecture: ``compute_86`` for PTX, ``sm_86`` for machine code.
-
-    Returns:
-        the code, and the kernel's name in it.
 
     Raises:
         UsageError: cuda-python or NVRTC is not installed, or NVRTC cannot compile the kernel for this architecture.

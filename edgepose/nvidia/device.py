@@ -45,11 +45,7 @@ def gpu_missing() -> str | None:
 
 
 def device_info() -> DeviceInfo:
-    """Describe the GPU that edgepose runs on; call :func:`gpu_missing` first.
-
-    Raises:
-        CudaError: there is no usable GPU.
-    """
+    """Describe the GPU that edgepose runs on; without a usable one (see :func:`gpu_missing`) raise CudaError."""
     cudart = import_cudart()
     (properties,) = check(cudart, cudart.cudaGetDeviceProperties(DEVICE))
     name = properties.name.decode().rstrip("\0")

@@ -86,13 +86,8 @@ def current_sm() -> int:
 
     (device,) = _check(driver, driver.cuCtxGetDevice())
     kinds = driver.CUdevice_attribute
-    major, minor = (
-        _check(driver, driver.cuDeviceGetAttribute(kind, device))[0]
-        for kind in (
-            kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-            kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-        )
-    )
+    parts = (kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+    major, minor = (_check(driver, driver.cuDeviceGetAttribute(part, device))[0] for part in parts)
     return 10 * int(major) + int(minor)
 
 

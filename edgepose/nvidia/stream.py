@@ -13,10 +13,7 @@ from .device import DEVICE, check, import_cudart
 class Stream:
     """A queue of copies and kernels, which the GPU runs in order, and the device memory that they use.
 
-    The memory is freed when the stream is closed or garbage-collected.
-
-    Args:
-        cudart: the module ``cuda.bindings.runtime``; :func:`open_stream` passes it.
+    The memory is freed when the stream is closed or garbage-collected. :func:`open_stream` makes one.
 
     Raises:
         CudaError: CUDA reports an error, possibly that of an earlier kernel. All methods may raise it.

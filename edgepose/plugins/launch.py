@@ -31,7 +31,7 @@ def forward(
         planes: N * C, at least 1.
         height, width: size of the maps.
         kernel: (kh, kw), both odd, at most :data:`LARGEST_KERNEL`.
-        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        dtype: one of :data:`TYPES`.
         aligned: whether the addresses of x and y are multiples of 16 bytes.
     """
     if aligned and width % STRIP == 0 and kernel in SPECIALISED:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.files import atomic_path, cache_folder, sha256
+from ..core.files import atomic_path, cache_folder
 from ..nvidia.device import sm_number
 from .spec import DOMAIN, OP_TYPE, VERSION
 
@@ -40,11 +40,6 @@ class PluginLibrary:
         version = ".".join(map(str, self.tensorrt))
         return f"{self.path} (TensorRT {version}, {' '.join(self.architectures)})"
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the file, for the engine's record."""
-        return sha256(self.path)
-
     def serves(self, sm: str) -> bool:
         """Return whether the library runs on an SM: code runs on its own SM and on later ones of the same major.
 
@@ -63,10 +58,7 @@ def library_path() -> Path:
 
 
 def find_library(path: Path | None = None) -> PluginLibrary | None:
-    """Return the built library, or None if its file does not exist.
-
-    Args:
-        path: the file; None for :func:`library_path`.
+    """Return the library built at ``path`` (None for :func:`library_path`), or None if there is no such file.
 
     Raises:
         UsageError: the file is not edgepose's plugin library, or cannot be loaded.
@@ -123,10 +115,7 @@ def build_library(
 def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
     """Register a library's plugin with TensorRT, unless it is registered already.
 
-    Args:
-        trt: the module ``tensorrt``.
-        library: a library from :func:`find_library`.
-        sm: the GPU's SM, such as ``sm87``; None skips the check that the library has code for it.
+    ``sm`` is the GPU's SM, such as ``sm87``; None skips the check that the library has code for it.
 
     Raises:
         UsageError: the library is for another TensorRT major or lacks this GPU's code, or TensorRT cannot load it.
@@ -136,25 +125,29 @@ def load_library(trt: Any, library: PluginLibrary, sm: str | None) -> None:
         raise UsageError(f"the plugin library {library} does not fit TensorRT {trt.__version__}: {BUILD}")
     if sm is not None and not library.serves(sm):
         raise UsageError(f"the plugin library {library} has no code for this GPU, {sm}: {BUILD} --arch {sm_number(sm)}")
-    registry = trt.get_plugin_registry()
-    if registry.get_creator(OP_TYPE, str(VERSION), DOMAIN) is None:
-        registry.load_library(str(library.path))
-    if registry.get_creator(OP_TYPE, str(VERSION), DOMAIN) is None:
+    if not is_registered(trt):
+        trt.get_plugin_registry().load_library(str(library.path))
+    if not is_registered(trt):
         raise UsageError(f"TensorRT {trt.__version__} found no {DOMAIN}::{OP_TYPE} in {library}: {BUILD}")
+
+
+def is_registered(trt: Any) -> bool:
+    """Return whether the plugin is in TensorRT's registry, in any form."""
+    return trt.get_plugin_registry().get_creator(OP_TYPE, str(VERSION), DOMAIN) is not None
 
 
 def _require_headers(root: Path | None) -> None:
     """Raise UsageError unless CMake will find TensorRT's headers: its own error is pages long."""
-    if root is not None:
-        if not any((root / folder / "NvInferRuntime.h").is_file() for folder in ("include", ".")):
-            raise UsageError(f"{root} has no include/NvInferRuntime.h: give the folder that TensorRT was unpacked to")
+    system = [Path("/usr/include"), Path("/usr/local/include"), *Path("/usr/include").glob("*-linux-gnu")]
+    folders = system if root is None else [root / "include", root]
+    if any((folder / "NvInferRuntime.h").is_file() for folder in folders):
         return
-    folders = [Path("/usr/include"), Path("/usr/local/include"), *Path("/usr/include").glob("*-linux-gnu")]
-    if not any((folder / "NvInferRuntime.h").is_file() for folder in folders):
-        raise UsageError(
-            "TensorRT's headers are not installed: sudo apt-get install libnvinfer-headers-dev (JetPack has them), or "
-            "name the folder that TensorRT's archive was unpacked to with --tensorrt"
-        )
+    if root is not None:
+        raise UsageError(f"{root} has no include/NvInferRuntime.h: give the folder that TensorRT was unpacked to")
+    raise UsageError(
+        "TensorRT's headers are not installed: sudo apt-get install libnvinfer-headers-dev (JetPack has them), or "
+        "name the folder that TensorRT's archive was unpacked to with --tensorrt"
+    )
 
 
 def _architecture_list(text: str) -> str:

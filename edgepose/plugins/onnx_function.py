@@ -76,9 +76,8 @@ def hand_to_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    kept = [function for function in copy.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)]
-    del copy.functions[:]
-    copy.functions.extend(kept)
+    for function in [f for f in copy.functions if (f.domain, f.name) == (DOMAIN, OP_TYPE)]:
+        copy.functions.remove(function)
     for node in filter(is_dynamic_conv, copy.graph.node):
         del node.attribute[:]
         names = {"plugin_version": str(VERSION), "plugin_namespace": DOMAIN}

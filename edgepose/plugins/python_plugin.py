@@ -4,6 +4,7 @@ From TensorRT 10.9 on, the kernel's PTX is stored in the engine ("ahead of time"
 10.0 to 10.8 the plugin is a Python class, which has to be registered in the process that runs the engine.
 """
 
+# ruff: noqa: ARG001, ARG002  TensorRT decides the arguments.
 # No ``from __future__ import annotations``: TensorRT evaluates the annotations, so they must not be strings.
 from typing import Any
 
@@ -15,52 +16,36 @@ from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
 
 
 def define_ahead_of_time(trt: Any, trtp: Any, sm: int) -> None:
-    """Register the ahead-of-time plugin.
+    """Register the ahead-of-time plugin with ``trt`` 10.9 or later, whose module ``plugin`` is ``trtp``.
 
-    Args:
-        trt: the module ``tensorrt``, 10.9 or later.
-        trtp: the module ``tensorrt.plugin``.
-        sm: SM number of the GPU to build for, such as 87.
+    The engine is for the GPU with SM number ``sm``, such as 87.
     """
     types = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
 
     @trtp.register(QUALIFIED_NAME)
-    def describe(x: trtp.TensorDesc, kernels: trtp.TensorDesc) -> trtp.TensorDesc:  # noqa: ARG001
+    def describe(x: trtp.TensorDesc, kernels: trtp.TensorDesc) -> trtp.TensorDesc:
         return x.like()
 
     @trtp.autotune(QUALIFIED_NAME)
     def allow(
-        x: trtp.TensorDesc,  # noqa: ARG001
-        kernels: trtp.TensorDesc,  # noqa: ARG001
-        outputs: tuple[trtp.TensorDesc],  # noqa: ARG001
+        x: trtp.TensorDesc, kernels: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]
     ) -> list[trtp.AutoTuneCombination]:
         return [trtp.AutoTuneCombination("FP32|FP16|BF16, FP32|FP16|BF16, FP32|FP16|BF16")]
 
     @trtp.aot_impl(QUALIFIED_NAME)
     def implement(
-        x: trtp.TensorDesc,
-        kernels: trtp.TensorDesc,
-        outputs: tuple[trtp.TensorDesc],  # noqa: ARG001
-        tactic: int,  # noqa: ARG001
+        x: trtp.TensorDesc, kernels: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc], tactic: int
     ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymExprs]:
         planes = x.shape_expr[0] * x.shape_expr[1]
         plan = launch.forward(planes, x.shape[2], x.shape[3], (kernels.shape[2], kernels.shape[3]), types[x.dtype])
         code, name = compile_kernel(plan.source, plan.kernel, f"compute_{sm}")
         grid = trtp.KernelLaunchParams(grid_x=plan.grid, block_x=plan.threads)
-        return (
-            name,
-            code.rstrip(b"\0"),
-            grid,
-            trtp.SymIntExprs.from_tuple([trtp.SymInt32(value) for value in plan.arguments]),
-        )
+        arguments = trtp.SymIntExprs.from_tuple([trtp.SymInt32(value) for value in plan.arguments])
+        return name, code.rstrip(b"\0"), grid, arguments
 
 
 def creator_class(trt: Any) -> type:
-    """Return the creator class of the class-based plugin, for ``registry.register_creator``.
-
-    Args:
-        trt: the module ``tensorrt``, 10.0 or later.
-    """
+    """Return the class-based plugin's creator class, for ``registry.register_creator``; ``trt`` is 10.0 or later."""
     types = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
 
     class Plugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
@@ -71,32 +56,32 @@ def creator_class(trt: Any) -> type:
             self.num_outputs = 1
             self.timing_cache_id = f"{DOMAIN}-{OP_TYPE}-{VERSION}"
 
-        def get_capability_interface(self, kind: Any) -> Any:  # noqa: ARG002
+        def get_capability_interface(self, kind: Any) -> Any:
             return self
 
         def get_output_data_types(self, inputs: list[Any]) -> list[Any]:
             return [inputs[0]]
 
-        def get_output_shapes(self, inputs: list[Any], shapes: list[Any], builder: Any) -> list[Any]:  # noqa: ARG002
+        def get_output_shapes(self, inputs: list[Any], shapes: list[Any], builder: Any) -> list[Any]:
             return [trt.DimsExprs(inputs[0])]
 
-        def supports_format_combination(self, position: int, tensors: list[Any], inputs: int) -> bool:  # noqa: ARG002
+        def supports_format_combination(self, position: int, tensors: list[Any], inputs: int) -> bool:
             mine, first = tensors[position].desc, tensors[0].desc
             return mine.format == trt.TensorFormat.LINEAR and mine.type == first.type and mine.type in types
 
-        def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:  # noqa: ARG002
+        def configure_plugin(self, inputs: list[Any], outputs: list[Any]) -> None:
             check_shapes(tuple(inputs[0].desc.dims), tuple(inputs[1].desc.dims))
 
-        def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:  # noqa: ARG002
+        def on_shape_change(self, inputs: list[Any], outputs: list[Any]) -> None:
             check_shapes(tuple(inputs[0].dims), tuple(inputs[1].dims))
 
         def enqueue(
             self,
             input_descs: list[Any],
-            output_descs: list[Any],  # noqa: ARG002
+            output_descs: list[Any],
             inputs: list[int],
             outputs: list[int],
-            workspace: int,  # noqa: ARG002
+            workspace: int,
             stream: int,
         ) -> None:
             (n, c, height, width), (_, _, kh, kw) = input_descs[0].dims, input_descs[1].dims
@@ -105,7 +90,7 @@ def creator_class(trt: Any) -> type:
             plan = launch.forward(n * c, height, width, (kh, kw), types[input_descs[0].type])
             nvidia_launch.run(plan, inputs[0], inputs[1], outputs[0], stream)
 
-        def attach_to_context(self, context: Any) -> Any:  # noqa: ARG002
+        def attach_to_context(self, context: Any) -> Any:
             return self.clone()
 
         def get_fields_to_serialize(self) -> Any:
@@ -120,7 +105,7 @@ def creator_class(trt: Any) -> type:
             self.name, self.plugin_version, self.plugin_namespace = OP_TYPE, str(VERSION), DOMAIN
             self.field_names = trt.PluginFieldCollection([])
 
-        def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:  # noqa: ARG002
+        def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             if len(fields):
                 raise ValueError(f"{QUALIFIED_NAME}: got the attribute {fields[0].name}, but it takes none")
             return Plugin()

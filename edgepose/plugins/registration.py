@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from ..core.errors import UsageError
+from ..core.files import sha256
 from ..core.machine import version_numbers
 from ..nvidia.compile import compile_kernel
 from ..nvidia.device import sm_number
 from . import launch
-from .library import BUILD, PluginLibrary, find_library, load_library
+from .library import BUILD, PluginLibrary, find_library, is_registered, load_library
 from .python_plugin import creator_class, define_ahead_of_time
-from .spec import DOMAIN, OP_TYPE, QUALIFIED_NAME, VERSION
+from .spec import DOMAIN, QUALIFIED_NAME, VERSION
 
 #: First TensorRT versions with class-based and with ahead-of-time Python plugins.
 CLASS_BASED, AHEAD_OF_TIME = (10, 0), (10, 9)
@@ -62,11 +62,7 @@ def register(trt: Any, sm: str) -> Registered:
 
 
 def form_for(version: str, library: PluginLibrary | None) -> str:
-    """Return the form that :func:`register` chooses: :data:`LIBRARY`, :data:`PTX` or :data:`PYTHON`.
-
-    Args:
-        version: TensorRT's version, such as ``10.13.2``.
-        library: the built library, or None.
+    """Return the form that :func:`register` chooses for a version of TensorRT and the built library, if there is one.
 
     Raises:
         UsageError: TensorRT is older than 10.0.
@@ -82,21 +78,11 @@ def form_for(version: str, library: PluginLibrary | None) -> str:
     return PTX if number >= AHEAD_OF_TIME else PYTHON
 
 
-def is_registered(trt: Any) -> bool:
-    """Return whether the plugin is in TensorRT's registry, in any form."""
-    return trt.get_plugin_registry().get_creator(OP_TYPE, str(VERSION), DOMAIN) is not None
-
-
 def plugin_wins(version: str, *, registered: bool, marked: bool) -> bool:
     """Return whether TensorRT's ONNX parser uses the plugin for a node whose function body is also in the graph.
 
     Up to 10.6 it uses the body; from 10.7 on the plugin, if it is registered; from 10.15 on only if the node is also
-    marked.
-
-    Args:
-        version: TensorRT's version, such as ``10.13.2``.
-        registered: whether the plugin is in TensorRT's registry.
-        marked: whether the node has the attribute ``plugin_namespace``.
+    marked: if it has the attribute ``plugin_namespace``.
 
     >>> [plugin_wins(version, registered=True, marked=False) for version in ("10.3.0", "10.7.0", "10.15.0", "11.1.0")]
     [False, True, False, False]
@@ -110,11 +96,11 @@ def _register(trt: Any, sm: str) -> Registered:
     form = form_for(trt.__version__, library)
     if library is not None:
         load_library(trt, library, sm)
-        return Registered(form, library.sha256)
+        return Registered(form, sha256(library.path))
     smallest = launch.forward(1, 1, 1, (1, 1), "float32")
     compile_kernel(smallest.source, smallest.kernel, f"compute_{sm_number(sm)}")  # fails early if it cannot be compiled
     if form == PTX:
         define_ahead_of_time(trt, import_module(f"{trt.__name__}.plugin"), sm_number(sm))
     elif not trt.get_plugin_registry().register_creator(creator_class(trt)(), DOMAIN) or not is_registered(trt):
         raise UsageError(f"TensorRT {trt.__version__} refused the plugin's Python form: {BUILD}")
-    return Registered(form, hashlib.sha256(launch.SOURCE.read_bytes()).hexdigest())
+    return Registered(form, sha256(launch.SOURCE))

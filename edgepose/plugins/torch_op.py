@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .launch import LARGEST_KERNEL
+from ..nvidia.launch import Launch, run
+from . import launch
 from .spec import QUALIFIED_NAME, VERSION
 
 
@@ -55,8 +56,10 @@ def _check(x: Tensor, kernels: Tensor) -> None:
             f"dynamic_depthwise_conv2d: x {tuple(x.shape)} needs kernels (N, C, kh, kw) with the same N and C and "
             f"odd kh and kw, got {tuple(kernels.shape)}"
         )
-    if max(sides) > LARGEST_KERNEL:
-        raise ValueError(f"dynamic_depthwise_conv2d: kh and kw go up to {LARGEST_KERNEL}, got {tuple(kernels.shape)}")
+    if max(sides) > launch.LARGEST_KERNEL:
+        raise ValueError(
+            f"dynamic_depthwise_conv2d: kh and kw go up to {launch.LARGEST_KERNEL}, got {tuple(kernels.shape)}"
+        )
     if x.dtype != kernels.dtype:
         raise ValueError(f"dynamic_depthwise_conv2d: x is {x.dtype}, kernels are {kernels.dtype}: expected one dtype")
 
@@ -71,11 +74,42 @@ def _forward(x: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(*folded, padding=padding, groups=groups).reshape(x.shape)
 
 
-@_forward.register_kernel("cuda")
-def _(x: Tensor, kernels: Tensor) -> Tensor:
-    from .torch_cuda import convolve
+def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
+    """Compute :func:`dynamic_depthwise_conv2d` with the project's kernel, on PyTorch's current stream."""
+    x, kernels = x.contiguous(), kernels.contiguous()
+    y = torch.empty_like(x)
+    n, c, height, width = x.shape
+    if y.numel():
+        aligned = (x.data_ptr() | y.data_ptr()) % 16 == 0
+        kernel = (kernels.shape[2], kernels.shape[3])
+        _run(launch.forward(n * c, height, width, kernel, _dtype(x), aligned=aligned), x, kernels, y)
+    return y
 
-    return convolve(x, kernels)
+
+def _correlate(x: Tensor, dy: Tensor, shape: torch.Size) -> Tensor:
+    """Compute the kernels' gradient, of ``shape`` (N, C, kh, kw), from x and y's gradient ``dy``, both (N, C, H, W)."""
+    x, dy = x.contiguous(), dy.contiguous()
+    gradient = torch.zeros(shape, dtype=x.dtype, device=x.device)
+    n, c, height, width = x.shape
+    if x.numel():
+        _run(launch.kernel_gradient(n * c, height, width, (shape[2], shape[3]), _dtype(x)), x, dy, gradient)
+    return gradient
+
+
+def _dtype(x: Tensor) -> str:
+    name = str(x.dtype).removeprefix("torch.")
+    if name not in launch.TYPES:
+        raise ValueError(f"dynamic_depthwise_conv2d: on CUDA x must be one of {', '.join(launch.TYPES)}, got {name}")
+    return name
+
+
+def _run(plan: Launch[int], first: Tensor, second: Tensor, result: Tensor) -> None:
+    with torch.cuda.device(first.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        run(plan, first.data_ptr(), second.data_ptr(), result.data_ptr(), stream)
+
+
+_forward.register_kernel("cuda", _convolve)
 
 
 @_forward.register_fake
@@ -108,10 +142,8 @@ def _backward(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
 
 @_backward.register_kernel("cuda")
 def _(dy: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    from .torch_cuda import convolve, correlate
-
     # The gradient of x is a convolution, too, with the kernels rotated by 180 degrees.
-    return convolve(dy, kernels.flip(2, 3)), correlate(x, dy, kernels.shape)
+    return _convolve(dy, kernels.flip(2, 3)), _correlate(x, dy, kernels.shape)
 
 
 @_backward.register_fake

@@ -1,4 +1,4 @@
-"""Prove: one command that builds, verifies and measures a bundle on a device, and writes down what it found."""
+"""The command ``prove``: build, verify and measure a bundle on a device, and write a report."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Ste
 
 __all__ = ["TARGETS", "Proof", "prove"]
 
-#: What can be proven: every backend but the reference.
+#: The backends that can be proven: all but the reference.
 TARGETS = tuple(name for name in BACKENDS if name != "torch")
 
 Say = Callable[[str], object]
 #: What a record tells of a step in which the process ended.
-_IN_STEP = Step(UNFINISHED, "the process ended in this step, as it does when the memory is full")
+_IN_STEP = Step(UNFINISHED, "the process ended in this step, for example because the memory was full")
 
 
 def prove(
@@ -47,27 +47,26 @@ def prove(
     folder: Path | None = None,
     say: Say = lambda _: None,
 ) -> Proof:
-    """Build engines of a bundle, verify each against FP32 PyTorch, measure it, and write a page and a record.
+    """Build engines of a bundle, verify them against the goldens, measure them, and write a page and a record.
 
-    A step that fails is written down, and the others go on. The record is written again before every step, so that it
-    is there if the device gives up in one; the page is written at the end.
+    A step that fails is recorded, and the others continue. The record is written before every step, so that it exists
+    if the device crashes in one; the page is written at the end.
 
     Args:
         bundle: an opened bundle; it gets the engines.
         targets: names of :data:`TARGETS`.
-        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
-            bundle has, but for those that a target without engines has no arithmetic for, which are named in
-            ``skipped``.
-        options: of the builds; each of the batches is measured.
-        data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
-        max_drop: points of accuracy that each may lose against FP32.
-        folder: for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
-        say: is told of each step when it is done.
+        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` for all of the bundle,
+            except those that a target without engines cannot compute in, which are in ``skipped``.
+        options: options of the builds; each of the batches is measured.
+        data: KIND:ROOT of labelled data, to compare accuracies with FP32's too.
+        max_drop: largest loss of accuracy against FP32, in percentage points.
+        folder: folder for ``proof-TARGETS-TIME.html`` and ``.json``; None for the bundle's reports.
+        say: called with a line for each step when it is done.
 
     Raises:
-        UsageError: a target or precision is unknown, cannot run here, or the bundle has no graph of it; the goldens or
-            the data cannot be read; ``max_drop`` is no number from 0 to 100; the folder cannot be written to. Nothing
-            is built then.
+        UsageError: before anything is built: a target or precision is unknown, cannot run here, or the bundle has no
+            graph for it; the goldens or the data cannot be read; ``max_drop`` is not from 0 to 100; or the folder
+            cannot be written to.
     """
     named = None if precisions is None or list(precisions) == ["all"] else tuple(dict.fromkeys(precisions))
     cases, skipped = _plan(bundle, targets, named, options, accuracy=data is not None)
@@ -105,19 +104,14 @@ def prove(
 
 
 def _plan(
-    bundle: Bundle,
-    targets: Sequence[str],
-    precisions: tuple[str, ...] | None,
-    options: BuildOptions,
-    *,
-    accuracy: bool,
+    bundle: Bundle, targets: Sequence[str], precisions: tuple[str, ...] | None, options: BuildOptions, *, accuracy: bool
 ) -> tuple[tuple[Case, ...], dict[str, str]]:
-    """Return what is proven; and by target and precision what is left out, and why."""
+    """Return the cases to prove, and the reasons for what is left out, by target and precision."""
     for name in targets or [""]:
         if name not in TARGETS:
             raise UsageError(f"unknown target {name!r}: expected one of {', '.join(TARGETS)}")
     for precision in precisions or ():
-        bundle.graph_for(precision)  # refuses what the bundle has not
+        bundle.graph_for(precision)  # raises UsageError if the bundle has no such graph
     cases: list[Case] = []
     skipped, impossible = dict[str, str](), dict[str, UsageError]()
     for target in dict.fromkeys(targets):
@@ -129,7 +123,7 @@ def _plan(
                 found = plan(bundle, [target], precisions)
                 names = tuple(runner.precision for runner in found.runners)
                 skipped.update(found.skipped)
-        except UsageError as error:  # the other targets are worth their time all the same
+        except UsageError as error:  # continue with the other targets
             impossible[target] = error
         cases += [_case(target, name, impossible.get(target), accuracy=accuracy) for name in names]
     if len(impossible) == len(dict.fromkeys(targets)):
@@ -138,7 +132,7 @@ def _plan(
 
 
 def _require_engines(target: str, options: BuildOptions) -> None:
-    """Refuse a target whose engines cannot be built here, or not run."""
+    """Refuse a target if its engines cannot be built or run here."""
     if reason := cannot_build(target, options):
         raise UsageError(reason)
     if reason := unavailable(target):
@@ -164,7 +158,7 @@ def _prove_case(proof: Proof, case: Case, say: Say) -> None:
     _take(proof, case, "measure", partial(_measure, proof, case), say)
 
 
-#: What a step gives, and why that does not pass, or None.
+#: The result of a step, and why it does not pass, or None.
 _Outcome = tuple[Any, str | None]
 
 
@@ -175,7 +169,7 @@ def _build(proof: Proof, case: Case) -> _Outcome:
     _, runs = get_backend(case.target).choose(proof.bundle, case.precision)
     if runs.name == record.file_name:
         return record, None
-    return record, f"the bundle's {runs.name}, made for this GPU alone, would run in its place: leave compatibility out"
+    return record, f"the bundle's {runs.name}, built for this GPU only, would run instead: build without compatibility"
 
 
 def _verify(proof: Proof, case: Case) -> _Outcome:
@@ -188,12 +182,12 @@ def _measure(proof: Proof, case: Case) -> _Outcome:
 
 
 def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
-    """The accuracies of all that passed verify, in one go: FP32's, which they are compared with, is taken once."""
+    """Measure the accuracies of all cases that passed verify in one call, which measures FP32's only once."""
     verified = [case for case in proof.cases if case.steps["verify"].state == PASSED]
     exact = [case for case in proof.cases if case.precision == "fp32"]
     if exact and not any(case in verified for case in exact):
         verified = []
-    failed = Step(NOT_RUN, "it, or FP32 to compare it with, did not pass verify")
+    failed = Step(NOT_RUN, "it or FP32, its reference, did not pass verify")
     for case in proof.cases:
         if not case.impossible:
             case.steps["accuracy"] = _IN_STEP if case in verified else failed
@@ -213,7 +207,7 @@ def _prove_accuracy(proof: Proof, data: str, max_drop: float, say: Say) -> None:
 
 
 def _take(proof: Proof, case: Case, name: str, call: Callable[[], _Outcome], say: Say) -> None:
-    """Take a step, keep what becomes of it, and tell."""
+    """Run a step, store its result, and report it."""
     case.steps[name] = _IN_STEP
     _save(proof)
     case.steps[name] = _attempt(call)
@@ -227,7 +221,7 @@ def _attempt(call: Callable[[], _Outcome]) -> Step:
         result, problem = call()
     except (UsageError, CheckError) as error:
         problem = str(error)
-    except Exception as error:  # the other steps are worth their time all the same, and the record tells of this one
+    except Exception as error:  # record it, and continue with the other steps
         problem, trace = f"{type(error).__name__}: {first_line(error)}", traceback.format_exc()
     return Step(FAILED if problem else PASSED, problem, time.perf_counter() - start, result, trace)
 

@@ -1,4 +1,4 @@
-"""Take out of a report where its user keeps things: folders outside the system's name people, machines and clients."""
+"""Remove the user's folders from a report: their names may identify people, machines and clients."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-#: The folders of an absolute path, but for those that every system has; not the slashes of a URL or of ``crops/s``.
+#: The folders of an absolute path, except for system folders; it does not match URLs or ``crops/s``.
 _FOLDERS = re.compile(r"(?<![\w.~-])(?<!:/)/(?!/)(?!(?:usr|etc|proc|sys|dev|lib)/)(?:[^\s/'\"():;,<>]+/)+")
 
 
 def anonymiser(known: Iterable[Path]) -> Callable[[Any], Any]:
-    """A function that shortens paths in a text, and in every text of plain values as JSON has them.
+    """Return a function that shortens the paths in JSON values.
 
     Args:
-        known: files and folders of the user's, which become their own name. The home folder becomes ``~``, as do
-            others of its name, and what leads to any other file becomes ``...``.
+        known: files and folders of the user, which are replaced by their names. The home folder, and others with its
+            name, become ``~``; the folders of any other file become ``...``.
 
     >>> shorten = anonymiser([Path("/srv/ann/x.edgepose")])
     >>> shorten({"log": "/srv/ann/x.edgepose/reports/a.log of /mnt/ann/b.onnx: 3.1 crops/s"})
@@ -25,11 +25,11 @@ def anonymiser(known: Iterable[Path]) -> Callable[[Any], Any]:
     names = {}
     for path in known:
         for form in (path, path.absolute(), path.resolve()):
-            if len(form.parts) > 1:  # neither "/" nor a bare name
+            if len(form.parts) > 1:  # not "/", and not a name without a folder
                 names[str(form)] = path.resolve().name
     homes = _homes()
     names |= {str(home): "~" for home in homes}
-    # Only whole names: /home/ann is not a part of /home/anna.
+    # Only whole names: /home/ann must not match in /home/anna.
     paths = _any_of(names, before=r"(?<![\w~-])")
     users = _any_of({home.name for home in homes}, before="(?<=/)")
 
@@ -46,7 +46,7 @@ def anonymiser(known: Iterable[Path]) -> Callable[[Any], Any]:
 
 
 def _any_of(texts: Iterable[str], before: str) -> re.Pattern[str]:
-    """Any of these texts, the longest that fits, where it ends as a name does."""
+    """Return a pattern for the longest of these texts that fits, up to the end of a name."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(rf"{before}{re.escape(text)}(?![\w-])" for text in longest_first) or "(?!)")
 
@@ -54,6 +54,6 @@ def _any_of(texts: Iterable[str], before: str) -> re.Pattern[str]:
 def _homes() -> set[Path]:
     try:
         home = Path.home()
-    except RuntimeError:  # a user without one
+    except RuntimeError:  # a user without a home
         return set()
     return {form for form in (home, home.resolve()) if len(form.parts) > 1}

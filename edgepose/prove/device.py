@@ -1,7 +1,4 @@
-"""The device that a proof holds for: what it is, what runs on it, and how fast its clocks are allowed to be.
-
-Nothing here names the device's owner: no host name, no serial number.
-"""
+"""Describe the device of a proof: hardware, versions, power and clock settings; no host name, no serial number."""
 
 from __future__ import annotations
 
@@ -18,23 +15,19 @@ from ..backends.environment import environment
 from ..core.machine import jetson_release
 from ..nvidia import device
 
-#: Name of a board, such as "NVIDIA Jetson AGX Orin Developer Kit"; Jetson Linux's release; NVIDIA's driver.
+#: Files with the board's name, such as "NVIDIA Jetson AGX Orin Developer Kit", Jetson Linux's release, NVIDIA's driver.
 _BOARD, _RELEASE = Path("/proc/device-tree/model"), Path("/etc/nv_tegra_release")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _MEMORY, _PROCESSORS = Path("/proc/meminfo"), Path("/sys/devices/system/cpu")
 
 _CLOCKS = "power.limit,pstate,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu"
-#: What tells of power and clocks: Jetson's two, and that of desktops and servers.
-_COMMANDS = (
-    ("nvpmodel", "-q"),
-    ("jetson_clocks", "--show"),
-    ("nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"),
-)
+#: Commands that print power and clock settings: two of Jetson, and one of desktops and servers.
+_COMMANDS = (("nvpmodel", "-q"), ("jetson_clocks", "--show"), ("nvidia-smi", f"--query-gpu={_CLOCKS}", "--format=csv"))
 _SECONDS = 20
 
 
 def describe_device() -> dict[str, Any]:
-    """Processor, memory (MB of 10^6 bytes), GPU, board; None for what is not there or not told."""
+    """Return processor, memory (in 10^6 bytes), GPU and board as JSON values; None for what is missing or unknown."""
     where, release = environment(), _read(_RELEASE)
     gpu = None if device.gpu_missing() else device.device_info()
     return {
@@ -50,7 +43,7 @@ def describe_device() -> dict[str, Any]:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of Python, of the packages, of NVIDIA's driver and CUDA."""
+    """Return the versions of Python, the packages, NVIDIA's driver and CUDA, by name."""
     found: dict[str, str] = {**environment()["versions"]}
     driver = re.search(r"\b\d+\.\d+(\.\d+)*\b", _read(_DRIVER) or "")
     if driver:
@@ -66,7 +59,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def power_state() -> dict[str, str]:
-    """What the system says of power and clocks, by the command or the setting that was asked."""
+    """Return the system's power and clock settings, by command or name of the setting."""
     found = {" ".join(command): _output(command) for command in _COMMANDS if shutil.which(command[0])}
     governors = {_read(path) for path in _PROCESSORS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
     return {**found, "scaling governor": ", ".join(sorted(map(str, governors)))} if governors else found
@@ -85,7 +78,7 @@ def _read(path: Path) -> str | None:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a command prints, or how it fails; jetson_clocks wants root for it."""
+    """Return a command's output, or a sentence on how it fails; jetson_clocks needs root, for example."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
@@ -93,6 +86,6 @@ def _output(command: Sequence[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"does not run: {error}"
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing said").splitlines()
-        return f"exit {done.returncode}: {said[-1]}"
+        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        return f"exit {done.returncode}: {lines[-1]}"
     return done.stdout.strip()

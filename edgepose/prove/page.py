@@ -1,4 +1,4 @@
-"""The HTML page of a proof, of the parts that verify's page, bench's tables and the engines' records are made of."""
+"""The HTML page of a proof, with verify's sections, bench's tables and the engines' records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Shorten = Callable[[Any], Any]
 
 
 def proof_page(proof: Proof) -> str:
-    """The self-contained HTML page of a proof, without paths of the user's."""
+    """Return the self-contained HTML page of a proof, without the user's paths."""
     sections = list(_sections(proof, proof.anonymise, proof.to_json()))
     return html_page(f"proof of {escape(proof.bundle.manifest.name)}", sections, _MORE_STYLE)
 
@@ -34,7 +34,8 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
     verdict = f'<span class="{state}">{state}ed</span>'
     yield f"<h1>{escape(proof.bundle.manifest.name)}: proof on {escape(', '.join(proof.targets))} {verdict}</h1>"
     where = device["board"] or (gpu["name"] if gpu else device["cpu"])
-    yield f"<p>{escape(where)}, {escape(proof.time)}. Every figure of verify is against FP32 PyTorch.</p>"
+    reference = proof.bundle.task.reference
+    yield f"<p>{escape(where)}, {escape(proof.time)}. Every figure of verify is against {reference} in FP32.</p>"
     yield html_table(HEAD, [_row(case) for case in proof.cases])
     yield from (_sentence(name, shorten(problem)) for name, problem in proof.problems.items())
     yield from (_sentence(name, f"left out: {reason}") for name, reason in record["skipped"].items())
@@ -48,13 +49,13 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
             yield f"<h2>Engine {escape(engine.file_name)}</h2><pre>{escape(shorten(str(engine)))}</pre>"
     titles = {"device": "Device", "power": "Power and clocks", "versions": "Versions", "asked": "Asked"}
     for name, title in {**titles, "files": "Files, sha256"}.items():
-        yield f"<h2>{title}</h2>" + (_facts(record[name]) if record[name] else "<p>Not told.</p>")
+        yield f"<h2>{title}</h2>" + (_facts(record[name]) if record[name] else "<p>Unknown.</p>")
     if proof.verification:
         yield from _verification(proof.verification, shorten)
 
 
 def _row(case: Case) -> list[str]:
-    """A row of the table, coloured where a step was to be taken."""
+    """Return a row of the table, coloured where a step was to be taken."""
     row = [escape(cell) for cell in case.cells]
     for i, name in enumerate(STEPS, start=len(row) - len(STEPS)):
         if name in case.steps:
@@ -67,7 +68,7 @@ def _sentence(name: str, text: str) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    """Names and values; lists and objects in one line."""
+    """Return a table of names and values; lists and objects in one line."""
     rows = [(escape(name), f"<pre>{escape(_plain(value))}</pre>") for name, value in facts.items()]
     return html_table(("", ""), rows)
 
@@ -81,18 +82,19 @@ def _plain(value: Any) -> str:
 
 
 def _speed(report: BenchReport) -> str:
-    """The table, and the plot where matplotlib is installed."""
+    """Return the table of speeds, and the plot if matplotlib is installed."""
     table = f"<h2>Speed</h2><pre>{escape(str(report))}</pre>"
     if find_spec("matplotlib") is None:
         return table
     with TemporaryDirectory() as folder:
         path = Path(folder) / "speed.png"
         plot(report, path)
-        return table + picture_tag(read_image(path), "latency per crop and crops per second by batch")
+        image = report.bundle.task.image
+        return table + picture_tag(read_image(path), f"latency per {image} and {image}s per second by batch")
 
 
 def _verification(report: VerifyReport, shorten: _Shorten) -> Iterator[str]:
-    """What verify's own page shows."""
+    """Yield the sections of verify's page."""
     report = replace(
         report,
         checks=tuple(replace(check, problem=shorten(check.problem)) for check in report.checks),

@@ -1,4 +1,4 @@
-"""What a proof found: as text, and as JSON that can be handed on."""
+"""The record of a proof, as text and as JSON without the user's paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .anonymous import anonymiser
 
 #: Version of the record's layout.
 SCHEMA = 1
-#: In the order in which they are taken. Graphs need no build, and accuracy needs data.
+#: Steps in order. Graphs have no build, and accuracy needs data.
 STEPS = ("build", "verify", "measure", "accuracy")
 PASSED, FAILED, NOT_RUN, UNFINISHED = "passed", "failed", "not run", "not finished"
 
@@ -29,14 +29,14 @@ _Joinable = TypeVar("_Joinable", VerifyReport, BenchReport)
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What became of one step.
+    """The outcome of one step.
 
     Attributes:
         state: one of :data:`PASSED`, :data:`FAILED`, :data:`NOT_RUN`, :data:`UNFINISHED`.
-        problem: why it did not pass, a sentence; None where it passed.
-        seconds: that it took; the accuracies of all cases are taken together, and each has the time of all.
-        result: what it gave, also where that failed.
-        trace: of a failure that nobody foresaw, Python's traceback.
+        problem: why it did not pass, a sentence; None if it passed.
+        seconds: duration; accuracies are measured together, so each has the time of all.
+        result: the result, also of a step that failed.
+        trace: Python's traceback of an unexpected error.
     """
 
     state: str
@@ -51,9 +51,9 @@ class Case:
     """One target in one precision.
 
     Attributes:
-        steps: by name, every step that is to be taken.
-        file: the engine or graph that runs, by its path in the bundle; None as long as there is none.
-        impossible: whether the target cannot be proven on this machine; then no step is taken.
+        steps: all planned steps by name.
+        file: path in the bundle of the engine or graph that runs; None before the build.
+        impossible: True if the target cannot be proven on this machine; then no step is run.
     """
 
     target: str
@@ -72,31 +72,31 @@ class Case:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """A row of the table: every step's figures, or its state where it did not pass."""
+        """The row of the table: the figures of every step, or its state if it did not pass."""
         return (self.target, self.precision, *(_cell(self.steps.get(name)) for name in STEPS))
 
 
-#: Head of the table that :attr:`Case.cells` are rows of.
+#: Head of the table with :attr:`Case.cells` as rows.
 HEAD = ("target", "precision", "build", "verify", "batch: p50 ms", "accuracy")
 
 
 @dataclass
 class Proof(Report):
-    """What :func:`edgepose.prove.prove` finds, filled step by step; ``str(proof)`` is the tables.
+    """The result of :func:`edgepose.prove.prove`, filled step by step; ``str(proof)`` is the tables.
 
     Attributes:
-        bundle: with the engines that were built.
-        cases: what was asked for.
-        skipped: by target and precision, why it was left out although the bundle has it.
-        precisions: that were named; None for all.
-        options: of the builds; the batches are measured, too.
-        data: KIND:ROOT, None where no accuracy was asked for.
+        bundle: the bundle with the new engines.
+        cases: the targets and precisions.
+        skipped: reasons for precisions of the bundle that were left out, by target and precision.
+        precisions: the requested ones; None for all.
+        options: options of the builds; the batches are also measured.
+        data: KIND:ROOT, None without accuracies.
         device: see :func:`edgepose.prove.device.describe_device`.
         versions: see :func:`edgepose.prove.device.describe_versions`.
         power: see :func:`edgepose.prove.device.power_state`.
-        time: of the start, UTC, in ISO's form.
-        page: the HTML file; the record lies beside it.
-        accuracy: with what the accuracies were compared with, once it is known.
+        time: start in UTC, in ISO 8601.
+        page: the HTML file; the record is beside it.
+        accuracy: the accuracies and their reference, None until they are known.
     """
 
     bundle: Bundle
@@ -114,7 +114,7 @@ class Proof(Report):
 
     @property
     def record(self) -> Path:
-        """The JSON file."""
+        """The path of the JSON file."""
         return self.page.with_suffix(".json")
 
     @property
@@ -123,23 +123,23 @@ class Proof(Report):
 
     @property
     def problems(self) -> dict[str, str]:
-        """By case and step, why it did not pass."""
+        """Reasons of steps that did not pass, by case and step."""
         steps = {f"{case.name}, {name}": step for case in self.cases for name, step in case.steps.items()}
         return {name: f"{step.state}: {step.problem}" for name, step in steps.items() if step.state != PASSED}
 
     @property
     def passed(self) -> bool:
-        """Whether every step of every case was taken and passed."""
+        """True if every step of every case passed."""
         return all(case.passed for case in self.cases)
 
     @property
     def verification(self) -> VerifyReport | None:
-        """All replays as one report, None where there was none."""
+        """All reports of verify as one, None if there is none."""
         return self._joined(VerifyReport, "checks", "differences", "notes")
 
     @property
     def speed(self) -> BenchReport | None:
-        """All measurements as one report, None where there was none."""
+        """All reports of bench as one, None if there is none."""
         return self._joined(BenchReport, "rows", "skipped")
 
     def _joined(self, kind: type[_Joinable], rows: str, *notes: str) -> _Joinable | None:
@@ -155,7 +155,7 @@ class Proof(Report):
 
     @property
     def anonymise(self) -> Callable[[Any], Any]:
-        """See :func:`edgepose.prove.anonymous.anonymiser`; for everything that is handed on."""
+        """The function that shortens the user's paths, see :func:`edgepose.prove.anonymous.anonymiser`."""
         root = self.data.partition(":")[2] if self.data else ""
         return anonymiser([self.bundle.path, *([Path(root)] if root else [])])
 
@@ -169,7 +169,7 @@ class Proof(Report):
         return "\n".join([*lines, *(f"left out {name}: {reason}" for name, reason in self.skipped.items())])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without arrays and without paths of the user's."""
+        """Return JSON values, without the user's paths."""
         manifest = self.bundle.manifest
         facts = ("name", "model", "skeleton", "input_size", "trained", "made_with")
         reference = self.accuracy and self.accuracy.to_json()  # what the accuracies are compared with
@@ -209,7 +209,7 @@ class Proof(Report):
         }
 
     def require_passed(self) -> None:
-        """Raise CheckError with the first reason unless every step passed."""
+        """Raise CheckError with the first problem unless every step passed."""
         if not self.passed:
             count = sum(len(case.steps) for case in self.cases)
             name, problem = next(iter(self.problems.items()))
@@ -217,7 +217,7 @@ class Proof(Report):
 
 
 def _cell(step: Step | None) -> str:
-    """A step's figures in a few words."""
+    """Return a step's main figures as a short text."""
     if step is None:
         return "-"
     result = step.result
@@ -236,7 +236,7 @@ def _cell(step: Step | None) -> str:
     return step.state
 
 
-#: What stands once in the record, not in every step, and every layer of an engine, whose counts are enough here.
+#: Keys that are once in the record, not in every step; and the layers of an engine, whose counts are enough here.
 _ONCE = ("bundle", "passed", "files", "environment", "accuracy", "skipped", "layers")
 
 

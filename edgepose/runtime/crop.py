@@ -1,4 +1,4 @@
-"""Cutting persons out of a picture: the seam between the host and a device that can do it faster."""
+"""The protocol for cutting persons out of a picture, and its implementation on the CPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..core.geometry import CROP_PADDING, Size, crop_boxes
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """The persons of one picture as a pose network takes them.
+    """The crops of one picture, the input of a pose network.
 
     Attributes:
         pixels: (N, h, w, 3) uint8 RGB.
-        inverses: (N, 2, 3) float64: the affine matrix of each crop from its pixels to those of the picture.
+        inverses: (N, 2, 3) float64, the affine matrix from the pixels of each crop to those of the picture.
     """
 
     pixels: NDArray[np.uint8]
@@ -25,21 +25,16 @@ class Crops:
 
 
 class Cropper(Protocol):
-    """Cuts every box out of a picture."""
+    """A function that cuts every box out of a picture."""
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> Crops:
-        """Return the crops of boxes (N, 4) xyxy of a picture (H, W, 3) uint8 RGB, in their order; N may be 0."""
+        """Return the crops of boxes (N, 4) xyxy in a picture (H, W, 3) uint8 RGB, in the same order; N may be 0."""
         ...
 
 
 @dataclass(frozen=True)
 class HostCropper:
-    """Crops by OpenCV, see :func:`edgepose.core.geometry.crop_boxes`.
-
-    Attributes:
-        size: (height, width) of the crops.
-        padding: factor from a person's box to the crop.
-    """
+    """A cropper that uses OpenCV: crops of ``size`` (height, width), the person's box enlarged by ``padding``."""
 
     size: Size
     padding: float = CROP_PADDING

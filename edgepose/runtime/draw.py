@@ -1,4 +1,4 @@
-"""Skeletons on pictures."""
+"""Drawing of skeletons on pictures."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from numpy.typing import NDArray
 
 from ..core.boxes import check_threshold
 from ..core.images import check_image
+from ..core.pictures import Colour, bone_colours, joint_colours
 from ..core.pose import Pose
 from ..core.skeletons import Skeleton
 from .track import CONFIDENT
 
-Colour = tuple[int, int, int]
-
-#: RGB by the person's own side; orange and blue stay apart for colour-blind eyes.
-LEFT: Colour = (255, 140, 0)
-RIGHT: Colour = (30, 120, 255)
-CENTRE: Colour = (60, 220, 90)
 _BOX: Colour = (200, 200, 200)
-#: OpenCV draws in 16.16 fixed point; a point further out would wrap around.
+#: OpenCV draws in 16.16 fixed point; larger coordinates would wrap around.
 _FAR = 30_000
 
 
@@ -33,30 +28,28 @@ def draw_poses(
     Args:
         image: (H, W, 3) uint8 RGB; not modified.
         poses: keypoints in pixels of ``image``.
-        skeleton: names joints and bones; ``left_`` and ``right_`` choose the colour.
-        threshold: from 0 to 1; joints with a lower score are left out, and the bones that end in them.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+        skeleton: joints and bones; the prefixes ``left_`` and ``right_`` choose the colour.
+        threshold: from 0 to 1; joints with a lower score, and the bones that end in them, are not drawn.
 
     Raises:
-        UsageError: not such a picture, or the threshold is no score.
+        UsageError: the picture has another shape or dtype, or the threshold is not within 0 to 1.
     """
     check_image(image)
     check_threshold(threshold, "the threshold of joints")
     canvas = image.copy()
-    sides = [_side(name) for name in skeleton.joints]
+    colours = joint_colours(skeleton)
+    bones = list(zip(skeleton.bones, bone_colours(skeleton), strict=True))
     for pose in poses:
-        # A line of 1 % of the person's size reads the same in a crowd and on a close-up; thinner than 2 it is too pale.
+        # Lines of 1 % of the person's size suit crowds and close-ups; below 2 pixels they are too pale.
         size = min(float((pose.box[2:] - pose.box[:2]).max()), max(image.shape))
         thickness = max(2, round(0.01 * size))
         _draw_box(canvas, pose, thickness)
         seen = pose.keypoints[:, 2] >= threshold
         points = [(int(x), int(y)) for x, y in np.clip(pose.keypoints[:, :2].round(), -_FAR, _FAR)]
-        for a, b in skeleton.bones:
+        for (a, b), colour in bones:
             if seen[a] and seen[b]:
-                cv2.line(canvas, points[a], points[b], _bone_colour(sides[a], sides[b]), thickness, cv2.LINE_AA)
-        for point, colour, visible in zip(points, sides, seen, strict=True):
+                cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA)
+        for point, colour, visible in zip(points, colours, seen, strict=True):
             if visible:
                 cv2.circle(canvas, point, thickness + 1, colour, cv2.FILLED, cv2.LINE_AA)
     return canvas
@@ -67,16 +60,6 @@ def _draw_box(canvas: NDArray[np.uint8], pose: Pose, thickness: int) -> None:
     cv2.rectangle(canvas, (x1, y1), (x2, y2), _BOX, 1)
     if pose.track_id is not None:
         scale = 0.3 + 0.15 * thickness
-        # Inside the box, so that it shows when the box touches the top of the picture.
+        # Inside the box, so that it is visible when the box touches the top of the picture.
         corner = (max(x1, 0) + 3, max(y1, 0) + 3 + round(22 * scale))
         cv2.putText(canvas, str(pose.track_id), corner, cv2.FONT_HERSHEY_SIMPLEX, scale, _BOX, thickness, cv2.LINE_AA)
-
-
-def _side(joint: str) -> Colour:
-    return LEFT if joint.startswith("left_") else RIGHT if joint.startswith("right_") else CENTRE
-
-
-def _bone_colour(a: Colour, b: Colour) -> Colour:
-    """A bone between a side and the centre is that side's; one from side to side, such as the hips, is the centre's."""
-    sides = {a, b} - {CENTRE}
-    return sides.pop() if len(sides) == 1 else CENTRE

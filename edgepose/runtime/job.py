@@ -1,4 +1,4 @@
-"""The plain data that moves through a pipeline: frames, and jobs that carry them from stage to stage."""
+"""The data that moves through a pipeline: frames, and the jobs that carry them from stage to stage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Frame:
         camera: name of the source, such as its file, or ``camera 0``.
         index: position in the source, from 0. Skipped images and dropped live frames keep their number, so a gap means
             that something was left out.
-        time: seconds; in a video since its start, of a live source since it was opened, when the frame was captured.
-        name: file name of an image; ``STEM_INDEX`` otherwise, which never reads as a plain number.
+        time: capture time in seconds, since the start of the video or since the live source was opened.
+        name: file name of an image; otherwise ``STEM_INDEX``, which is never a plain number.
         image: (H, W, 3) uint8 RGB.
-        follows: whether it comes after the camera's frame before it in time, so that people can be followed from one
-            to the other. The first frame of a source follows none; nor do unrelated pictures of a folder.
+        follows: whether the frame continues the camera's frame before it, so that people can be tracked; False for the
+            first frame of a source and for pictures of a folder.
     """
 
     camera: str
@@ -36,14 +36,14 @@ class Frame:
 
 @dataclass(slots=True)
 class Job:
-    """One frame on its way through the stages, which own it one after another.
+    """One frame with its results, passed from stage to stage.
 
     Attributes:
-        frame: the picture; a stage that draws puts another one in its place.
-        deadline: time on the clock of :func:`time.perf_counter`, in seconds, after which the result is of no use.
-        people: who was found; None before the stage that finds them, and if the frame was dropped.
+        frame: the frame; a stage that draws replaces it.
+        deadline: time of :func:`time.perf_counter` in seconds; a later result is useless.
+        people: the people found; None before the stage that finds them, and if the frame was dropped.
         ms: milliseconds by name of :data:`edgepose.runtime.stages.STAGES`.
-        dropped: why nobody was looked for in this frame, in one sentence; None if all was done.
+        dropped: why the frame was not processed, in one sentence; None if it was.
     """
 
     frame: Frame

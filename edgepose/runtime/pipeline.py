@@ -1,4 +1,4 @@
-"""The people in one frame after another, for programs that have frames of their own."""
+"""The pipeline for programs that supply their own frames."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .stages import person_stages
 
 
 class Pipeline:
-    """Detector, pose network and tracking for the frames of one camera, in order. One thread at a time.
+    """Detector, pose network and tracking for the frames of one camera, in order; for one thread at a time.
 
     Args:
         estimator: the pose network.
-        detector: finds the persons; None follows one person from the last pose, and finds nobody in a frame where
-            too few joints are seen.
+        detector: finds the persons; None follows one person from pose to pose, and finds none in a frame with too few
+            visible joints.
 
     Example::
 
@@ -35,11 +35,11 @@ class Pipeline:
         self._count = 0
 
     def process(self, image: NDArray[np.uint8]) -> People:
-        """Find the people in the next frame (H, W, 3) uint8 RGB; ids are set.
+        """Return the people in the next frame (H, W, 3) uint8 RGB, with ids.
 
         Raises:
-            UsageError: not such an image.
-            CheckError: a network gave numbers that are not finite.
+            UsageError: the image has another shape or dtype.
+            CheckError: the outputs of a network hold NaN or infinity.
         """
         check_image(image)
         job = Job(Frame("", self._count, time.monotonic(), "", image))

@@ -1,4 +1,4 @@
-"""Keypoints of the persons in a picture, from their boxes: one batched crop, one inference."""
+"""The pose estimator: keypoints for the persons' boxes in a picture, in one batch."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from .crop import Cropper, HostCropper
 
 
 class PoseEstimator:
-    """A pose network with what surrounds it; a context manager. One thread at a time.
+    """A pose network with cropping and decoding around it; a context manager, for one thread at a time.
 
     Args:
-        session: a network that keeps the graph contract: ``images`` uint8 (N, h, w, 3) RGB to ``keypoints`` float32
-            (N, J, 3) in crop pixels and ``heatmaps`` float32 (N, J, h/4, w/4). Owned by the estimator from here on.
-        skeleton: names the J joints.
+        session: a network with the graph contract: ``images`` uint8 (N, h, w, 3) RGB to ``keypoints`` float32
+            (N, J, 3) in crop pixels and optionally ``heatmaps`` float32 (N, J, h/4, w/4). Owned by the estimator.
+        skeleton: the skeleton with the J joints.
         input_size: (height, width) of the crops.
         crop_padding: factor from a person's box to the crop.
-        precision: what the session computes in, to be told.
+        precision: precision of the session, for messages.
 
     Attributes:
-        cropper: cuts the persons out of a picture; another one may be put in its place.
+        cropper: cuts the persons out of a picture; it may be replaced.
 
     Raises:
-        UsageError: the network does not keep the contract for this skeleton and size.
+        UsageError: the network differs from the contract for this skeleton and size.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class PoseEstimator:
 
         Args:
             image: (H, W, 3) uint8 RGB; not modified.
-            boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may reach over the border.
+            boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may extend beyond the picture.
 
         Returns:
             one person per box, in the order of the boxes.
 
         Raises:
-            UsageError: an argument of another shape or dtype.
-            CheckError: the network gave numbers that are not finite.
+            UsageError: an argument has another shape or dtype.
+            CheckError: the network's outputs hold NaN or infinity.
         """
         boxes = check_boxes(boxes)
         check_image(image)
@@ -82,10 +82,10 @@ class PoseEstimator:
         return people_from_crops(self.infer(crops.pixels), crops.inverses, boxes)
 
     def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the keypoints (N, J, 3) in crop pixels of crops (N, h, w, 3) uint8; N may be 0.
+        """Return keypoints (N, J, 3) float32 in crop pixels for crops (N, h, w, 3) uint8 RGB; N may be 0.
 
         Raises:
-            CheckError: the network gave numbers that are not finite.
+            CheckError: the network's outputs hold NaN or infinity.
         """
         if len(crops) == 0:
             return np.zeros((0, len(self.skeleton.joints), 3), dtype=np.float32)
@@ -115,18 +115,18 @@ def load(
     The first time on a machine a few golden crops are replayed, see :mod:`edgepose.backends.self_check`.
 
     Args:
-        bundle: folder ``NAME.edgepose``, or the bundle that was opened from it.
+        bundle: folder ``NAME.edgepose``, name of a shipped bundle, or an opened bundle.
         backend: one of :data:`edgepose.backends.plan.BACKENDS`, or ``auto`` for the first of tensorrt,
             tensorrt-rtx, onnxruntime, openvino, torch that can run here.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed``,
-            which a search chose within a budget of accuracy, or else the most exact. What the CPU has no arithmetic for
-            is computed in FP32, see :attr:`edgepose.backends.plan.Runner.note`.
-        self_check: whether to replay goldens on a machine where that was not done yet.
+        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed`` or
+            else the most exact. A CPU without arithmetic for it computes in FP32, see
+            :attr:`edgepose.backends.plan.Runner.note`.
+        self_check: replay goldens if that was not done on this machine yet.
 
     Raises:
-        UsageError: not a bundle, a file in it that is missing or was changed, or a backend or precision that cannot run
+        UsageError: it is not a bundle, lacks a file or holds a changed one, or the backend or precision cannot run
             here.
-        CheckError: the network does not give PyTorch's keypoints of the golden crops here.
+        CheckError: the network does not reproduce its goldens here.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""The main job: a source through the stages into files."""
+"""The command ``run``: read a source, estimate poses, and write files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .track import CONFIDENT
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """The figures of a run.
 
     Attributes:
-        frames: frames processed.
-        people: poses over all frames.
-        skipped: damaged images that were left out.
-        dropped: frames in which nobody was looked for, because they were late; they count as processed.
+        frames: number of frames, including ``dropped``.
+        people: number of poses in all frames.
+        skipped: number of damaged images that were left out.
+        dropped: number of frames that were too late to be processed.
         seconds: wall-clock time from the first frame on.
         stages: milliseconds per frame by stage; see :data:`edgepose.runtime.stages.STAGES`.
-        backend, precision: what ran the pose network.
-        detector: what ran the detector, such as ``openvino int8``; empty without one.
+        backend, precision: backend and precision of the pose network.
+        detector: backend and precision of the detector, such as ``openvino int8``; empty without one.
     """
 
     frames: int
@@ -53,7 +53,7 @@ class RunSummary:
             f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({left_out}), "
             f"{self.backend} {self.precision}{f', detector {self.detector}' if self.detector else ''}"
         ]
-        lines.append(f"{'ms a frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
+        lines.append(f"{'ms per frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
         lines += [f"{name:<12}{s.p50:>8.2f}{s.p95:>8.2f}{s.p99:>8.2f}" for name, s in self.stages.items()]
         return "\n".join(lines)
 
@@ -82,26 +82,27 @@ def run(
     Args:
         bundle: the model bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: bundle of a detector (``edgepose import``); an ONNX file, or ``person_lite`` for the shipped one,
-            which run on onnxruntime; or ``none`` to follow one person.
-        backend, precision: of the pose network, as in :func:`edgepose.load`.
-        detector_backend, detector_precision: of the detector, see :func:`edgepose.detectors.kinds.open_detector`.
-        detector_threshold: least score of a person, from 0 to 1; None for the detector's own.
+        detector: bundle of a detector (``edgepose import``), an ONNX file, or ``person_lite`` for the shipped detector;
+            ``none`` follows one person.
+        backend, precision: backend and precision of the pose network, as in :func:`edgepose.load`.
+        detector_backend, detector_precision: the same for the detector, see
+            :func:`edgepose.detectors.kinds.open_detector`.
+        detector_threshold: least score of a person, from 0 to 1; None for the detector's default.
         threshold: least score of a joint that is drawn, from 0 to 1. The files of results hold all joints.
         save_video: video file, picture file, or folder for one picture per frame.
         save_json: JSON lines file, or ``-`` for standard output.
         save_coco: COCO results file, or ``-``.
-        limit: stop after this many frames. Ctrl-C ends a live source in the same orderly way.
-        threads: read, find, estimate, draw and write in a thread each, for more frames per second. Of files, the
-            results are the same; of a live source, other frames are processed, and older when they are written.
-        deadline_ms: with ``threads``, milliseconds from when a frame was read to when its result is of no use. Nobody
-            is looked for in a frame that is late; it is written as it is, and marked as dropped. None for no deadline.
-        self_check: whether to replay goldens on a machine where that was not done yet.
+        limit: stop after this many frames. Ctrl-C ends a live source in the same way.
+        threads: run reading, each stage and writing in threads, for more frames per second. Results for files are the
+            same; for a live source, other frames are processed, and each is older when it is written.
+        deadline_ms: with ``threads``, milliseconds from reading a frame until its result is useless. A late frame is
+            written without people and marked as dropped. None for no deadline.
+        self_check: replay goldens if that was not done on this machine yet.
 
     Raises:
-        UsageError: wrong input, also where it shows midway; the files then hold the frames until there.
-        CheckError: the network does not give PyTorch's keypoints of the golden crops here, and no frame was processed;
-            or it gave numbers that are not finite, and the files hold the frames until there.
+        UsageError: an argument or an input is wrong; an input may fail midway, and the files hold the frames before.
+        CheckError: the network does not reproduce its goldens here, before any frame; or its outputs hold NaN or
+            infinity, and the files hold the frames before.
     """
     _check_options(limit, threshold, threads, deadline_ms)
     with ExitStack() as stack:
@@ -150,7 +151,7 @@ def _check_options(limit: int | None, threshold: float, threads: bool, deadline_
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}, expected at least 1 frame")
     if deadline_ms is not None and not threads:
-        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, which would keep it: ask for both")
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, expected both: add --threads")
     check_threshold(threshold, "the threshold of joints")
 
 

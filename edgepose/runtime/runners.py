@@ -1,4 +1,4 @@
-"""How frames get through the stages into the sinks: one after another, or each part in a thread of its own."""
+"""Runners, which pass frames through the stages into the sinks: in one thread, or with a thread for each part."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from .sinks import Sink
 from .sources import Source
 from .stages import Stage, timed
 
-#: So often the main thread looks whether it was interrupted.
+#: Seconds between two checks of the main thread for an interrupt.
 _LOOK_SECONDS = 0.1
 
 
 class Policy(Enum):
     """What happens to frames that come faster than they can be processed.
 
-    ``KEEP`` waits, so that every frame is processed. ``NEWEST`` drops the camera's oldest frame that still waits for
-    the first stage: its number is missing in the results. ``DEADLINE`` waits, too, but a frame that is late skips the
-    stages that are left and reaches the sinks as it is, marked ``dropped``.
+    ``KEEP`` waits, so that every frame is processed. ``NEWEST`` drops the camera's oldest frame that waits for the
+    first
+    stage: its number is missing in the results. ``DEADLINE`` waits too, but a late frame skips the remaining stages and
+    reaches the sinks marked as ``dropped``.
     """
 
     KEEP = "keep"
@@ -34,13 +35,14 @@ class Policy(Enum):
 
 
 def run_inline(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], limit: int | None = None) -> None:
-    """Take every frame through all stages into all sinks before the next one is read.
+    """Pass each frame through all stages into all sinks before the next frame is read.
+
+    The caller closes source, stages and sinks. Errors of the source are raised after the frames before were written.
 
     Args:
-        source: its errors are raised after the frames before them were written. Ctrl-C is the end of a live one.
-        stages: in order.
-        sinks: likewise. The caller closes them, the source and the stages.
-        limit: of frames.
+        source: source of the frames; Ctrl-C ends a live one.
+        stages, sinks: in the order in which they get a frame.
+        limit: largest number of frames.
     """
     try:
         for job in _jobs(source, limit):
@@ -62,26 +64,26 @@ def run_threaded(
     depth: int = 2,
     limit: int | None = None,
 ) -> None:
-    """Run every source, every stage and the sinks in a thread of their own; return when all threads have ended.
+    """Run each source, each stage and the sinks in their own threads; return when all threads have ended.
 
-    Frames of one camera stay in order. A stage gets what waits for it in one call, one frame of each camera at most.
-    With one source and ``KEEP``, every stage sees exactly what it sees in :func:`run_inline`.
+    Frames of one camera stay in order. A stage gets all waiting frames in one call, at most one per camera. With one
+    source and ``KEEP``, every stage gets the same calls as in :func:`run_inline`.
 
-    The first error of any part ends the run: no new frame is read, what is past that part is still written, and the
+    The first error of any part ends the run: no new frame is read, frames behind that part are still written, and the
     error is raised here. Ctrl-C does the same, without an error if a source is live.
 
     Args:
-        sources: each with a name of its own.
-        stages: in order, shared by all sources; each serves one thread.
-        sinks: get the frames of all sources, in one thread. The caller closes them, the sources and the stages.
+        sources: sources with unique names.
+        stages: stages in order, shared by all sources.
+        sinks: get the frames of all sources, in one thread. The caller closes sources, stages and sinks.
         policy: see :class:`Policy`.
-        deadline_ms: with ``DEADLINE``, milliseconds from when a frame was read to when its result is of no use.
-        depth: frames of each camera that wait between two threads, at most.
-        limit: of frames of each source.
+        deadline_ms: with ``DEADLINE``, milliseconds from reading a frame until its result is useless.
+        depth: largest number of frames per camera that wait between two threads.
+        limit: largest number of frames per source.
 
     Raises:
-        UsageError: no source, two of one name, a depth below 1, or a deadline that is missing, not above 0, or without
-            a use.
+        UsageError: there is no source, two have one name, the depth is below 1, or the deadline is missing, not above 0
+            or given with another policy.
     """
     _check(sources, policy, deadline_ms, depth)
     queues = [_Queue(depth) for _ in range(len(stages) + 1)]
@@ -95,7 +97,7 @@ def run_threaded(
     threads.start("sinks", _drain, queues[-1], sinks, threads.over)
     interrupted = None
     try:
-        while not threads.over.wait(_LOOK_SECONDS):  # Ctrl-C may come to another thread, and does not end a wait then
+        while not threads.over.wait(_LOOK_SECONDS):  # a wait without timeout may miss Ctrl-C
             pass
     except KeyboardInterrupt as interrupt:
         interrupted = interrupt
@@ -109,7 +111,7 @@ def run_threaded(
 
 
 def _jobs(source: Source, limit: int | None) -> Iterator[Job]:
-    """Yield a job for each frame; waiting for it counts as ``decode``."""
+    """Yield a job for each frame; the time until the frame is there counts as ``decode``."""
     start = time.perf_counter()
     for frame in islice(source, limit):
         yield Job(frame, ms={"decode": (time.perf_counter() - start) * 1000})
@@ -160,11 +162,7 @@ def _drain(inlet: _Queue, sinks: Sequence[Sink], over: threading.Event) -> None:
 
 
 class _Queue:
-    """Jobs on their way from one or several threads to one other; it holds a few of each camera.
-
-    Attributes:
-        producers: threads that have not ended yet.
-    """
+    """A queue from one or more threads, of which ``producers`` still run, to one thread; bounded for each camera."""
 
     def __init__(self, depth: int) -> None:
         self.producers = 1
@@ -174,11 +172,7 @@ class _Queue:
         self._changed = threading.Condition()
 
     def put(self, job: Job, newest: bool = False) -> bool:
-        """Add a job, and wait until there is room for it or, if ``newest``, drop the camera's oldest one.
-
-        Returns:
-            False if no more jobs are taken, and this one was not.
-        """
+        """Add a job when there is room for it, or with ``newest`` drop the camera's oldest; return False if refused."""
         with self._changed:
             if newest and self._is_full(job):
                 del self._jobs[self._places(job)[0]]
@@ -189,11 +183,7 @@ class _Queue:
             return not self._refuses
 
     def take(self) -> list[Job]:
-        """Wait for jobs, and return the oldest one with those behind it up to the second one of any camera.
-
-        Returns:
-            nothing when the producers have ended and all is taken.
-        """
+        """Wait for jobs, and return the oldest in order, up to a camera's second one; none if all producers ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or not self.producers)
             taken: dict[str, Job] = {}
@@ -204,19 +194,19 @@ class _Queue:
             return list(taken.values())
 
     def end(self) -> None:
-        """Tell that one producer has ended."""
+        """Count one producer as ended."""
         with self._changed:
             self.producers -= 1
             self._changed.notify_all()
 
     def refuse(self) -> None:
-        """Take no more jobs; those that are here can still be taken out."""
+        """Refuse further jobs; waiting ones can still be taken."""
         with self._changed:
             self._refuses = True
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """Take no more jobs, and throw away those that are here."""
+        """Refuse further jobs, and discard the waiting ones."""
         self.refuse()
         with self._changed:
             self._jobs.clear()
@@ -229,12 +219,7 @@ class _Queue:
 
 
 class _Threads:
-    """Threads of one run.
-
-    Attributes:
-        error: the first one that any of them raised.
-        over: set when the run is to end: by the sinks at the end, or by the first error.
-    """
+    """The threads of one run, their first ``error``, and ``over``, an event that is set at the end or by an error."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -243,7 +228,7 @@ class _Threads:
         self._threads: list[threading.Thread] = []
 
     def start(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
-        # A daemon, so that whoever interrupts a second time, while a network hangs, gets out.
+        # A daemon, so that a second Ctrl-C ends the program even if a network hangs.
         thread = threading.Thread(target=self._guard, args=(work, *arguments), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -256,7 +241,7 @@ class _Threads:
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
-        except BaseException as error:  # raised again in the thread of the caller
+        except BaseException as error:  # raised again in the caller's thread
             with self._lock:
                 self.error = self.error or error
             self.over.set()
@@ -265,10 +250,10 @@ class _Threads:
 def _check(sources: Sequence[Source], policy: Policy, deadline_ms: float | None, depth: int) -> None:
     names = [source.camera for source in sources]
     if not names or len(set(names)) < len(names):
-        raise UsageError(f"got the sources {', '.join(names) or 'none'}: expected one or several, each once")
+        raise UsageError(f"got the sources {', '.join(names) or 'none'}: expected one or more with different names")
     if depth < 1:
         raise UsageError(f"depth is {depth}, expected at least 1 frame")
     if policy is not Policy.DEADLINE and deadline_ms is not None:
-        raise UsageError(f"a deadline of {deadline_ms:g} ms is of no use with the policy {policy.value}: leave it out")
+        raise UsageError(f"got a deadline of {deadline_ms:g} ms with the policy {policy.value}: leave it out")
     if policy is Policy.DEADLINE and (deadline_ms is None or not deadline_ms > 0):
         raise UsageError(f"the deadline is {deadline_ms} ms, expected more than 0 with the policy {policy.value}")

@@ -1,4 +1,4 @@
-"""The stages that a frame passes: find the persons, estimate their poses, number them, draw them."""
+"""The stages of a pipeline: find the persons, estimate their poses, track them, draw them."""
 
 from __future__ import annotations
 
@@ -21,41 +21,32 @@ from .job import Job
 from .pose import PoseEstimator
 from .track import CONFIDENT, OneTracker, OverlapTracker, RegionTracker, Tracker
 
-#: What is timed of a frame, in order. ``detect`` and ``infer`` are the two networks; the five others between ``decode``
-#: (reading the source) and ``encode`` (writing the files) are the runtime's own work around them. Numbering the people
-#: counts as ``keypoints``.
+#: Names of the timed steps, in order. ``decode`` reads the source, ``encode`` writes the files, ``detect`` and
+#: ``infer`` are the two networks, and OWN_WORK is the runtime's own work. Tracking counts as ``keypoints``.
 STAGES = ("decode", "letterbox", "detect", "boxes", "crop", "infer", "keypoints", "draw", "encode")
 OWN_WORK = ("letterbox", "boxes", "crop", "keypoints", "draw")
 
 
 class Stage(Protocol):
-    """A step on the way of every frame. It serves one thread at a time.
-
-    Attributes:
-        name: of the step, for messages.
-    """
+    """A step of the pipeline, for one thread at a time; ``name`` is used in messages."""
 
     name: str
 
     def run(self, jobs: list[Job]) -> None:
-        """Do the step for one frame each of one or several cameras, and add its milliseconds to each job.
+        """Process jobs with at most one frame per camera, in one batch, and add the milliseconds to each job.
 
-        A network takes them in one batch. What a stage remembers from frame to frame, it keeps by ``frame.camera``, and
-        forgets it where a frame does not follow the one before it.
+        State between frames is kept per ``frame.camera``, and reset where ``frame.follows`` is False.
         """
         ...
 
     def close(self) -> None:
-        """Free what the stage holds; it cannot run afterwards."""
+        """Free the stage's resources; it cannot run afterwards."""
         ...
 
 
 @contextmanager
 def timed(jobs: Sequence[Job], name: str) -> Iterator[None]:
-    """Add the milliseconds of the body to jobs under a name of :data:`STAGES`, the same share to each.
-
-    A body that raises is not counted.
-    """
+    """Add the milliseconds of the body, in equal shares, to jobs under a name of :data:`STAGES`, unless it raises."""
     start = time.perf_counter()
     yield
     share = (time.perf_counter() - start) * 1000 / len(jobs)
@@ -64,11 +55,7 @@ def timed(jobs: Sequence[Job], name: str) -> Iterator[None]:
 
 
 class Find:
-    """Finds the persons in each frame: ``job.people`` with boxes and no joints.
-
-    Args:
-        detector: owned by the stage from here on.
-    """
+    """The stage that finds the persons: boxes without joints. It owns the detector."""
 
     name = "find"
 
@@ -90,11 +77,7 @@ class Find:
 
 
 class Estimate:
-    """Estimates the poses of the people that were found, those of all jobs in one batch.
-
-    Args:
-        estimator: owned by the stage from here on.
-    """
+    """The stage that estimates the poses in ``job.people``, for all jobs in one batch. It owns the estimator."""
 
     name = "estimate"
 
@@ -113,7 +96,7 @@ class Estimate:
                 job.people = people_from_crops(own, crops.inverses, job.people.boxes)
 
     def _crop(self, job: Job) -> Crops:
-        assert job.people is not None, "a stage that finds people comes before the one that estimates their poses"
+        assert job.people is not None, "put a stage that finds people before the one that estimates their poses"
         with timed([job], "crop"):
             return self._estimator.cropper(job.frame.image, job.people.boxes)
 
@@ -122,13 +105,10 @@ class Estimate:
 
 
 class Follow:
-    """Finds and estimates one person for each camera, without a detector: where the last pose was, at first everywhere.
+    """The stage that follows one person per camera without a detector. It owns the estimator.
 
-    These are one stage because a frame is searched only when the pose of the one before it is known. Nobody is found in
-    a frame where too few joints are seen.
-
-    Args:
-        estimator: owned by the stage from here on.
+    It estimates the pose around the last pose, at first in the whole frame. A frame with too few visible joints has no
+    people.
     """
 
     name = "follow"
@@ -155,24 +135,20 @@ class Follow:
 
 
 class Track:
-    """Gives people their ids; no id of a camera is ever given to somebody else.
-
-    Args:
-        make_tracker: called for each camera, and again where a frame does not follow the one before it.
-    """
+    """The stage that gives people ids, never reused within a camera; each sequence of frames gets a new tracker."""
 
     name = "track"
 
     def __init__(self, make_tracker: Callable[[], Tracker]) -> None:
         self._make_tracker = make_tracker
         self._trackers: dict[str, Tracker] = {}
-        #: By camera, the highest id so far, and the one that its present tracker counts from.
+        #: For each camera, the highest id so far, and the offset of its present tracker's ids.
         self._highest: defaultdict[str, int] = defaultdict(int)
         self._base: dict[str, int] = {}
 
     def run(self, jobs: list[Job]) -> None:
         for job in jobs:
-            assert job.people is not None, "a stage that finds people comes before the one that numbers them"
+            assert job.people is not None, "put a stage that finds people before the one that tracks them"
             with timed([job], "keypoints"):
                 camera = job.frame.camera
                 if camera not in self._trackers or not job.frame.follows:
@@ -182,18 +158,15 @@ class Track:
                 job.people = replace(job.people, ids=ids)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 class Draw:
-    """Draws the people on a copy of the frame, which takes its place.
+    """The stage that replaces each frame by a copy with the people drawn on it.
 
     Args:
-        skeleton: names joints and bones.
-        threshold: least score of a joint that is drawn, from 0 to 1.
-
-    Raises:
-        UsageError: the threshold is no score.
+        skeleton: joints and bones of the people.
+        threshold: least score of a joint that is drawn; UsageError if it is not within 0 to 1.
     """
 
     name = "draw"
@@ -209,11 +182,11 @@ class Draw:
                 job.frame = replace(job.frame, image=drawn)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def person_stages(estimator: PoseEstimator, detector: Detector | None) -> list[Stage]:
-    """Return the stages from a frame to numbered people: by a detector, or else following one person."""
+    """Return the stages that find, estimate and track people, with a detector or, if None, following one person."""
     if detector is None:
         return [Follow(estimator), Track(OneTracker)]
     return [Find(detector), Estimate(estimator), Track(OverlapTracker)]

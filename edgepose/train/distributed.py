@@ -58,10 +58,7 @@ class Ranks:
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started: NCCL between GPUs, gloo between CPUs.
-
-    Args:
-        device: ``cuda`` becomes each process's own GPU.
+    """Join the processes that ``torchrun`` started: NCCL between GPUs (``cuda`` is each one's own), gloo between CPUs.
 
     Raises:
         UsageError: the device cannot be used.
@@ -85,11 +82,7 @@ def join(device: str) -> Iterator[Ranks]:
 
 
 def require_device(device: str) -> None:
-    """Refuse a device on which PyTorch cannot allocate memory.
-
-    Raises:
-        UsageError: such as for ``cuda`` on a machine without a GPU.
-    """
+    """Raise UsageError for a device on which PyTorch cannot allocate memory, such as ``cuda`` without a GPU."""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA

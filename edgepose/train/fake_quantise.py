@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..core.errors import UsageError
 from ..graphs.read_quantisation import Operation, Quantisation
-from ..models.heads import Heads
+from ..models.layers import Heads
 from ..plugins.torch_op import DynamicDepthwiseConv2d
 
 #: int8 levels of a kernel are -127..127. Those of an activation begin at -128, where QuantizeLinear saturates.
@@ -90,14 +90,13 @@ def fake_quantise_kernel(kernel: Tensor, factor: Tensor | None = None) -> Tensor
     the scales to FP16 does not commute; so the folded scale is rounded, as in
     :func:`edgepose.graphs.quantise.weight_scales`, and then divided by the factor.
 
-    Args:
-        kernel: as the network holds it.
-        factor: (out,) magnitude of the factor of the batch norm behind it; None if there is none.
+    ``factor`` (out,) is the magnitude of the factor of the batch norm behind it; None if there is none.
     """
     kernel = kernel.float()
     with torch.no_grad():
         largest = kernel.abs().amax(dim=(1, 2, 3))
-        scale = _round_scale((largest if factor is None else largest * factor) / LEVELS)
+        scale = ((largest if factor is None else largest * factor) / LEVELS).half().float()
+        scale = torch.where(scale > 0, scale, 1.0)
         if factor is not None:
             scale = scale / factor.clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scale, dtype=torch.int32)
@@ -108,12 +107,6 @@ def folding_factor(weight: Tensor, variance: Tensor, eps: float) -> Tensor:
     """Return (C,) the magnitude of the factor by which a batch norm in eval mode multiplies its input."""
     with torch.no_grad():
         return weight.abs() / torch.sqrt(variance + eps)
-
-
-def _round_scale(scale: Tensor) -> Tensor:
-    """Round to FP16; zero becomes 1."""
-    rounded = scale.half().float()
-    return torch.where(rounded > 0, rounded, torch.ones_like(rounded))
 
 
 class _Tracer(fx.Tracer):

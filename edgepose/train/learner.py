@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from ..core.errors import UsageError
 from ..graphs.read_quantisation import Quantisation
 from ..models.checkpoint import ModelSpec, load_pretrained
-from ..models.heads import Heads
+from ..models.layers import Heads
 from ..models.pose_graph import normalise
 from .distributed import Ranks
 from .fake_quantise import FakeQuantised
@@ -59,7 +59,8 @@ class Learner:
         if ranks.world > 1:
             self.parallel = DistributedDataParallel(self.parallel)
         self.average = copy.deepcopy(self.network) if recipe.ema else None
-        self.optimizer = _optimizer(recipe, self.network)
+        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.optimizer = optimizer(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.schedule = _schedule(recipe, self.optimizer, steps)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.precision == "fp16")
         self.balance = DynamicWeights()
@@ -117,25 +118,19 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a later process needs to go on exactly."""
-        return {
-            "network": self.network.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "balance": self.balance.history,
-            "quantisation": self.quantisation and self.quantisation.digest,
-        }
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        digest = self.quantisation and self.quantisation.digest
+        return {**parts, "balance": self.balance.history, "quantisation": digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.balance.history = state["balance"]
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("network", "average", "optimizer", "schedule", "scaler")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def largest_batch(self, batch: dict[str, Tensor]) -> int:
         """Find the largest half, quarter, ... of a batch that fits into the memory; 0 if one crop does not.
@@ -147,11 +142,10 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 self.step({name: tensor[:count] for name, tensor in batch.items()})
+                return count
             except torch.OutOfMemoryError:
                 count //= 2
-            else:
-                break
-        return count
+        return 0
 
 
 @torch.no_grad()
@@ -165,7 +159,6 @@ def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> N
         network: after ``step`` optimiser steps.
         decay: share of the average that stays, in 0..1; at most (1 + step) / (10 + step), so that the random weights of
             the start are soon forgotten.
-        step: optimiser steps done.
     """
     decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
@@ -179,11 +172,6 @@ def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> N
 def model_spec(recipe: Recipe) -> ModelSpec:
     """Return the spec of the network that a recipe trains."""
     return ModelSpec(recipe.model, recipe.skeleton, recipe.input_size, recipe.model_options)
-
-
-def _optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

@@ -35,8 +35,7 @@ class PoseDataset(Dataset):
     """
 
     def __init__(self, samples: list[PoseSample], recipe: Recipe) -> None:
-        self.samples = samples
-        self.recipe = recipe
+        self.samples, self.recipe = samples, recipe
         self.skeleton = get_skeleton(recipe.skeleton)
         labelled, wanted = len(samples[0].joints), len(self.skeleton.joints)
         if labelled != wanted:
@@ -104,8 +103,7 @@ class EpochSampler(Sampler):
     each global batch, so together the processes see the batches that one process alone would see.
 
     Args:
-        count: samples of the data set.
-        seed: of the order.
+        count, seed: number of samples, and seed of their order.
         batch: samples per step over all processes together, a multiple of ``world``.
         rank, world: this process among all.
 
@@ -151,8 +149,8 @@ def batch_loader(
         dataset: pickled to the workers.
         batch: samples per batch.
         keys: of the data set, in order: a sampler, or a sequence; its length is that of an epoch.
-        workers: processes that make batches; 0 makes them in this one.
-        quiet: do not print a warning if there are more workers than cores.
+        workers: processes that make batches; 0 makes them in this one. A warning is printed unless ``quiet`` if there
+            are more of them than cores.
     """
     cores = usable_threads()
     if workers > cores and not quiet:
@@ -178,8 +176,8 @@ def make_loader(
 
     Args:
         dataset: of at least ``world`` samples; with fewer than the recipe's batch, all of them are one batch.
-        workers: processes that make batches; 0 makes them in this one.
-        rank, world: this process among those that train together; each gets an equal share of every batch.
+        workers: see :func:`batch_loader`.
+        rank, world: see :class:`EpochSampler`.
 
     Raises:
         UsageError: the processes cannot share the batch evenly.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import UsageError
-from ..models.heads import Heads
+from ..models.layers import Heads
 from .recipes import Recipe
 
 #: A target below this counts as background in the focal L2 loss.
@@ -64,8 +64,7 @@ def focal_l2(
     factor. The mean is over N, J, h and w.
 
     Args:
-        predicted: joint heat-maps.
-        target: joint targets in 0..1.
+        predicted, target: joint heat-maps, and their targets in 0..1.
         weights: (N, J), 0 for an unlabelled joint.
         gamma: focusing exponent.
         printed: the equations as printed: ``y**gamma`` on the foreground, ``|1 - p|**gamma`` elsewhere.
@@ -81,11 +80,8 @@ def focal_l2(
 def segmentation_bce(predicted: Tensor, target: Tensor) -> Tensor:
     """Compute SG-HRNet's binary cross-entropy (equation 6): summed over pixels, averaged over the maps and the batch.
 
-    Reading: the equation swaps prediction and target; this is the usual form.
-
-    Args:
-        predicted: (N, maps, h, w) after the sigmoid.
-        target: (N, h, w), the same for every map.
+    Reading: the equation swaps prediction and target; this is the usual form. ``predicted`` (N, maps, h, w) comes after
+    the sigmoid; ``target`` (N, h, w) is the same for every map.
     """
     # In bf16 and fp16 a sigmoid may round to 0 or 1; F.binary_cross_entropy bounds the logarithm then.
     wanted = target[:, None].expand_as(predicted)

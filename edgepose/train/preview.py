@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from ..core.heatmaps import STRIDE
 from ..core.images import contact_sheet, write_image
-from ..core.skeletons import Skeleton
+from ..core.pictures import Colour, bone_colours, joint_colours
 from ..data.samples import PoseData
 from .loader import PoseDataset
 from .recipes import Recipe
 
-Colour = tuple[int, int, int]
-#: RGB of the person's own left, right and neither side, as the runtime draws poses.
-_LEFT, _RIGHT, _CENTRE = (255, 140, 0), (30, 120, 255), (60, 220, 90)
-_SEGMENTATION = (255, 60, 200)
+#: RGB.
+_SEGMENTATION: Colour = (255, 60, 200)
 #: Height of the caption, and pixels between the samples.
 _CAPTION, _GAP = 20, 8
 
@@ -27,14 +25,9 @@ _CAPTION, _GAP = 20, 8
 def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> None:
     """Draw samples from all over the data set, augmented as in the first epoch.
 
-    Each is drawn three times: under its joint targets, its bone targets and its segmentation target. Orange is the
-    person's left, blue the right, green neither; the caption names the picture and its augmentation.
-
-    Args:
-        data: the training split.
-        recipe: the set-up.
-        path: of the picture, such as ``check.png``.
-        count: samples to draw, or all if there are fewer.
+    ``count`` of them, or all if there are fewer, are drawn three times: under their joint targets, their bone targets
+    and their segmentation target. Orange is the person's left, blue the right, green neither; the caption names the
+    picture and its augmentation.
 
     Raises:
         UsageError: data and recipe have different skeletons, or the picture cannot be written.
@@ -47,10 +40,9 @@ def draw_check(data: PoseData, recipe: Recipe, path: Path, count: int = 16) -> N
 def _draw_sample(dataset: PoseDataset, index: int) -> NDArray[np.uint8]:
     """Draw the three views of a sample side by side (h, 3 w, 3), above its caption."""
     item = {name: tensor.numpy() for name, tensor in dataset[0, index].items()}
-    joint_colours = [_side(name) for name in dataset.skeleton.joints]
     views = [
-        lay_over(item["crop"], item["joints"], joint_colours),
-        lay_over(item["crop"], item["bones"], _bone_colours(dataset.skeleton)),
+        lay_over(item["crop"], item["joints"], joint_colours(dataset.skeleton)),
+        lay_over(item["crop"], item["bones"], bone_colours(dataset.skeleton)),
         lay_over(item["crop"], item["segmentation"][None], [_SEGMENTATION], strength=0.5),
     ]
     done = dataset.augmentation(0, index)
@@ -74,13 +66,3 @@ def lay_over(
         share = strength * cv2.warpAffine(layer, grow, crop.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)[..., None]
         picture += share * (np.array(colour, np.float32) - picture)
     return picture.round().astype(np.uint8)
-
-
-def _side(joint: str) -> Colour:
-    return _LEFT if joint.startswith("left_") else _RIGHT if joint.startswith("right_") else _CENTRE
-
-
-def _bone_colours(skeleton: Skeleton) -> list[Colour]:
-    """Return a colour per bone: its side's, or neither side's if it joins left and right, as between the hips."""
-    ends = [{_side(skeleton.joints[joint]) for joint in bone} - {_CENTRE} for bone in skeleton.bones]
-    return [sides.pop() if len(sides) == 1 else _CENTRE for sides in ends]

@@ -103,7 +103,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:  # also refuses NaN
-                raise UsageError(f"recipe: {name} must be {_range(low, high)}, got {getattr(self, name)}")
+                wanted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+                raise UsageError(f"recipe: {name} must be {wanted}, got {getattr(self, name)}")
         if self.scale_low > self.scale_high:
             raise UsageError(f"recipe: need scale_low <= scale_high, got {self.scale_low} and {self.scale_high}")
         for name, choices in _CHOICES.items():
@@ -138,10 +139,6 @@ class Recipe:
         return json.dumps(asdict(self), indent=1)
 
 
-def _range(low: float, high: float) -> str:
-    return f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-
-
 _BOOLEANS = {"true": True, "false": False}
 
 _DITN = Recipe(
@@ -164,7 +161,6 @@ _DITN_LITE_LSP = replace(
     weight_decay=1e-2,
     schedule="cycle",
     ema=0.998,
-    rotation=30.0,
     scale_low=0.78,
     scale_high=1.25,
     half_body=0.05,

@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import math
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..core.errors import UsageError
-from ..core.files import atomic_path, write_text
+from ..core.files import atomic_path, check_writable, write_text
 from ..models.checkpoint import ModelSpec, save_checkpoint
 
 
@@ -29,14 +28,11 @@ class AnyRecipe(Protocol):
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run, in a folder that the first :meth:`save` makes.
 
     ``last.pt`` holds everything a later call needs to go on, ``previous.pt`` the state before it; ``last.safetensors``
     and ``best.safetensors`` are weights; ``metrics.csv`` and ``tensorboard/`` hold the figures of every epoch;
     ``recipe.json`` is the recipe. The state is written last, so everything it refers to is already on the disk.
-
-    Args:
-        path: the folder, made by the first :meth:`save`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,11 +46,7 @@ class RunFolder:
         return not (self._state.exists() or self._previous.exists())
 
     def require_writable(self) -> None:
-        """Refuse a folder in which nothing can be written, before hours of training are lost; it is not made yet.
-
-        Raises:
-            UsageError: the folder, or the nearest one above it that exists, cannot be written to.
-        """
+        """Raise UsageError if nothing can be written, before hours of training are lost; the folder is not made yet."""
         check_writable(self._state)
 
     def load(
@@ -103,8 +95,7 @@ class RunFolder:
         Args:
             recipe: of the run.
             state: plain containers and tensors.
-            network: the weights to keep.
-            spec: of the network; None for one that gives no heat-maps.
+            network, spec: see :func:`~edgepose.models.checkpoint.save_checkpoint`.
             history: rows of figures by name; the first figure of each counts the epochs, or steps.
             best: keep the weights as ``best.safetensors``, too.
 
@@ -140,22 +131,6 @@ class RunFolder:
                     board.add_scalar(name, value, int(count))
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path at which no file can be made; nothing is left there.
-
-    Raises:
-        UsageError: ``path`` is a folder, or the nearest folder above it that exists cannot be written to.
-    """
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder, expected the name of a file")
-    try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -172,15 +147,13 @@ def _require_same(listing: Path, recipe: AnyRecipe, may_change: Collection[str])
     if not isinstance(begun, dict):
         raise UsageError(f"{listing} is damaged or missing: give another -o to begin again")
     now = json.loads(recipe.to_json())
-    changes = [change for name, change in _changes(begun, now) if name not in may_change]
+    changes = [
+        f"{name} was {begun.get(name)}, now {now.get(name)}"
+        for name in sorted((begun.keys() | now.keys()) - set(may_change))
+        if begun.get(name) != now.get(name)
+    ]
     if changes:
         raise UsageError(
             f"{listing.parent} was begun with another recipe ({', '.join(changes)}): give another -o, or the values "
             "that it was begun with"
         )
-
-
-def _changes(begun: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in sorted(begun.keys() | now.keys()):
-        if begun.get(name) != now.get(name):
-            yield name, f"{name} was {begun.get(name)}, now {now.get(name)}"

@@ -6,7 +6,6 @@ import hashlib
 import signal
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +20,19 @@ from tqdm import tqdm
 
 from ..accuracy.scoring import score, scored_skeleton
 from ..core.errors import UsageError
+from ..core.files import check_writable
 from ..core.skeletons import get_skeleton
 from ..data import load_data
 from ..data.samples import PoseData, PoseSample, describe_skipped
 from ..graphs.read_quantisation import Quantisation
 from ..models.checkpoint import require_checkpoint
-from ..models.predictor import torch_predictor
+from ..models.pose_graph import torch_predictor
 from .distributed import Ranks, join
 from .learner import Learner, model_spec
 from .loader import EpochSampler, PoseDataset, make_loader
 from .preview import draw_check
 from .recipes import Recipe
-from .run_folder import RunFolder, check_writable
+from .run_folder import RunFolder
 
 #: Seconds between saves inside an epoch.
 _SAVE_EVERY = 600.0
@@ -55,9 +55,8 @@ def train(
     Ctrl-C saves and stops after the current step; a second one stops at once.
 
     Args:
-        recipe: the set-up.
+        recipe, folder: the set-up and the folder of the run.
         data: KIND:ROOT with a train and a val split.
-        folder: of the run.
         weights: checkpoint that a new run starts from (see :func:`~edgepose.models.checkpoint.load_pretrained`).
         quantisation: fine-tune the weights for INT8 (see :class:`~edgepose.train.fake_quantise.FakeQuantised`); scores
             are then those of INT8. The weights stay float32 ones, to be exported and calibrated as usual.
@@ -74,8 +73,10 @@ def train(
         KeyboardInterrupt: after Ctrl-C, with the run saved.
     """
     with join(device) as ranks:
-        if ranks.is_first:
-            _require_files(RunFolder(folder), weights)
+        if ranks.is_first:  # refuse before anything takes time
+            RunFolder(folder).require_writable()
+            if weights is not None and RunFolder(folder).is_new:
+                require_checkpoint(weights)
         training, validation = _load(recipe, data, "train", ranks), _load(recipe, data, "val", ranks)
         scored_skeleton(validation, get_skeleton(recipe.skeleton))  # refuse now rather than at the first test
         dataset = PoseDataset(training.samples, recipe)
@@ -92,32 +93,23 @@ def train(
                 run.finish_epoch()
 
 
-def _require_files(folder: RunFolder, weights: Path | None) -> None:
-    """Refuse a place where nothing can be written, and start weights that are none, before anything takes time."""
-    folder.require_writable()
-    if weights is not None and folder.is_new:
-        require_checkpoint(weights)
-
-
 class Run:
     """One training run: the learner, its progress, and its folder.
 
     Args:
-        recipe: the set-up.
-        folder: of the run.
+        recipe, folder, weights, quantisation: see :func:`train`.
         samples: the training samples.
         steps: optimiser steps per epoch.
         ranks: this process among those that train together.
-        weights: checkpoint that a new run starts from.
-        quantisation: the tensors that INT8 rounds; None for training as usual.
 
     Attributes:
         epoch: finished epochs.
         batch: steps done in the current epoch.
         history: a row of figures per finished epoch.
+        seconds, sums: of the current epoch: the time of its steps, and the sum of each term of the loss over them.
     """
 
-    _STATE = ("learner", "data", "epoch", "batch", "history", "seconds", "sums")
+    _PROGRESS = ("epoch", "batch", "history", "seconds", "sums")
 
     def __init__(
         self,
@@ -132,9 +124,10 @@ class Run:
         self.recipe, self.steps, self.ranks = recipe, steps, ranks
         self.folder, self.data = RunFolder(folder), _fingerprint(samples)
         self.epoch = self.batch = 0
-        self.seconds, self.sums = 0.0, defaultdict[str, float](float)
+        self.seconds, self.sums = 0.0, dict[str, float]()
         self.history: list[dict[str, float]] = []
-        state = ranks.share(self.folder.load(recipe, self._STATE) if ranks.is_first else None)
+        keys = ("learner", "data", *self._PROGRESS)
+        state = ranks.share(self.folder.load(recipe, keys) if ranks.is_first else None)
         if state is None and quantisation is not None and weights is None:
             raise UsageError("--quantise fine-tunes weights that are trained already: give their file with --weights")
         self.learner = Learner(recipe, steps, ranks, weights if state is None else None, quantisation)
@@ -152,22 +145,22 @@ class Run:
         # States of older versions have no entry for the quantisation.
         _require_quantisation(state["learner"].get("quantisation"), self.learner.quantisation, self.folder.path)
         self.learner.load_state_dict(state["learner"])
-        self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
-        self.seconds, self.sums = state["seconds"], defaultdict(float, state["sums"])
+        for name in self._PROGRESS:
+            setattr(self, name, state[name])
 
     def add(self, terms: dict[str, float], seconds: float) -> None:
         """Add the figures of one step; ``seconds`` is what it took."""
         self.batch += 1
         self.seconds += seconds
         for name, value in terms.items():
-            self.sums[name] += value
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def finish_epoch(self) -> None:
         """Add the epoch's figures to the history and save."""
         means = {f"loss_{name}": total / self.batch for name, total in self.sums.items()}
         figures = {"loss": sum(means.values()), **means, "lr": self.learner.schedule.get_last_lr()[0]}
         self.history.append({"epoch": self.epoch + 1, **figures, "seconds": self.seconds})
-        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, defaultdict(float)
+        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, {}
         self.save()
 
     def is_test_due(self, every: int) -> bool:
@@ -197,16 +190,8 @@ class Run:
                 f"the weights became infinite or NaN in epoch {self.epoch + (self.batch > 0)}: lower lr, or clip the "
                 f"gradient (--set clip=1); {self.folder.path} keeps the state before"
             )
-        values = (
-            self.learner.state_dict(),
-            self.data,
-            self.epoch,
-            self.batch,
-            self.history,
-            self.seconds,
-            dict(self.sums),
-        )
-        state = dict(zip(self._STATE, values, strict=True))
+        progress = {name: getattr(self, name) for name in self._PROGRESS}
+        state = {"learner": self.learner.state_dict(), "data": self.data, **progress}
         self.folder.save(self.recipe, state, self.learner.result, self.learner.spec, self.history, best=best)
 
 
@@ -296,8 +281,7 @@ def _stop_if(stop: list[int], run: Run) -> None:
         return
     run.save()
     if run.ranks.is_first:
-        done = f"epoch {run.epoch + 1}, after batch {run.batch}"
-        tqdm.write(f"stopped in {done}: the same command goes on from here")
+        tqdm.write(f"stopped in epoch {run.epoch + 1}, after batch {run.batch}: the same command goes on from here")
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Verify: replay the goldens of a bundle on every engine in every precision, and say where a wrong one departs."""
+"""The command ``verify``: replay the goldens of a bundle on every engine in every precision, and locate errors."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ def verify(
     data: str | None = None,
     max_drop: float = MAX_DROP,
 ) -> VerifyReport:
-    """Replay a bundle's goldens one by one and all at once, and compare with what made them: FP32 PyTorch, or the
-    file that a detector was imported from.
+    """Replay a bundle's goldens, one by one and in one batch, and compare with the reference that made them.
 
     Args:
         bundle: an opened bundle.
-        backends: names of :data:`edgepose.backends.plan.BACKENDS`; None or ``["all"]`` takes those that can run
-            here and names the others in ``skipped``.
-        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` takes every one that the
-            bundle has and a backend can run.
-        data: KIND:ROOT of labelled data, to compare accuracies with FP32's as well.
-        max_drop: points of accuracy that may be lost against FP32.
+        backends: names of :data:`edgepose.backends.plan.BACKENDS`; None or ``["all"]`` for all that can run here, with
+            the others in ``skipped``.
+        precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` for all that the bundle
+            has and a backend can run.
+        data: KIND:ROOT of labelled data, to compare accuracies with FP32's too.
+        max_drop: largest loss of accuracy against FP32, in percentage points.
 
     Raises:
-        UsageError: the goldens are missing or damaged, a backend or precision that was named cannot run here, or the
-            data cannot be read.
+        UsageError: the goldens are missing or damaged, a named backend or precision cannot run here, or the data cannot
+            be read.
     """
     goldens = read_goldens(bundle)
     found = plan(bundle, backends, precisions)
@@ -66,5 +65,5 @@ def verify(
 def _locate(check: Check, goldens: Goldens, image: int) -> str:
     try:
         return first_difference(check.runner, goldens, image)
-    except UsageError as error:  # the verdict stands without its cause, such as on a device without onnx
-        return f"the first difference was not searched for: {error}"
+    except UsageError as error:  # without onnx, for example, report the failure without its cause
+        return f"the first difference cannot be searched for: {error}"

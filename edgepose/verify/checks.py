@@ -1,4 +1,4 @@
-"""What is checked: replays of the goldens on every backend in every precision."""
+"""The checks of ``verify``: replays of the goldens on one backend in one precision."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from ..core.errors import UsageError, first_line
 
 @dataclass(frozen=True)
 class Check:
-    """One runner at one batch size. ``problem`` is why it failed, None if it passed.
+    """The result of one runner at one batch size.
 
-    ``outputs``, the keypoints and heat-maps of all goldens, is None where the engine gave no arrays of that form;
-    ``figures`` is None there too, and where an output is not finite.
+    Attributes:
+        figures: None if the outputs are malformed or not finite.
+        problem: why it failed, None if it passed.
+        outputs: outputs for all goldens by name; None if they are malformed.
     """
 
     runner: Runner
@@ -36,7 +38,7 @@ class Check:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The figures as five cells of a table, in the order of :class:`Figures`."""
+        """The five cells of a table with the figures, in the order of :class:`Figures`."""
         if self.figures is None:
             return ("-",) * 5
         f = self.figures
@@ -44,7 +46,7 @@ class Check:
 
 
 def check_runner(runner: Runner, goldens: Goldens) -> Iterator[Check]:
-    """Replay the goldens on one runner, one by one and all at once."""
+    """Replay the goldens on one runner, one by one and in one batch."""
     batches = sorted({1, len(goldens.images)})
     try:
         session = runner.open()
@@ -62,7 +64,7 @@ def _check_batch(runner: Runner, session: Session, goldens: Goldens, batch: int)
             session.run({IMAGES: goldens.images[start : start + batch]})
             for start in range(0, len(goldens.images), batch)
         ]
-    except Exception as error:  # the engines' own exception types share no public base
+    except Exception as error:  # engines share no base class of exceptions
         return Check(runner, batch, problem=f"a batch of {batch} does not run: {first_line(error)}")
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     figures, problem = verdict(goldens, outputs, runner.precision)

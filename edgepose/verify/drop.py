@@ -1,4 +1,4 @@
-"""What a precision costs on labelled data: the accuracy of every backend and precision beside FP32's."""
+"""The loss of accuracy on labelled data against FP32, for each backend and precision."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..core.errors import CheckError, UsageError
 from ..data import load_data
 from ..evaluate import score_runner
 
-#: Points that a precision may lose against FP32.
+#: Default for the largest loss of accuracy against FP32, in percentage points.
 MAX_DROP = 0.5
 
 
 @dataclass(frozen=True)
 class AccuracyCheck:
-    """One runner on labelled data.
+    """The accuracy of one runner on labelled data.
 
     Attributes:
-        runner: what was measured.
-        value: the headline figure in percent; None where it could not be computed.
-        drop: points below FP32; negative where it is above.
+        runner: the runner that was measured.
+        value: the main figure in percent; None if it could not be computed.
+        drop: percentage points below FP32, negative above.
         problem: why it failed, None if it passed.
     """
 
@@ -36,11 +36,11 @@ class AccuracyCheck:
 
     @property
     def cells(self) -> tuple[str, str]:
-        """Value and drop as cells of a table."""
+        """The cells of a table with value and drop."""
         return ("-", "-") if self.value is None else (f"{self.value:.2f}", f"{self.drop:.2f}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values."""
         return {
             "backend": self.runner.backend,
             "precision": self.runner.precision,
@@ -56,10 +56,10 @@ class AccuracyReport:
 
     Attributes:
         data: KIND:ROOT.
-        metric: name of the headline figure, such as ``AP``.
-        reference: of FP32, in percent.
-        reference_backend: what FP32 ran on.
-        max_drop: points that a precision may lose against it.
+        metric: name of the main figure, such as ``AP``.
+        reference: accuracy of FP32 in percent.
+        reference_backend: backend that ran FP32.
+        max_drop: largest loss against it, in percentage points.
         checks: one per runner.
     """
 
@@ -71,13 +71,13 @@ class AccuracyReport:
     checks: tuple[AccuracyCheck, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values."""
         names = ("data", "metric", "reference", "reference_backend", "max_drop")
         return {**{name: getattr(self, name) for name in names}, "checks": [check.to_json() for check in self.checks]}
 
 
 def check_max_drop(points: float) -> None:
-    """Refuse, by UsageError, what is no number of points from 0 to 100."""
+    """Raise UsageError unless a number of percentage points is from 0 to 100."""
     if not (isfinite(points) and 0 <= points <= 100):
         raise UsageError(f"the largest drop is {points:g} points, expected 0 to 100")
 
@@ -87,12 +87,13 @@ def check_accuracy(bundle: Bundle, runners: Sequence[Runner], data: str, max_dro
 
     Args:
         bundle: an opened bundle.
-        runners: of the bundle.
+        runners: runners of the bundle.
         data: KIND:ROOT, see :func:`edgepose.data.load_data`.
-        max_drop: points that each may lose against FP32 on the first of these backends that runs it, or else on any.
+        max_drop: largest loss in percentage points against FP32, which runs on the first of the runners' backends that
+            has it, or else on any.
 
     Raises:
-        UsageError: ``max_drop`` is no number from 0 to 100, the data cannot be read, or FP32 cannot run.
+        UsageError: ``max_drop`` is not from 0 to 100, the data cannot be read, or FP32 cannot run.
     """
     check_max_drop(max_drop)
     bundle.require(POSE)
@@ -103,7 +104,7 @@ def check_accuracy(bundle: Bundle, runners: Sequence[Runner], data: str, max_dro
     for runner in runners:
         try:
             scores = fp32 if runner == exact else score_runner(runner, split)
-        except (UsageError, CheckError) as error:  # the data are readable, so this is the engine's failure
+        except (UsageError, CheckError) as error:  # a failure of the engine: FP32 could read the data
             checks.append(AccuracyCheck(runner, problem=str(error)))
             continue
         drop = fp32.value - scores.value

@@ -1,4 +1,4 @@
-"""Find the ONNX node at which an engine, or the graph itself, first departs from PyTorch."""
+"""Find the ONNX node at which an engine, or the graph itself, first differs from PyTorch."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 from .variants import variant_difference
 
-#: Two FP32 tensors are the same up to this fraction of the reference's largest value (see ``checks.LIMITS``).
+#: Two FP32 tensors are equal up to this fraction of the reference's largest value, the score limit of ``fp32``.
 _SAME = 1e-4
 
 
 def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
-    """Return one sentence that names the first node that goes wrong, or says why there is none to name.
+    """Return one sentence with the first wrong node, or with the reason why none is found.
 
     Args:
-        runner: what failed.
+        runner: the runner that failed.
         goldens: the bundle's goldens.
-        image: index of the golden image to run; one that fails shows the most.
+        image: index of the golden image to run, best one that fails.
     """
     bundle, backend = runner.bundle, runner.backend
     if backend == "torch":
-        return "PyTorch itself no longer gives the goldens: checkpoint and goldens differ, so export the bundle again"
+        return "PyTorch does not reproduce the goldens: checkpoint and goldens differ, so export the bundle again"
     images = {IMAGES: goldens.images[image : image + 1]}
     if runner.precision != "fp32":
         return variant_difference(runner, images)
@@ -49,7 +49,7 @@ def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
         if backend in TARGETS:
             return (
                 "every node of the graph gives finite numbers, and an engine's inner tensors cannot be read: "
-                "if onnxruntime passes, building the engine changed the numbers; build it again, or on another version"
+                "if onnxruntime passes, the engine is wrong; build it again, or with another version"
             )
         if backend != "onnxruntime":
             node = first_unequal(nodes, expected, run_probe(probe, backend, images))
@@ -59,25 +59,23 @@ def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
 
 
 def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
-    agree = f"{backend} computes every node as the graph says"
+    agree = f"{backend} computes every node correctly"
     checkpoint = bundle.path / CHECKPOINT
     if not bundle.task.from_checkpoint:
-        return f"{agree}: the goldens are of another file, or the fault is only in the fused graph; import it again"
+        return f"{agree}: the goldens are from another file, or the fault is only in the fused graph; import it again"
     if unavailable("torch") or not checkpoint.is_file():
-        return (
-            f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint here, verify can say where"
-        )
+        return f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint, verify finds the node"
     node = first_unmatched(leading_to(nodes, [HEATMAPS]), got, pytorch_tensors(bundle, images[IMAGES]))
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
-        f"{agree}, and its heat-maps are the checkpoint's in PyTorch: the goldens are another checkpoint's (export the "
-        "bundle again), or the fault is in the decoding after the heat-maps, or only in the fused graph"
+        f"{agree}, and its heat-maps equal PyTorch's: the goldens are from another checkpoint (export the bundle "
+        "again), or the fault is in the decoding after the heat-maps, or only in the fused graph"
     )
 
 
 def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
-    """Label of the first node that gives NaN or infinity, or None."""
+    """Return the label of the first node with NaN or infinity in an output, or None."""
     for node in nodes:
         for name in node.output:
             tensor = tensors.get(name)
@@ -87,7 +85,7 @@ def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
 
 
 def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str | None:
-    """Label of the first node of which an output differs between two runs of one graph, or None."""
+    """Return the label of the first node with an output that differs between two runs of one graph, or None."""
     for node in nodes:
         for name in node.output:
             if name in expected and name in got and not _same(got[name], expected[name]):
@@ -96,11 +94,11 @@ def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str |
 
 
 def first_unmatched(nodes: Sequence[Node], got: Arrays, reference: Iterable[NDArray[Any]]) -> str | None:
-    """Label of the node at which a graph leaves what PyTorch computes, or None.
+    """Return the label of the node at which a graph first differs from PyTorch, or None.
 
-    The exporter folds and renames, so tensors are matched by value. A node is right if an output of it equals any
-    PyTorch tensor, or if all nodes that read it are right (PyTorch shows no tensor inside a sum of three, say). The
-    first node that is wrong is the fault, unless every wrong reader of it has another wrong input to blame.
+    The exporter folds and renames, so tensors are matched by value. A node is right if one of its outputs equals any
+    PyTorch tensor, or if all nodes that read it are right (PyTorch gives no tensor inside a sum of three, for example).
+    The fault is the first wrong node, unless every wrong reader of it has another wrong input.
     """
     by_shape: dict[tuple[int, ...], list[NDArray[Any]]] = {}
     for array in reference:
@@ -137,16 +135,16 @@ def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:
     if tensor.shape != reference.shape:
         return False
     limit = _SAME * max(float(np.abs(reference).max(initial=0.0)), 1e-12)
-    # Most candidates differ everywhere: a few values settle that without reading a whole activation.
+    # Most candidates differ everywhere, so compare a few values before the whole activation.
     sample = slice(None, None, max(1, tensor.size // 64))
     close = np.abs(tensor.reshape(-1)[sample] - reference.reshape(-1)[sample]) <= limit
     return bool(close.all() and (np.abs(tensor - reference) <= limit).all())
 
 
 def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """Every tensor that enters or leaves a module of the bundle's network, for crops (N, H, W, 3) uint8.
+    """Return every input and output of a module in the bundle's network, for crops (N, H, W, 3) uint8.
 
-    Without the keypoints: in them whole pixels hide the small differences that must be seen.
+    Keypoints are left out: their rounding to pixels hides small differences.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The HTML page of a verification, with pictures of the crops that moved most."""
+"""The HTML page of a verification, with pictures of the images that moved most."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 #: Columns of the table of accuracies, in text and in HTML.
 DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
-#: Crops that are shown of each backend and precision.
+#: Number of images that are drawn for each backend and precision.
 _SHOWN = 8
 
 
 def check_head(task: Task) -> tuple[str, ...]:
-    """Columns of the table of checks, in text and in HTML."""
+    """Return the columns of the table of checks, in text and in HTML."""
     return ("backend", "precision", "batch", f"{task.score} error", "of range", "p50 px", "p99 px", "max px", "result")
 
 
@@ -44,7 +44,7 @@ def verify_page(report: VerifyReport) -> str:
 
 def verification_html(report: VerifyReport) -> Iterator[str]:
     """Return the sections of a verification: figures, accuracy, limits, and the images that moved most."""
-    last = {check.name: check for check in report.checks}  # the largest batch; the figures of all are in the table
+    last = {check.name: check for check in report.checks}  # the check with the largest batch
     yield _figures_html(report)
     yield _accuracy_html(report)
     yield "<h2>Limits</h2>" + _limits_html(report)
@@ -63,10 +63,10 @@ def _result(problem: str | None) -> str:
 
 def _figures_html(report: VerifyReport) -> str:
     rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
-    said = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.differences.items()]
-    said += [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in report.notes.items()]
-    said += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(check_head(report.task), rows) + "\n".join(said)
+    remarks = [*report.differences.items(), *report.notes.items()]
+    lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
+    lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
+    return html_table(check_head(report.task), rows) + "\n".join(lines)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
@@ -92,7 +92,7 @@ def _check_html(report: VerifyReport, check: Check) -> str:
     if check.outputs is None:
         return f"{title}<p>No {task.points} to draw.</p>"
     distances, scores = task.errors(report.goldens.outputs, check.outputs)
-    # The images that moved most; of those that did not move, the ones whose scores differ most.
+    # The images that moved most first, and those that did not move by the difference of their scores.
     order = sorted(range(len(scores)), key=lambda i: (-distances[i].max(initial=0), -scores[i]))[:_SHOWN]
     figures = []
     for i in order:

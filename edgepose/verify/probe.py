@@ -1,4 +1,4 @@
-"""Run the probe of a graph: a copy that has every inner tensor as an output."""
+"""Run the probe of a graph: a copy with every inner tensor as an output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..graphs.probe import READ
 
 
 def run_probe(probe: Path, backend: str, feeds: Arrays) -> Arrays:
-    """Give every tensor of a probe, as FP32 but for the inputs, by its name in the graph.
+    """Return every tensor of a probe by its name in the graph, in FP32 except for the inputs.
 
     Args:
         probe: file from :func:`edgepose.graphs.probe.write_probe`.

@@ -1,4 +1,4 @@
-"""What verify found, as a table and as JSON; the page is in :mod:`edgepose.verify.page`."""
+"""The report of ``verify``, as a table and as JSON; the page is in :mod:`edgepose.verify.page`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .checks import Check
 from .drop import AccuracyReport
 from .page import DATA_HEAD, check_head, verify_page
 
-#: Pixels from which a passing point that is off deserves a word.
+#: Error in pixels at p99 from which a check that passes gets a note.
 _FAR = 4.0
 
 
 @dataclass(frozen=True)
 class VerifyReport(Report):
-    """What :func:`edgepose.verify.verify` found; ``str(report)`` is the table.
+    """The result of :func:`edgepose.verify.verify`; ``str(report)`` is the table.
 
     Attributes:
-        bundle, goldens: what was replayed.
+        bundle, goldens: the bundle and its goldens.
         checks: one per backend, precision and batch size.
-        skipped: backend, or backend and precision, to the reason why it was not checked.
-        differences: by name of a failed check, the sentence of :func:`edgepose.verify.locate.first_difference`.
-        notes: by name of a check, what its passing does not prove.
-        accuracy: on labelled data, None where none were given.
+        skipped: reasons by name of a backend, or of a backend and precision, that was not checked.
+        differences: sentences of :func:`edgepose.verify.locate.first_difference` by name of a failed check.
+        notes: caveats by name of a check.
+        accuracy: accuracies on labelled data, None without data.
     """
 
     bundle: Bundle
@@ -46,12 +46,12 @@ class VerifyReport(Report):
 
     @property
     def task(self) -> Task:
-        """What the network is for."""
+        """The task of the network: poses or persons."""
         return self.goldens.task
 
     @property
     def problems(self) -> list[str]:
-        """Of every check that failed, which it was and why."""
+        """The names of failed checks, each with the reason."""
         found = [f"{c.name}, batch {c.batch}: {c.problem}" for c in self.checks if c.problem]
         if self.accuracy is not None:
             data = self.accuracy.data
@@ -60,7 +60,7 @@ class VerifyReport(Report):
 
     @property
     def passed(self) -> bool:
-        """Whether at least one check ran and none failed."""
+        """True if at least one check ran and none failed."""
         return bool(self.checks) and not self.problems
 
     def __str__(self) -> str:
@@ -83,11 +83,11 @@ class VerifyReport(Report):
             return []
         return [
             f"{', '.join(dict.fromkeys(far))}: a few {self.task.points} are far off (p99) and pass: below FP32 one "
-            "with two nearly equal candidates may take the other; --data KIND:ROOT judges what that costs"
+            "with two nearly equal candidates may take the other; use --data KIND:ROOT to measure the cost"
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain values."""
+        """Return everything except the arrays as JSON values."""
         precisions = dict.fromkeys(check.runner.precision for check in self.checks)
         return {
             "bundle": self.bundle.manifest.name,
@@ -109,7 +109,7 @@ class VerifyReport(Report):
         write_text(path.with_suffix(".html"), verify_page(self))
 
     def require_passed(self) -> None:
-        """Raise CheckError with the first reason unless every check passed."""
+        """Raise CheckError with the first problem unless every check passed."""
         if not self.checks:
             raise CheckError(f"verify: no backend could run: {'; '.join(self.skipped.values())}")
         count = len(self.checks) + (len(self.accuracy.checks) if self.accuracy else 0)

@@ -1,6 +1,6 @@
-"""Find the ONNX node at which a graph in another precision first leaves the FP32 graph.
+"""Find the ONNX node at which a graph in another precision first differs from the FP32 graph.
 
-Tensors keep their names from one to the other; what a conversion adds is named after the tensor it converts.
+Tensors have the same names in both; a conversion adds tensors with the name of the converted tensor and a suffix.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..graphs.sixteen_bit import FP16_MAX
 from ..nvidia.tensorrt import TARGETS
 from .probe import run_probe
 
-#: What the conversions to 16 bit and to INT8 add to the name of a tensor.
+#: Suffixes of tensors that the conversions to 16 bit and to INT8 add.
 _ADDED = ("_dequantised", "_16", "_32")
 
 
 def variant_difference(runner: Runner, images: Arrays) -> str:
-    """Return one sentence that names the first node whose result leaves the limit, or says why there is none to name.
+    """Return one sentence with the first node that exceeds the limit, or with the reason why none is found.
 
     Args:
-        runner: what failed, in another precision than fp32. The inner tensors of an engine cannot be read, so the graph
-            that it was built from is run on the CPU instead.
+        runner: the runner that failed, in another precision than fp32. For an engine, whose inner tensors cannot be
+            read, its graph is run on the CPU.
         images: one golden image, by the name of the input.
 
     Raises:
@@ -50,15 +50,15 @@ def variant_difference(runner: Runner, images: Arrays) -> str:
         )
     if is_engine:
         where = f"the engine's inner tensors cannot be read; its {precision} graph on {runs_on}"
-        return f"{where}: {found or 'no tensor leaves the limit, so building the engine changed the numbers'}"
+        return f"{where}: {found or 'no tensor exceeds the limit, so the engine is wrong'}"
     return found or (
-        f"no tensor of the {precision} graph leaves {limit:g} of its range: errors add up over "
+        f"no tensor of the {precision} graph is off by more than {limit:g} of its range: errors add up over "
         "many nodes, or the fault is only in the fused graph, or FP32 itself fails"
     )
 
 
 def first_beyond_fp16(nodes: Sequence[Node], expected: Arrays, half: frozenset[str]) -> str | None:
-    """A sentence on the first node that makes an FP16 tensor whose FP32 value FP16 cannot hold, or None."""
+    """Return a sentence on the first FP16 tensor with an FP32 value beyond FP16's range, or None."""
     for node in nodes:
         for name in node.output:
             reference = _reference(name, expected)
@@ -73,10 +73,10 @@ def first_beyond_fp16(nodes: Sequence[Node], expected: Arrays, half: frozenset[s
 def first_departure(
     nodes: Sequence[Node], expected: Arrays, got: Arrays, limit: float, ranges: Mapping[str, float]
 ) -> str | None:
-    """A sentence on the first node of which an output leaves the FP32 graph's, or None.
+    """Return a sentence on the first node with an output that differs from the FP32 graph's, or None.
 
     Args:
-        nodes: of the variant, in an order of computation.
+        nodes: nodes of the variant, in an order of computation.
         expected: tensors of the FP32 graph.
         got: tensors of the variant.
         limit: largest error as a fraction of the tensor's range in FP32.
@@ -92,20 +92,20 @@ def first_departure(
             error = float(np.abs(got[name] - wanted).max(initial=0.0)) / (float(np.ptp(wanted)) or 1.0)
             if error <= limit:
                 continue
-            said = f"off by {error:.2g} of its range, the limit is {limit:g}"
+            off = f"off by {error:.2g} of its range, the limit is {limit:g}"
             if name in ranges:
                 peak = float(np.abs(wanted).max())
                 made = makers.get(reference, reference)
                 return (
-                    f"INT8 first leaves FP32 behind {made}: its output is {said}; it reaches {peak:.3g} and int8 holds "
-                    f"{ranges[name]:.3g}, so calibrate again, on crops like these"
+                    f"INT8 first differs from FP32 after {made}: its output is {off}; it reaches {peak:.3g} and int8 "
+                    f"holds {ranges[name]:.3g}, so calibrate again with images like the goldens"
                 )
-            return f"it first leaves FP32 at {node.label}, {said}"
+            return f"it first differs from FP32 at {node.label}, {off}"
     return None
 
 
 def half_tensors(probe: Path) -> frozenset[str]:
-    """Names of the FP16 tensors that nodes of a graph make."""
+    """Return the names of the FP16 tensors that nodes of a graph output."""
     import onnx
 
     values = onnx.load(probe).graph.value_info
@@ -113,7 +113,7 @@ def half_tensors(probe: Path) -> frozenset[str]:
 
 
 def int8_ranges(probe: Path) -> dict[str, float]:
-    """By the output of each Q/DQ pair of activations, the largest value that int8 holds there."""
+    """Return the largest value that int8 holds in each Q/DQ pair of activations, by the pair's output."""
     import onnx
     from onnx import numpy_helper
 
@@ -128,7 +128,7 @@ def int8_ranges(probe: Path) -> dict[str, float]:
 
 
 def _reference(name: str, expected: Arrays) -> str | None:
-    """The FP32 graph's name of a tensor, or None if it has no such tensor."""
+    """Return the FP32 graph's name of a tensor, or None if it has no such tensor."""
     if name in expected:
         return name
     stripped = next((name.removesuffix(end) for end in _ADDED if name.endswith(end)), name)

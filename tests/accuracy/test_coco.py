@@ -167,5 +167,5 @@ def test_crowdpose_by_hand(tmp_path):
 
 def test_the_extra_is_named(synthetic, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(UsageError, match=r"'pycocotools' is needed here .* pip install 'edgepose\[onnx\]'"):
+    with pytest.raises(UsageError, match=r"'pycocotools' is not installed: pip install 'edgepose\[onnx\]'"):
         coco_figures(synthetic, [], COCO17.sigmas)

@@ -97,14 +97,14 @@ def close_twice(session: Session, feeds: dict[str, np.ndarray]) -> None:
 def test_types_that_numpy_does_not_know_are_refused(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("onnxruntime")
     graph = write_graph(tmp_path / "t.onnx", f"({kind}[N, 2] x) => ({kind}[N, 2] y) {{ y = Identity (x) }}")
-    with pytest.raises(UsageError, match=rf"x of the ONNX graph is tensor\({kind}\), expected a tensor of float, "):
+    with pytest.raises(UsageError, match=rf"x in the ONNX graph is tensor\({kind}\), expected a tensor of float, "):
         open_graph(graph)
 
 
 def test_sequences_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     graph = write_graph(tmp_path / "t.onnx", "(seq(float[N]) x) => (seq(float[N]) y) { y = Identity (x) }")
-    with pytest.raises(UsageError, match=r"x of the ONNX graph is seq\(tensor\(float\)\), expected a tensor of"):
+    with pytest.raises(UsageError, match=r"x in the ONNX graph is seq\(tensor\(float\)\), expected a tensor of"):
         open_graph(graph)
 
 
@@ -148,7 +148,7 @@ def test_a_gpu_that_cannot_be_asked_is_a_reason(bundle: Bundle, monkeypatch: pyt
     monkeypatch.setattr("edgepose.backends.backend.find_spec", lambda _: True)
     monkeypatch.setattr(nvidia_device, "gpu_missing", fails)
     assert plan(bundle).skipped["tensorrt"] == (
-        "tensorrt is installed, but asking it fails with CudaError: CUDA reported cudaErrorUnknown: unknown error"
+        "tensorrt is installed, but fails with CudaError: CUDA reported cudaErrorUnknown: unknown error"
     )
     with pytest.raises(UsageError, match="unknown backend 'tpu'"):
         plan(bundle, ["tpu"])

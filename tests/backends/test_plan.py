@@ -62,7 +62,7 @@ def test_every_pair_is_found_and_what_cannot_be_is_told(bundle: Bundle, monkeypa
     assert found.skipped["onnxruntime bf16"].startswith("ONNX Runtime's CPU provider has no bf16 convolution")
     found = plan(bundle, None, ["bf16"])
     assert pairs(found) == [("openvino", "bf16")]
-    assert found.skipped["torch bf16"] == "the reference, torch, computes in fp32, got bf16"
+    assert found.skipped["torch bf16"] == "torch, the reference, computes in fp32 only, got bf16"
     named = plan(bundle, ["openvino"], ["int8", "fp32", "int8"])
     assert pairs(named) == [("openvino", "int8"), ("openvino", "fp32")]
 
@@ -78,7 +78,7 @@ def test_every_pair_is_found_and_what_cannot_be_is_told(bundle: Bundle, monkeypa
         (
             ["torch"],
             ["int8"],
-            "^backend torch cannot run here in int8: the reference, torch, computes in fp32",
+            "^backend torch cannot run here in int8: torch, the reference, computes in fp32 only",
         ),
         (["openvino"], ["mixed"], r"has no mixed graph, only fp32, fp16, .*edgepose calibrate .* --max-drop 0.3$"),
         (None, ["mixed"], r"^bundle \S+ has no mixed graph"),
@@ -152,7 +152,7 @@ def note(backend: str, precision: str) -> str | None:
 def test_what_is_computed_in_fp32_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_module.platform, "machine", lambda: "x86_64")
     assert note("onnxruntime", "int8+fp16") == (
-        "onnxruntime computes in FP32 here what is FP16 in the graph, with weights rounded to FP16: "
+        "onnxruntime computes the FP16 parts of the graph in FP32 here, with weights rounded to FP16: "
         "no proof of FP16 arithmetic"
     )
     assert note("openvino", "mixed") is not None

@@ -181,7 +181,7 @@ def test_a_bundle_without_goldens_has_nothing_to_prove_itself_with_and_is_refuse
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     del manifest["files"][GOLDENS]
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match=r"its manifest names no golden\.npz, so nothing can prove the network"):
+    with pytest.raises(UsageError, match=r"does not list golden\.npz, which every bundle needs"):
         load(bundle.path, "onnxruntime")
     assert not replays.crops and not cache.exists()
 

@@ -216,6 +216,39 @@ def test_an_engine_that_does_not_fit_into_memory(tmp_path: Path, cudart: HostCud
         TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt")
 
 
+@pytest.mark.parametrize(
+    ("flaw", "sentence"),
+    [
+        ("truncated", "Magic tag of 3 bytes does not match"),
+        ("no inputs", "^the engine has no inputs, expected at least one$"),
+        ("bf16 input", "^images of the engine is BF16, expected a type of NumPy such as float32$"),
+        ("bf16 output", "^sums of the engine is BF16, expected a type of NumPy such as float32$"),
+        ("no memory", "CUDA reported cudaErrorMemoryAllocation"),
+    ],
+)
+def test_an_executor_that_cannot_be_made_closes_its_stream(
+    monkeypatch: pytest.MonkeyPatch, flaw: str, sentence: str
+) -> None:
+    def nptype(dtype: Any) -> type:
+        if dtype is bf16:
+            raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
+        return dtype
+
+    cudart, bf16 = HostCudart(memory=50 if flaw == "no memory" else 1 << 20), SimpleNamespace(name="BF16")
+    engine = SumEngine(cudart, (1, 2, 4))
+    trt = tensorrt_with(engine)
+    monkeypatch.setattr(trt, "nptype", nptype)
+    if flaw == "no inputs":
+        monkeypatch.setattr(engine, "get_tensor_mode", lambda _: "out")
+    if flaw.startswith("bf16"):
+        name = "images" if flaw == "bf16 input" else "sums"
+        monkeypatch.setattr(engine, "types", {**engine.types, name: bf16})
+    stream = Stream(cudart)  # kept, so that the garbage collector cannot be what closes it
+    with pytest.raises(CudaError if flaw == "no memory" else UsageError, match=sentence):
+        Executor(trt, stream, b"pla" if flaw == "truncated" else b"plan")
+    assert (cudart.blocks, cudart.streams) == ({}, [])
+
+
 def test_without_a_gpu_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia_tensorrt, "load_target", lambda _: SimpleNamespace(__version__="10.3.0"))
     monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: "there is no NVIDIA driver")
@@ -241,7 +274,7 @@ def test_file_name_and_record_survive_the_disk(tmp_path: Path) -> None:
 
 def test_a_record_that_is_missing_or_damaged(tmp_path: Path) -> None:
     engine = tmp_path / "x.engine"
-    with pytest.raises(UsageError, match=r"has no x.json beside it that says where it can run: build it again"):
+    with pytest.raises(UsageError, match=r"has no record x.json beside it: build it again"):
         read_record(engine)
     for text in ("", "{", "[]", '{"layers": []}', '{"layers": [1], "batches": [1, 2, 3]}', '{"batches": 1}', "null"):
         (tmp_path / "x.json").write_text(text)

@@ -94,7 +94,7 @@ def test_the_report_goes_where_it_is_told(bundle: Bundle, tmp_path: Path) -> Non
 
 def test_bad_batches_and_backends_are_refused(bundle: Bundle) -> None:
     for batches in ((), (0, 1), (-1,)):
-        with pytest.raises(UsageError, match="expected whole numbers of crops from 1 up"):
+        with pytest.raises(UsageError, match="expected whole numbers from 1 up"):
             bench(bundle, ["onnxruntime"], batches, QUICK)
     with pytest.raises(UsageError, match="unknown backend 'tensorflow'"):
         bench(bundle, ["tensorflow"], (1,), QUICK)
@@ -111,7 +111,7 @@ def test_a_backend_that_cannot_open_is_named_or_skipped(bundle: Bundle, monkeypa
 
 def test_a_process_that_dies_is_a_sentence(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "measure", die)
-    with pytest.raises(UsageError, match=r"measured onnxruntime in fp32 died .*: try smaller batches than 4"):
+    with pytest.raises(UsageError, match=r"measured onnxruntime in fp32 ended .*: try batches below 4"):
         bench(bundle, ["onnxruntime"], (1, 4), QUICK)
 
 

@@ -41,7 +41,7 @@ def test_a_pipeline_is_split_into_its_stages(bundle: Bundle, photo: Path) -> Non
     report.save(bundle.reports / "x.json")
     written = json.loads((bundle.reports / "x.json").read_text())
     assert written["stages"]["infer"] == vars(report.stages["infer"]) and written["total"]["count"] == 5
-    assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people a frame, onnxruntime fp32")
+    assert str(report).splitlines()[-1].endswith("frames/s at the median, 1.0 people per frame, onnxruntime fp32")
     assert report.detector_engine == "" and written["detector_engine"] == ""
 
 
@@ -103,6 +103,6 @@ def test_bad_pipelines_are_refused(bundle: Bundle, photo: Path) -> None:
         bench_pipeline(bundle, "nothing.mp4", backend="onnxruntime", frames=1)
     with pytest.raises(UsageError, match="unknown backend"):
         bench_pipeline(bundle, str(photo), backend="tensorflow", frames=1)
-    with pytest.raises(UsageError, match="got the backend openvino for a detector, but no detector"):
+    with pytest.raises(UsageError, match="got the detector backend openvino without a detector"):
         bench_pipeline(bundle, str(photo), backend="onnxruntime", detector_backend="openvino", frames=1)
     assert not bundle.reports.exists()

@@ -234,6 +234,7 @@ def test_both_networks_are_compared_and_timed(ditn_on_host: ModuleType) -> None:
     assert all(1e-5 < error < 5e-3 for error in row["errors"].values())  # FP16 ran, and was right
 
 
+@pytest.mark.slow
 def test_a_replay_that_computes_nothing_is_found(ditn_on_host: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HostGraph, "replay", lambda _: None)
     with pytest.raises(CheckError, match=r"hrnet_w32 at batch 1: the relative error of FP16 in a CUDA graph is 1\.\de"):

@@ -81,7 +81,7 @@ def test_layers_carry_the_types_of_the_graph(tmp_path: Path) -> None:
 @needs_rtx
 def test_a_half_layer_is_not_fp32(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "small.edgepose", small_model(half=True))
-    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer \S+ \(\w+\) is in float16"):
+    with pytest.raises(CheckError, match=r"expected fp32, layer \S+ \(\w+\) is in float16"):
         build_engine(bundle, RTX)
     assert open_bundle(bundle.path).engines() == []
     assert not (bundle.path / "engines").exists()
@@ -158,7 +158,7 @@ def _static_batch(model: onnx.ModelProto) -> None:
     ("spoil", "sentence"),
     [
         (_without_body, r"cannot parse node dynamic \(op DynamicDepthwiseConv2d\) of .*the graph has no function body"),
-        (_unknown_op_in_body, r"\(op Bogus, in dynamic \(DynamicDepthwiseConv2d\)\) of .*does not know this op"),
+        (_unknown_op_in_body, r"\(op Bogus, in dynamic \(DynamicDepthwiseConv2d\)\) of .*does not support this op"),
         (_wrong_kernel, r"cannot parse node stem \(op Conv\) of .*number of kernel dimensions = 1"),
         (
             _renamed_output,
@@ -282,7 +282,7 @@ def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monke
     monkeypatch.setattr(engine_module, "is_registered", lambda _: False)
     assert engine_module._choose_plugin(trt, graph, GPU, without) is None
     monkeypatch.setattr(engine_module, "is_registered", lambda _: True)
-    with pytest.raises(UsageError, match=r"10.13.2 would take the plugin .*: build without it in a process of its own"):
+    with pytest.raises(UsageError, match=r"10.13.2 would use the plugin .*: build without it in a new process"):
         engine_module._choose_plugin(trt, graph, GPU, without)
     trt.__version__ = "11.1.0"
     assert engine_module._choose_plugin(trt, graph, GPU, without) is None

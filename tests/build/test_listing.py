@@ -73,17 +73,17 @@ def test_datatypes_that_tensorrt_does_not_tell_are_unknown_and_fail_nothing() ->
     )
     assert count_datatypes(layers) == {"unknown": 2}
     check_precision(layers, "fp32")
-    with pytest.raises(CheckError, match="none of the 0 layers listed"):
+    with pytest.raises(CheckError, match="none of the 0 listed layers"):
         check_precision(read_layers("no listing"), "fp32")
     half = EngineLayer("head", "CaskConvolution", ("unknown",), ("float16",))
-    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer head \(CaskConvolution\) is in float16"):
+    with pytest.raises(CheckError, match=r"expected fp32, layer head \(CaskConvolution\) is in float16"):
         check_precision((*layers, half), "fp32")
 
 
 def test_an_unknown_word_is_kept_and_passes_no_check() -> None:
     layers = read_layers("Name: a, LayerType: b, Inputs: [], Outputs: [ { Name: c, Datatype: Posit16, Format: d }]")
     assert layers == (EngineLayer("a", "b", (), ("Posit16",)),)
-    with pytest.raises(CheckError, match=r"fp32 was asked for, but layer a \(b\) is in Posit16"):
+    with pytest.raises(CheckError, match=r"expected fp32, layer a \(b\) is in Posit16"):
         check_precision(layers, "fp32")
 
 
@@ -112,7 +112,7 @@ def test_check_precision_looks_at_both_sides(other: str, side: str) -> None:
 
 @pytest.mark.parametrize("layers", [(), (EngineLayer("a", "k", ("float32",), ("int64",)),)])
 def test_an_engine_without_the_asked_precision_fails(layers: tuple[EngineLayer, ...]) -> None:
-    with pytest.raises(CheckError, match=f"none of the {len(layers)} layers listed computes in float32"):
+    with pytest.raises(CheckError, match=f"none of the {len(layers)} listed layers computes in float32"):
         check_precision(layers, "fp32")
 
 
@@ -161,8 +161,8 @@ def test_convolutions_may_be_narrower_than_the_graph_not_wider() -> None:
     with pytest.raises(CheckError) as caught:
         check_convolutions(asked, {**fine, "a": "float16", "b": "float32"}, "mixed")
     assert str(caught.value) == (
-        "mixed was asked for, but TensorRT built 2 of 5 convolutions wider than the graph: a is in float16, "
-        "expected int8: leave it in float16 in the graph, too"
+        "expected mixed, TensorRT built 2 of 5 convolutions wider than in the graph: a is in float16, "
+        "expected int8: keep it in float16 in the graph"
     )
 
 
@@ -175,8 +175,7 @@ def test_the_graph_itself_is_in_the_precision() -> None:
     with pytest.raises(CheckError) as caught:
         check_graph({"a": "int8", "b": "float32", "c": "float32"}, "int8+fp16", graph)
     assert str(caught.value) == (
-        "int8+fp16 was asked for, but no convolution of pose.x.onnx is in float16 (2 in float32, 1 in int8): make the "
-        "graph again"
+        "expected int8+fp16, no convolution of pose.x.onnx is in float16 (2 in float32, 1 in int8): make it again"
     )
 
 
@@ -188,8 +187,8 @@ def test_no_precision_holds_another_ones_types(precision: str, foreign: str) -> 
     own = {"fp16": "float16", "bf16": "bfloat16", "int8": "int8", "mixed": "float16"}[precision]
     layers = [EngineLayer("good", "k", ("uint8", "float32"), (own,))]
     check_precision(layers, precision)
-    with pytest.raises(CheckError, match=rf"{precision} was asked for, but layer bad \(k\) is in {foreign}"):
+    with pytest.raises(CheckError, match=rf"expected {precision}, layer bad \(k\) is in {foreign}"):
         check_precision([*layers, EngineLayer("bad", "k", (own,), (foreign,))], precision)
     if precision != "mixed":
-        with pytest.raises(CheckError, match=f"none of the 1 layers listed computes in {own}"):
+        with pytest.raises(CheckError, match=f"none of the 1 listed layers computes in {own}"):
             check_precision([EngineLayer("a", "k", ("float32",), ("float32",))], precision)

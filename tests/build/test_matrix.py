@@ -57,7 +57,7 @@ def test_one_failure_does_not_stop_the_others(bundle: Bundle) -> None:
     assert lines[0].split() == ["precision", "target", "seconds", "MB", "convolutions", "layers", "by", "datatype"]
     assert lines[1].split() == ["bf16", RTX, "-", "-", "-", "-"]
     assert re.match(r"fp16 +tensorrt-rtx +\d+\.\d +0\.\d +3 float16 +\d+ float", lines[4])
-    assert lines[5].startswith("tensorrt-rtx bf16 failed: bf16 was asked for, but no convolution of ")
+    assert lines[5].startswith("tensorrt-rtx bf16 failed: expected bf16, no convolution of ")
     assert lines[6].startswith("tensorrt-rtx int8 failed: bundle ")
     assert len(lines) == 7
     with pytest.raises(CheckError, match="2 of 4 engines failed: tensorrt-rtx bf16, tensorrt-rtx int8"):

@@ -89,7 +89,7 @@ def test_too_little_workspace_is_said_with_the_way_out(tmp_path: Path, monkeypat
 
 @needs_rtx
 def test_what_tensorrt_rtx_makes_of_compatibility(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"--version-compatible is for tensorrt: a tensorrt-rtx engine runs on the "):
+    with pytest.raises(UsageError, match=r"--version-compatible is for tensorrt: a tensorrt-rtx engine runs only on "):
         build_engine(bundle, RTX, options=BuildOptions(version_compatible=True))
     monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: None)
     monkeypatch.setattr(nvidia_device, "device_info", lambda: GPU)
@@ -150,7 +150,7 @@ def test_every_version_builds_the_same_explicit_graph(build: Any, bundle: Bundle
 
 def test_a_convolution_that_is_not_int8_fails_the_build(build: Any, bundle: Bundle) -> None:
     with pytest.raises(
-        CheckError, match="built 1 of 3 convolutions wider than the graph: body is in float16, expected"
+        CheckError, match="built 1 of 3 convolutions wider than in the graph: body is in float16, expected"
     ):
         build(tensorrt_double("10.13.2", body=HALF))
     assert open_bundle(bundle.path).engines() == []
@@ -196,7 +196,7 @@ def test_hardware_compatibility_that_cannot_be_had(build: Any, monkeypatch: pyte
     options = BuildOptions(hardware_compatible=True)
     monkeypatch.setattr(nvidia_device, "device_info", lambda: DeviceInfo("Old", "sm75", 1))
     with pytest.raises(
-        UsageError, match=r"cannot be had here \(it is for sm80\+ GPUs, this one is sm75\): leave it out"
+        UsageError, match=r"is not supported here \(it is for sm80\+ GPUs, this one is sm75\): leave it out"
     ):
         build(tensorrt_double("10.3.0"), options)
     trt = tensorrt_double("10.3.0")
@@ -253,7 +253,7 @@ def test_a_damaged_timing_cache_is_replaced(build: Any, bundle: Bundle, damage: 
     cache = cache_of(bundle)
     cache.write_bytes(damage(cache.read_bytes()))
     trt = tensorrt_double("10.3.0")
-    note = f"timing cache {cache} is damaged or another GPU's: made anew"
+    note = f"timing cache {cache} is damaged or of another GPU: started a new one"
     record = build(trt)
     assert record.notes == (note,)
     assert f"\nnote: {note}" in str(record)
@@ -265,7 +265,7 @@ def test_another_gpus_timing_cache_is_replaced(build: Any, bundle: Bundle) -> No
     build(tensorrt_double("10.3.0"))
     trt = tensorrt_double("10.3.0", gpu="b")
     (note,) = build(trt).notes
-    assert note.endswith("is damaged or another GPU's: made anew")
+    assert note.endswith("is damaged or of another GPU: started a new one")
     assert trt.asked["caches"] == [b"cache of a+timed", b""]
     assert cache_of(bundle).read_bytes()[32:] == b"cache of b+timed"
 
@@ -273,5 +273,5 @@ def test_another_gpus_timing_cache_is_replaced(build: Any, bundle: Bundle) -> No
 def test_a_timing_cache_that_cannot_be_written_is_a_note(build: Any, bundle: Bundle) -> None:
     cache_of(bundle).mkdir(parents=True)
     lost, written = build(tensorrt_double("10.3.0")).notes
-    assert lost.endswith("is damaged or another GPU's: made anew")
-    assert written.startswith("the timing cache is lost, the next build takes as long as this one: cannot write ")
+    assert lost.endswith("is damaged or of another GPU: started a new one")
+    assert written.startswith("no timing cache was written, the next build takes as long as this one: cannot write ")

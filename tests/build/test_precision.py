@@ -66,7 +66,7 @@ def test_fp32_in_a_graph_that_is_called_fp16(bundle: Bundle) -> None:
         build_engine(bundle, RTX, "fp16")
     graph = bundle.path / "pose.fp16.onnx"
     assert str(caught.value).startswith(
-        f"fp16 was asked for, but no convolution of {graph} is in float16 (3 in float32): make the graph again (log: "
+        f"expected fp16, no convolution of {graph} is in float16 (3 in float32): make it again (log: "
     )
     assert open_bundle(bundle.path).engines() == []
 
@@ -77,8 +77,8 @@ def test_a_convolution_that_tensorrt_leaves_in_floats(bundle: Bundle) -> None:
     with pytest.raises(CheckError) as caught:
         build_engine(bundle, RTX, "int8+fp16")
     expected = (
-        "int8+fp16 was asked for, but TensorRT built 1 of 3 convolutions wider than the graph: body is in float16, "
-        "expected int8: leave it in float16 in the graph, too (log: "
+        "expected int8+fp16, TensorRT built 1 of 3 convolutions wider than in the graph: body is in float16, "
+        "expected int8: keep it in float16 in the graph (log: "
     )
     assert str(caught.value).startswith(expected)
     assert open_bundle(bundle.path).engines() == []

@@ -210,7 +210,7 @@ def test_a_manifest_that_does_not_name_the_graph_and_the_goldens_is_refused(
 ) -> None:
     """Without their hashes any graph of the same shapes would run, and prove itself with nothing."""
     change_manifest(bundle, files={name: bundle.manifest.files.get(name, "0" * 64) for name in files})
-    with pytest.raises(UsageError, match=rf"its manifest names no {missing}, so nothing can prove the network: export"):
+    with pytest.raises(UsageError, match=rf"does not list {missing}, which every bundle needs: export"):
         open_bundle(bundle.path)
     assert read_manifest(bundle.path).files.keys() == files.keys()  # what is being made can be read all the same
 
@@ -227,7 +227,7 @@ def test_a_manifest_that_says_a_thing_twice_is_refused(bundle: Bundle, old: str,
     file = bundle.path / MANIFEST
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
-    with pytest.raises(UsageError, match=rf"manifest\.json holds {key} twice, so it is not clear what it says"):
+    with pytest.raises(UsageError, match=rf"manifest\.json holds the key {key} twice, expected each key once: do not"):
         open_bundle(bundle.path)
 
 

@@ -188,7 +188,7 @@ def graph(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_weights_beside_the_graph_are_refused_on_every_backend(graph: Path, backend: str) -> None:
     Bundle(graph.parent, read_manifest(graph.parent)).with_files(graph)
     sentence = (
-        rf"^{graph} keeps weights in other files, which nothing checks and a copy may lose: put them into it with "
+        rf"^{graph} keeps weights in other files, expected all in one file: put them into it with "
         r"python -c \"import onnx; onnx.save\(onnx.load\('pose.onnx'\), 'whole.onnx'\)\"$"
     )
     with pytest.raises(UsageError, match=sentence):

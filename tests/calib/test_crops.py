@@ -184,7 +184,7 @@ def test_nobody_and_too_few(tmp_path):
 def test_a_limit_below_the_least_and_a_detector_that_is_none(tmp_path):
     folder = make_folder(tmp_path / "pictures", 1)
     for call, first in ((crops_from_images, (folder, "none")), (crops_from_data, (f"coco:{folder}",))):
-        assert refusal(call, *first, SIZE, limit=15).startswith("15 crops are too few")
+        assert refusal(call, *first, SIZE, limit=15).startswith("15 images are too few")
     assert "does not exist" in refusal(crops_from_images, folder, "missing.onnx", SIZE)
 
 

@@ -184,7 +184,7 @@ def test_a_damaged_picture_is_skipped_and_named(tmp_path, capfd):
     (folder / "005.png").write_bytes(b"")
     crops = pictures_from_images(folder, (64, 64))
     assert (crops.skipped, len(crops.images)) == (("005.png",), 19) and "005.png" not in crops.names
-    assert "1 picture cannot be read: 005.png" in str(crops)
+    assert str(crops) == "19 pictures; 1 picture cannot be read: 005.png"
     assert capfd.readouterr().err == ""
 
 
@@ -204,6 +204,6 @@ def test_too_few_pictures(tmp_path):
 
 def test_a_limit_and_folders_that_cannot_be_taken(tmp_path):
     folder = make_folder(tmp_path / "pictures", 0)
-    assert refusal(folder, limit=15).startswith("15 crops are too few to calibrate on")
+    assert refusal(folder, limit=15).startswith("15 images are too few to calibrate on")
     assert "holds no pictures" in refusal(folder)
     assert "does not exist" in refusal(tmp_path / "missing")

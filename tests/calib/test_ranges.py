@@ -128,7 +128,7 @@ def test_what_cannot_be_collected(graph, crops, tmp_path):
         "computes no tensor 'w1'": (graph, ["w1"], crops, "mse"),
         "index int64 (N, 14, 1) of": (graph, ["index"], crops, "mse"),
         "got no tensors of": (graph, [], crops, "mse"),
-        "got no crops": (graph, TENSORS, crops[:0], "mse"),
+        "got no images": (graph, TENSORS, crops[:0], "mse"),
         "input images is uint8 (1, 24, 32, 3)": (graph, TENSORS, crops.swapaxes(1, 2), "mse"),
         "method 'kl' is unknown": (graph, TENSORS, crops, "kl"),
         "cannot read graph": (tmp_path / "missing.onnx", TENSORS, crops, "mse"),

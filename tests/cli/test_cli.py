@@ -355,8 +355,7 @@ def test_without_pytorch_the_pip_line_is_shown(
     for missing in modules:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, missing=missing: None if name == missing else 1)
         assert refuse(*command.split()) == (
-            f"edgepose: the Python module '{missing}' is needed here and not installed: "
-            f"pip install 'edgepose[{extra}]'\n"
+            f"edgepose: the Python module '{missing}' is not installed: pip install 'edgepose[{extra}]'\n"
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
@@ -368,7 +367,7 @@ def test_without_pytorch_the_pip_line_is_shown(
         ("run --source {picture} --precision int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
         ("eval --data lsp:x --precision bf16 --backend onnxruntime", "cannot run here in bf16: ONNX Runtime's CPU"),
         ("verify --precision fp32,int8", "has no int8 graph, only fp32; make it with: edgepose calibrate"),
-        ("verify --precision fp16 --backend torch", "in fp16: the reference, torch, computes in fp32, got fp16"),
+        ("verify --precision fp16 --backend torch", "in fp16: torch, the reference, computes in fp32 only, got fp16"),
         ("verify --backend onnxruntime --data lsp:x --max-drop -1", "the largest drop is -1 points, expected 0 to 100"),
         ("bench --precision fp8", "unknown precision 'fp8'"),
         ("bench --source {picture} --precision fp32,fp16", "bench --source measures one precision, got fp32, fp16"),
@@ -451,7 +450,7 @@ def test_coco_results_of_other_joints_are_refused(
     refuse: Refuse, exported: Path, picture: Path, tmp_path: Path
 ) -> None:
     said = refuse("run", exported, "--source", picture, "--save-coco", tmp_path / "c.json")
-    assert "the network's skeleton is lsp14 with 14 joints, expected coco17" in said
+    assert "the network's skeleton is lsp14 with 14 joints, expected the joints of coco17" in said
     assert list(tmp_path.glob("*.json")) == []
 
 
@@ -487,7 +486,7 @@ def test_sources_that_cannot_be_read_are_refused(refuse: Refuse, exported: Path,
         assert message in refuse("run", exported, "--source", tmp_path / name, "--save-json", out), name
         assert out.read_text() == "old", name
     for source, message in {
-        "97": "camera 97 cannot be opened: check that it is there",
+        "97": "camera 97 cannot be opened: check that it exists",
         "http://x/y.mp4": "has an unknown scheme",
         "gst:videotestsrc": "GStreamer sources are not supported yet",
     }.items():
@@ -500,7 +499,7 @@ def test_detectors_that_are_none_are_refused(refuse: Refuse, exported: Path, pic
     (tmp_path / "cut.onnx").write_bytes((exported / POSE.graph).read_bytes()[:20_000])
     for name, message in {
         tmp_path / "none.onnx": "none.onnx does not exist",
-        tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph ONNX Runtime can load",
+        tmp_path / "cut.onnx": "cut.onnx is not an ONNX graph that ONNX Runtime can load",
         exported / POSE.graph: "expected YOLOX: input float32 (1, 3, h, w)",
     }.items():
         assert message in refuse("run", exported, "--source", picture, "--detector", name)

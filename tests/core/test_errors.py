@@ -100,7 +100,7 @@ def test_all_is_everything_but_tensorrt_itself(project: dict[str, Any]) -> None:
     ],
 )
 def test_a_missing_module_is_told_with_its_line(module: str, line: str) -> None:
-    said = f"the Python module '{module}' is needed here and not installed: {line}"
+    said = f"the Python module '{module}' is not installed: {line}"
     assert str(missing_extra(module)) == said
 
 

@@ -84,7 +84,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> Non
 def test_files_that_other_threads_make_meanwhile_have_the_right_permissions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgepose.core.files._flush", lambda _: None)  # so that more are made meanwhile
+    monkeypatch.setattr("edgepose.core.files.flush", lambda _: None)  # so that more are made meanwhile
     mask = os.umask(0o027)
     try:
         (tmp_path / "atomic").mkdir()

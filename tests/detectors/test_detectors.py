@@ -331,7 +331,9 @@ def test_detector_files_that_cannot_be_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize("detector", ["person_lite", "file"])
 def test_a_file_has_no_precision_to_choose(detector: str, tmp_path: Path) -> None:
     name = tmp_path / "none.onnx" if detector == "file" else detector
-    with pytest.raises(UsageError, match=r"is a single graph, got precision int8: leave it out, or make a bundle with"):
+    with pytest.raises(
+        UsageError, match=r"is an ONNX file with one precision, got precision int8: leave it out, or make a bundle with"
+    ):
         open_detector(name, precision="int8")
 
 

@@ -292,7 +292,7 @@ def test_what_cannot_be_evaluated_is_refused(
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
     for target, backend, message in (
         (tmp_path / "none", "auto", "none is not a bundle: expected a folder"),
-        (tmp_path / "x.pth", "auto", r"x\.pth does not say which model it is of: export it to a bundle first"),
+        (tmp_path / "x.pth", "auto", r"x\.pth does not contain the name of its model: export it with that name"),
         (checkpoint, "openvino", "runs in PyTorch only: export it to run on openvino"),
     ):
         with pytest.raises(UsageError, match=message):

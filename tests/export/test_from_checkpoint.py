@@ -193,7 +193,7 @@ def test_only_bundles_and_empty_folders_are_written_into(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "hrnet_w32"}, "weights of another model: ditn_lite instead of hrnet_w32"),
+        ({"model": "hrnet_w32"}, "holds the weights of ditn_lite, got hrnet_w32: leave the model out"),
         ({"skeleton": "coco17"}, "was trained for skeleton lsp14, got coco17: leave --skeleton out"),
         ({"input_size": (256, 192)}, "was trained for input size (64, 64), got (256, 192): leave --size out"),
     ],
@@ -210,7 +210,7 @@ def test_weights_of_unknown_origin_need_a_name(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.pth")
     cases: list[tuple[str | None, Path | None, str]] = [
         (None, None, "no model was named: expected edgepose export MODEL"),
-        (None, tmp_path / "x.pth", r"x\.pth does not say which model it is of: expected edgepose export MODEL"),
+        (None, tmp_path / "x.pth", r"x\.pth does not contain the name of its model: expected edgepose export MODEL"),
         (None, tmp_path / "none.pth", r"none\.pth does not exist"),
         ("ditn_lite", tmp_path / "none.safetensors", r"none\.safetensors does not exist"),
         ("ditn_lite", tmp_path / "x.pth", r"another model: \d+ keys missing \(backbone\..*; 1 keys unknown \(a\)"),

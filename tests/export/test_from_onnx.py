@@ -247,7 +247,7 @@ def test_what_exporters_wrote_in_early_versions_is_read(tmp_path: Path) -> None:
     ("scale", "sentence"),
     [
         (np.nan, "gives NaN or infinity: check its weights"),
-        (0.0, r"finds nobody in photos of two persons \(best score 0, expected 0.4\): expected a YOLOX of BGR"),
+        (0.0, r"finds no person in photos of two \(best score 0, expected 0.4\): expected a YOLOX of BGR"),
     ],
 )
 def test_files_that_prove_nothing_are_refused(tmp_path: Path, scale: float, sentence: str) -> None:
@@ -311,7 +311,7 @@ def test_a_batch_that_cannot_be_freed_is_one_sentence(tmp_path: Path) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
     del model.graph.initializer[0]  # the text has a shape of its own
     onnx.save(model, file := tmp_path / "stiff.onnx")
-    with pytest.raises(UsageError, match="takes one picture a call, and cannot be changed to take more"):
+    with pytest.raises(UsageError, match="takes one picture per call, and cannot be changed to take more"):
         import_detector(file, tmp_path / "x.edgepose")
     assert not (tmp_path / "x.edgepose").exists()
 
@@ -343,7 +343,7 @@ def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeyp
     file = write_yolox(tmp_path / "yolox.onnx")
     monkeypatch.setattr(module, "_PLANES", module._PLANES.replace("{{2, 1, 0}}", "{{0, 1, 2}}"))  # RGB for BGR
     monkeypatch.setattr("edgepose.bundle.tasks.PERSON_SCORE", 0.01)
-    with pytest.raises(CheckError, match="does not give the file's own persons: the score error"):
+    with pytest.raises(CheckError, match="does not find the same persons as the file: the score error"):
         import_detector(file, tmp_path / "x.edgepose")
     assert not (tmp_path / "x.edgepose").exists()
 

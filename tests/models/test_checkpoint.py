@@ -83,6 +83,7 @@ def without_backbone(name: str) -> str:
     return name.removeprefix("backbone.")
 
 
+@pytest.mark.slow
 def test_an_official_pose_checkpoint_loads_whole(hrnet: State, empty: Callable[..., nn.Module], tmp_path: Path) -> None:
     wrapped = {"epoch": 210, "state_dict": {f"module.{name}": value for name, value in hrnet.items()}}
     torch.save(wrapped, tmp_path / "pose_hrnet.pth")
@@ -93,6 +94,7 @@ def test_an_official_pose_checkpoint_loads_whole(hrnet: State, empty: Callable[.
     assert str(report) == f"loaded {len(weights(hrnet))} of {len(weights(hrnet))} weights"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "reference"), [("hrnet_w32", "hrnet_w32_256x192"), ("simplebaseline_r50", "simplebaseline_r50_256x192")]
 )

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 
 from edgepose.core.skeletons import Skeleton
 from edgepose.models.ditn import ChannelAttention, Decoder, InformationTransfer, ParameterAdapter, SpatialAttention
-from edgepose.plugins.reference import dynamic_depthwise_conv2d
+from tests.doubles.dynamic_conv_loops import dynamic_depthwise_conv2d
 from tests.doubles.plain_layers import check, conv, normal, pool, randomised, relu, sigmoid
 
 CHAIN = Skeleton("chain", ("a", "b", "c"), ((0, 1), (1, 2)), ())

@@ -13,9 +13,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from edgepose.models.cost import macs_by_layer
-from edgepose.models.msnet import MultiscaleBottleneck, SqueezeExcite
 from edgepose.models.pose_graph import PoseGraph
-from edgepose.models.resnet import HSRNETS, ResNetConfig, ResNetPose
+from edgepose.models.resnet import HSRNETS, MultiscaleBottleneck, ResNetConfig, ResNetPose, SqueezeExcite
 from tests.doubles.networks import filled, images_of, shapes_only
 from tests.doubles.plain_layers import check, conv, normal, randomised, relu, sigmoid
 

@@ -14,8 +14,8 @@ from edgepose.core.errors import UsageError
 from edgepose.models import HEATMAP_MODELS, MODELS, build_model
 from edgepose.models.cost import macs, macs_by_layer
 from edgepose.models.ditn import DITN, ParameterAdapter
-from edgepose.models.heads import Heads
 from edgepose.models.hrnet import HRNetConfig
+from edgepose.models.layers import Heads
 from edgepose.models.resnet import ResNetConfig, ResNetPose
 from edgepose.models.sg_hrnet import SGHRNet
 from tests.doubles.networks import filled, images_of, shapes_only
@@ -25,6 +25,7 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_hrnet_w32_has_the_official_names_shapes_and_output(reference) -> None:
     name = "hrnet_w32_256x192"
     official = reference.load(f"{name}.json")
@@ -92,6 +93,7 @@ def test_training_starts_near_zero_and_learns(kind: str) -> None:
     assert losses[-1] < 0.97 * losses[0], losses
 
 
+@pytest.mark.slow
 def test_ditn_has_the_published_size_and_cost() -> None:
     ditn, hrnet = shapes_only("ditn_hrnet_w32", "mpii16"), shapes_only("hrnet_w32", "mpii16")
     assert 28.58e6 <= count(ditn) <= 28.59e6

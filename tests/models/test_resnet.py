@@ -16,6 +16,7 @@ from tests.doubles.plain_layers import normal
 NAME = "simplebaseline_r50_256x192"
 
 
+@pytest.mark.slow
 def test_simplebaseline_has_the_official_names_shapes_and_output(reference) -> None:
     official = reference.load(f"{NAME}.json")
     network = filled(build_model("simplebaseline_r50"))

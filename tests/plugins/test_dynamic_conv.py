@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepose.plugins.reference import dynamic_depthwise_conv2d as loops
+from tests.doubles.dynamic_conv_loops import dynamic_depthwise_conv2d as loops
 
 # (channels, height, width), (kh, kw): the sizes of the papers' crops, then odd maps that fill no whole tile.
 CASES = [
@@ -111,6 +111,7 @@ def test_wrong_kernels_are_refused_with_their_shape(kernel_shape):
         dynamic_depthwise_conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(kernel_shape))
 
 
+@pytest.mark.slow
 def test_the_operator_keeps_pytorchs_rules():
     """Schema, fake kernel and autograd registration, as PyTorch itself checks them."""
     torch = pytest.importorskip("torch")

@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgepose.plugins import launch
-from edgepose.plugins.reference import dynamic_depthwise_conv2d as loops
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
+from tests.doubles.dynamic_conv_loops import dynamic_depthwise_conv2d as loops
 
 CUDA = Path(__file__).parents[2] / "edgepose" / "plugins" / "cuda"
 #: What the host program does, see dynamic_conv_host.cpp, and its numbers for the types.

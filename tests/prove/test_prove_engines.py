@@ -46,7 +46,7 @@ def test_engines_are_built_verified_and_measured(engines: Bundle, unmeasured: li
     bad, good = record["cases"]
     assert (bad["file"], bad["sha256"], bad["passed"]) == (None, None, False)
     problem = bad["steps"]["build"]["problem"]
-    assert problem.startswith("fp32 was asked for, but ")
+    assert problem.startswith("expected fp32, ")
     assert problem.endswith("(log: typed.edgepose/reports/build-tensorrt-10.3.0-sm87-fp32.log)")
     assert bad["steps"]["verify"]["problem"] == "there is no engine"
     assert good["file"] == "engines/tensorrt-10.3.0-sm87-int8+fp16.engine" == str(engine.relative_to(engines.path))
@@ -74,7 +74,7 @@ def test_a_note_of_the_builder_is_handed_on_without_its_folder(engines: Bundle) 
     cache.write_bytes(b"damaged")
     proof = prove(open_bundle(engines.path), ["tensorrt"], ["int8+fp16"])
     (note,) = read(proof)["cases"][0]["steps"]["build"]["figures"]["notes"]
-    assert note == f"timing cache typed.edgepose/engines/{cache.name} is damaged or another GPU's: made anew"
+    assert note == f"timing cache typed.edgepose/engines/{cache.name} is damaged or of another GPU: started a new one"
     assert note.replace("'", "&#x27;") in proof.page.read_text()
     assert str(engines.path) not in proof.page.read_text()
 
@@ -87,7 +87,7 @@ def test_an_older_engine_is_not_proven_in_place_of_the_one_that_was_built(
     assert prove(engines, ["tensorrt"], ["int8+fp16"]).passed
     again = prove(open_bundle(engines.path), ["tensorrt"], ["int8+fp16"], BuildOptions(hardware_compatible=True))
     assert states(again) == {"tensorrt int8+fp16": [FAILED, NOT_RUN, NOT_RUN]}
-    assert "the bundle's tensorrt-10.3.0-sm89-int8+fp16.engine, made for this GPU alone" in str(again)
+    assert "the bundle's tensorrt-10.3.0-sm89-int8+fp16.engine, built for this GPU only" in str(again)
     assert isinstance(again.cases[0].steps["build"].result, EngineRecord)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from edgepose.core.errors import UsageError
+from edgepose.core.pictures import CENTRE, LEFT, RIGHT
 from edgepose.core.pose import Pose
 from edgepose.core.skeletons import SKELETONS, Skeleton
-from edgepose.runtime.draw import CENTRE, LEFT, RIGHT, draw_poses
+from edgepose.runtime.draw import draw_poses
 
 LINE = Skeleton("line", ("left_end", "middle", "right_end"), ((0, 1), (1, 2)), ((0, 2),))
 

@@ -86,7 +86,7 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     assert {stage.frames for stage in summary.stages.values()} == {4}
     first, header, decode, *_ = str(summary).splitlines()
     assert first.startswith("4 frames, 4 people in ")
-    assert header.split() == ["ms", "a", "frame", "p50", "p95", "p99"]
+    assert header.split() == ["ms", "per", "frame", "p50", "p95", "p99"]
     assert decode.split()[:2] == ["decode", f"{summary.stages['decode'].p50:.2f}"]
     lines = frames_in(outputs["save_json"])
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
@@ -163,7 +163,7 @@ def test_inputs_are_never_overwritten(bundle: Path, tmp_path: Path, source: str,
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((60, 40, 3), np.uint8))
     before = (tmp_path / "a.png").read_bytes()
     place = tmp_path / source if output == "save_json" else tmp_path
-    with pytest.raises(UsageError, match="the source is read from there"):
+    with pytest.raises(UsageError, match="the source is read from it"):
         run(bundle, str(tmp_path / source), **{output: place})
     assert (tmp_path / "a.png").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
@@ -286,12 +286,12 @@ def test_pictures_of_a_folder_share_neither_ids_nor_a_region(bundle: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"detector_backend": "openvino"}, "got the backend openvino for a detector, but no detector: name one, or "),
-        ({"detector_precision": "int8"}, "got the precision int8 for a detector, but no detector"),
-        ({"detector_threshold": 0.5}, "got the threshold 0.5 for a detector, but no detector"),
+        ({"detector_backend": "openvino"}, "got the detector backend openvino without a detector: name one, or "),
+        ({"detector_precision": "int8"}, "got the detector precision int8 without a detector"),
+        ({"detector_threshold": 0.5}, "got the detector threshold 0.5 without a detector"),
         (
             {"detector": "person_lite", "detector_precision": "int8"},
-            "detector person_lite is a single graph, got prec",
+            "detector person_lite is an ONNX file with one precision, got prec",
         ),
         (
             {"detector": "person_lite", "detector_threshold": 2},
@@ -351,9 +351,11 @@ def test_places_are_tried_before_the_networks_are_opened(
 def test_a_detector_is_no_pose_network(tmp_path: Path, make_video) -> None:
     detector = tmp_path / "x.edgepose"
     detector.mkdir()
-    (detector / "detector.onnx").write_bytes(b"x")
+    files = [detector / name for name in ("detector.onnx", "golden.npz")]
+    for file in files:
+        file.write_bytes(b"x")
     manifest = Manifest("x", "peaks", "", (64, 64), options={"boxes": 3}, decode="boxes")
-    write_manifest(detector, manifest).with_files(detector / "detector.onnx")
+    write_manifest(detector, manifest).with_files(*files)
     with pytest.raises(UsageError, match="holds a person detector: expected a pose network"):
         run(detector, str(make_video(tmp_path / "in.avi")), save_json=tmp_path / "o.jsonl")
     assert not (tmp_path / "o.jsonl").exists()

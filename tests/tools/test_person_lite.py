@@ -21,11 +21,11 @@ from edgepose.detectors.kinds import open_detector
 from edgepose.detectors.peaks import PEAKS
 from edgepose.models.checkpoint import save_checkpoint
 from edgepose.models.cost import macs
-from edgepose.models.person_lite import DetectorGraph, PersonLite
 from tools.person_lite import __main__ as command_line
 from tools.person_lite import recipe as recipes
 from tools.person_lite import teacher, trainer
 from tools.person_lite.export import export_detector, load_detector
+from tools.person_lite.network import DetectorGraph, PersonLite
 from tools.person_lite.recipe import DetectorRecipe
 from tools.person_lite.scenes import Scene
 

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgepose.models.person_lite import Prediction, all_boxes, decode, sides_to_boxes
 from tools.person_lite.losses import detector_loss, overlaps, score_loss
+from tools.person_lite.network import Prediction, all_boxes, decode, sides_to_boxes
 from tools.person_lite.targets import encode, encode_grid
 
 NOBODY = np.zeros((0, 4))

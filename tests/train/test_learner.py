@@ -64,6 +64,7 @@ def test_every_paper_s_set_up_learns(recipe, model):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cycle", "steps"])
 def test_a_state_goes_on_exactly(schedule):
     recipe, batch = small(schedule=schedule, milestones="1", ema="0.9", dynamic_weights="true"), random_batch()

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgepose.core.errors import UsageError
-from edgepose.models.heads import Heads
+from edgepose.models.layers import Heads
 from edgepose.train import losses as L
 from edgepose.train.recipes import LOSSES, Recipe, get_recipe
 

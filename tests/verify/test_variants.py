@@ -69,7 +69,7 @@ def test_every_precision_of_the_shipped_network_passes(shipped_variants: Path, t
     assert onnx_runtime[:2] == ["fp32", "fp16"] and "int8" in onnx_runtime
     assert list(report.skipped) == [f"onnxruntime {p}" for p in bundle.precisions if p not in onnx_runtime]
     assert "no proof of FP16 arithmetic" in report.notes["openvino int8+fp16"]
-    assert "note: openvino computes in FP32 here what is FP16 in the graph" in str(report)
+    assert "note: openvino computes the FP16 parts of the graph in FP32 here" in str(report)
     report.save(tmp_path / "verify.json")
     written = json.loads((tmp_path / "verify.json").read_text())
     assert written["notes"] == report.notes and set(written["limits"]) == set(bundle.precisions)
@@ -91,8 +91,8 @@ def test_a_clipped_activation_is_named(broken: Bundle) -> None:
     assert list(report.differences) == ["openvino int8"]
     said = report.differences["openvino int8"]
     (maker,) = [node for node in onnx.load(bundle.graph_for("int8")).graph.node if node.output[0] == "relu_18"]
-    assert said.startswith(f"INT8 first leaves FP32 behind {label(maker)}: its output is off by 0.8")
-    assert "so calibrate again, on crops like these" in said
+    assert said.startswith(f"INT8 first differs from FP32 after {label(maker)}: its output is off by 0.8")
+    assert "so calibrate again with images like the goldens" in said
     with pytest.raises(CheckError, match=r"^verify: 2 of 4 checks failed; openvino int8, batch 1: the heat-map error"):
         report.require_passed()
 
@@ -107,7 +107,7 @@ def test_a_wrong_weight_is_named(broken: Bundle, precision: str, backend: str, f
     name = node.input[1].replace("_dequantised", "_scale")
     report = verify(scale_weight(broken, precision, name, factor), [backend], [precision])
     said = report.differences[f"{backend} {precision}"]
-    assert said.startswith(f"it first leaves FP32 at {label(node)}, off by ")
+    assert said.startswith(f"it first differs from FP32 at {label(node)}, off by ")
     assert said.endswith(f"of its range, the limit is {POSE_LIMITS[precision].score:g}")
 
 
@@ -115,11 +115,11 @@ def test_an_engines_graph_is_searched_on_the_cpu(broken: Bundle) -> None:
     node = conv(broken, "fp16", 20)
     images = {"images": read_goldens(broken).images[:1]}
     assert variant_difference(engine(broken, "fp16"), images) == (
-        "the engine's inner tensors cannot be read; its fp16 graph on onnxruntime: no tensor leaves the limit, so "
-        "building the engine changed the numbers"
+        "the engine's inner tensors cannot be read; its fp16 graph on onnxruntime: no tensor exceeds the limit, so "
+        "the engine is wrong"
     )
     bundle = scale_weight(broken, "fp16", node.input[1], 1.5)
-    assert f"its fp16 graph on onnxruntime: it first leaves FP32 at {label(node)}, off by" in variant_difference(
+    assert f"its fp16 graph on onnxruntime: it first differs from FP32 at {label(node)}, off by" in variant_difference(
         engine(bundle, "fp16"), images
     )
     with pytest.raises(UsageError, match="has no mixed graph"):
@@ -134,7 +134,7 @@ def test_the_module_is_named_where_the_graph_knows(exported: Path, tmp_path: Pat
     bundle = scale_weight(bundle, "fp16", node.input[1], 4.0)
     said = verify(bundle, ["onnxruntime"], ["fp16"]).differences["onnxruntime fp16"]
     module = node.input[1].removeprefix("network.").removesuffix(".weight_16")
-    assert said.startswith(f"it first leaves FP32 at Conv {node.name} (module {module}), off by ")
+    assert said.startswith(f"it first differs from FP32 at Conv {node.name} (module {module}), off by ")
 
 
 def test_a_value_that_fp16_cannot_hold_is_named(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_value_that_fp16_cannot_hold_is_named(tmp_path: Path) -> None:
     said = variant_difference(choose(bundle, "onnxruntime", "fp16"), images)
     assert said.startswith("Conv stem reaches ") and said.endswith(", above FP16's 65504: keep it in FP32")
     kept = put_graphs(bundle, {"fp16": to_16_bit(model, "fp16", keep=["stem", "relu", "head"])})
-    assert "no tensor of the fp16 graph leaves 0.05 of its range" in variant_difference(
+    assert "no tensor of the fp16 graph is off by more than 0.05 of its range" in variant_difference(
         choose(kept, "onnxruntime", "fp16"), images
     )
 
@@ -161,18 +161,20 @@ EXPECTED = {name: np.float32([0, 1, 2]) for name in "abc"}
 def test_first_departure_takes_the_order_of_the_graph() -> None:
     got = {"a": np.float32([0, 1, 2.1]), "b_16": np.float32([0, 1.5, 2]), "c_dequantised": np.float32([0, 0, 0])}
     assert first_departure(NODES, EXPECTED, got, 0.3, {}) == (
-        "it first leaves FP32 at C, off by 1 of its range, the limit is 0.3"
+        "it first differs from FP32 at C, off by 1 of its range, the limit is 0.3"
     )
     assert first_departure(NODES, EXPECTED, got, 0.2, {}) == (
-        "it first leaves FP32 at B, off by 0.25 of its range, the limit is 0.2"
+        "it first differs from FP32 at B, off by 0.25 of its range, the limit is 0.2"
     )
     assert first_departure(NODES, EXPECTED, got, 0.3, {"c_dequantised": 1.5}) == (
-        "INT8 first leaves FP32 behind c: its output is off by 1 of its range, the limit is 0.3; it reaches 2 and int8 "
-        "holds 1.5, so calibrate again, on crops like these"
+        "INT8 first differs from FP32 after c: its output is off by 1 of its range, the limit is 0.3; it reaches 2 and "
+        "int8 holds 1.5, so calibrate again with images like the goldens"
     )
     assert first_departure(NODES, EXPECTED, got, 1.0, {}) is None
     nan = {"a": np.float32([np.nan, 1, 2])}
-    assert (first_departure(NODES, EXPECTED, nan, 1.0, {}) or "").startswith("it first leaves FP32 at A, off by nan")
+    assert (first_departure(NODES, EXPECTED, nan, 1.0, {}) or "").startswith(
+        "it first differs from FP32 at A, off by nan"
+    )
 
 
 def test_only_what_is_fp16_must_fit_into_it() -> None:

@@ -148,7 +148,7 @@ def test_golden_boxes_that_moved_fail(bundle: Bundle) -> None:
     assert f"the median box error is {2 * limit:.3g} px, the limit is {limit:.3g} px" in problem
     assert "score error" not in problem
     difference = report.differences["onnxruntime fp32"]
-    assert difference.startswith("onnxruntime computes every node as the graph says: the goldens are of another file")
+    assert difference.startswith("onnxruntime computes every node correctly: the goldens are from another file")
     assert "import it again" in difference
     with pytest.raises(CheckError, match="2 of 2 checks failed; onnxruntime fp32, batch 1: the median box error is"):
         report.require_passed()

@@ -12,7 +12,7 @@ from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.geometry import Size
 from edgepose.export.to_onnx import run_graph, save_graph, simplify, trace
 from edgepose.models.checkpoint import load_weights
-from edgepose.models.person_lite import DetectorGraph, PersonLite
+from tools.person_lite.network import DetectorGraph, PersonLite
 
 #: Largest difference of a score from PyTorch's: both compute the same float32 sums, in another order.
 _LIMIT = 1e-4

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgepose.models.person_lite import Prediction, all_boxes
+from tools.person_lite.network import Prediction, all_boxes
 
 #: Weight of the box loss beside the score's (GFL).
 BOX_WEIGHT = 2.0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.core.geometry import Size
-from edgepose.models.person_lite import STRIDES
+from tools.person_lite.network import STRIDES
 
 #: Lengths in input pixels from which on a person belongs to the second and to the third grid.
 LENGTHS = (64.0, 144.0)

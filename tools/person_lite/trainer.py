@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from edgepose.core.errors import UsageError
-from edgepose.models.person_lite import PersonLite
 from edgepose.models.pose_graph import normalise
 from edgepose.train.learner import follow
 from edgepose.train.run_folder import RunFolder
 from tools.person_lite.loader import SceneDataset, make_loader
 from tools.person_lite.losses import detector_loss
+from tools.person_lite.network import PersonLite
 from tools.person_lite.recipe import DetectorRecipe
 from tools.person_lite.scenes import Scene
 

@@ -1,9 +1,8 @@
-"""Where results go: videos, pictures, JSON lines and COCO results.
+"""Sinks, which write results: videos, pictures, JSON lines and COCO results.
 
-A sink tries its place when it is made, opens a file under a temporary name with the first frame, and gives it its name
-in ``close``. Close sinks also when the run failed: what was written until then is a valid file, and nothing is lost.
-Without a frame, no file is made or replaced. A file that could not be written to its end, such as on a full disk, is
-given up, and an older one stays.
+A sink verifies on construction that it can write, writes to a temporary file from the first frame on, and renames it in
+``close``. Close sinks also after an error: the frames so far make a valid file. Without a frame, no file is made or
+replaced. If writing fails, for example on a full disk, the temporary file is removed and an older file stays.
 """
 
 from __future__ import annotations
@@ -39,22 +38,14 @@ __all__ = [
 
 
 class Sink(Protocol):
-    """Takes the jobs of one run, in order."""
+    """A consumer of the jobs of one run, in order."""
 
     def write(self, job: Job) -> None:
-        """Add one frame. A sink of pictures writes ``job.frame.image`` as it is: draw on it before.
-
-        Raises:
-            UsageError: it cannot be written, such as on a full disk.
-        """
+        """Add one frame; pictures are written without drawing on them. Raise UsageError if writing fails."""
         ...
 
     def close(self) -> None:
-        """Finish the file and give it its name.
-
-        Raises:
-            UsageError: it cannot be written to its end.
-        """
+        """Finish the file and rename it; raise UsageError if writing fails."""
         ...
 
 
@@ -70,17 +61,16 @@ def open_sinks(
     """Make the sinks of one run; nothing is written before the first frame.
 
     Args:
-        video: a video, a picture or a folder, see :func:`~edgepose.runtime.sinks.pictures.open_picture_sink`; None for
-            none.
-        json_lines: for :class:`JsonLinesSink`; ``-`` is standard output; None for none.
-        coco: for :class:`CocoSink`; ``-`` is standard output; None for none.
-        source: what the frames come from.
-        skeleton: of the people in the frames.
-        header: what else the first JSON line tells, such as the bundle's name.
+        video: a video, a picture or a folder, see :func:`~edgepose.runtime.sinks.pictures.open_picture_sink`, or None.
+        json_lines: file for :class:`JsonLinesSink`, ``-`` for standard output, or None.
+        coco: file for :class:`CocoSink`, ``-`` for standard output, or None.
+        source: source of the frames.
+        skeleton: skeleton of the people.
+        header: further keys of the first JSON line, such as the bundle's name.
 
     Raises:
-        UsageError: a place that cannot be written to, one place for two outputs, an output that is an input of the
-            source, or ``coco`` for a skeleton whose joints are not COCO's.
+        UsageError: a place cannot be written to, is given twice or is an input of the source; or ``coco`` is given for
+            a skeleton with other joints than COCO's.
     """
     outputs = [Path(path) for path in (video, json_lines, coco) if path is not None]
     _refuse_one_place(outputs)
@@ -96,16 +86,16 @@ def open_sinks(
 
 
 def _refuse_one_place(outputs: Iterable[Path]) -> None:
-    """Refuse two outputs of which the second would overwrite the first."""
+    """Refuse two outputs with the same place."""
     for one, other in combinations(outputs, 2):
         if place(one) == place(other):
             raise UsageError(f"cannot write two outputs to one place, {one} and {other}: give each a name of its own")
 
 
 def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to overwrite an input: the file that is read, or pictures in the folder that they are read from."""
+    """Refuse to write to an input file, or to a folder of input files."""
     inputs = list(inputs)
     taken = {place(path) for path in (*inputs, *{path.parent for path in inputs})}
     for path in outputs:
         if place(path) in taken:
-            raise UsageError(f"cannot write {path}: the source is read from there: name another place")
+            raise UsageError(f"cannot write {path}: the source is read from it; name another place")

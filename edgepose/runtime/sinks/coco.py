@@ -1,4 +1,4 @@
-"""Results in COCO's format."""
+"""The sink for results in COCO's format."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ _PERSON = 1  # COCO's category id
 
 
 class CocoSink:
-    """COCO keypoint results: a JSON list of one object per person; scores from 0 to 1.
+    """COCO keypoint results: a JSON list with one object per person, and scores from 0 to 1.
 
-    ``image_id`` is the number that the image file is named after, such as 139 for ``000000000139.jpg``, if every input
-    has a number of its own for a name; otherwise the index of the frame, for all of them.
+    ``image_id`` is the number in the file name, such as 139 for ``000000000139.jpg``, if the names of all inputs are
+    different numbers; otherwise it is the index of the frame, for all of them.
 
     Args:
         path: the file, or ``-`` for standard output.
         inputs: the files of the source.
-        skeleton: of the people.
+        skeleton: skeleton of the people.
 
     Raises:
-        UsageError: the skeleton's joints are not COCO's, or the place cannot be written to.
+        UsageError: the skeleton has other joints than COCO's, or the place cannot be written to.
     """
 
     def __init__(self, path: Path, inputs: Sequence[Path], skeleton: Skeleton) -> None:
         if skeleton.joints != COCO17.joints:
             raise UsageError(
                 f"cannot write COCO results {path}: the network's skeleton is {skeleton.name} with "
-                f"{len(skeleton.joints)} joints, expected {COCO17.name}, whose joints the format is for: "
-                "save JSON lines instead"
+                f"{len(skeleton.joints)} joints, expected the joints of {COCO17.name}: save JSON lines instead"
             )
         self._file = TextFile(path, header="[", footer="\n]\n")
         self._numbered = _numbered(inputs)
@@ -60,11 +59,11 @@ class CocoSink:
             self._separator = ",\n"
 
     def close(self) -> None:
-        """Finish the list and give the file its name."""
+        """Finish the list and rename the file."""
         self._file.close()
 
 
 def _numbered(files: Sequence[Path]) -> bool:
-    """Whether every file is named by a number that no other has: then numbers and indices do not mix and collide."""
+    """Return whether the names of all files are different numbers, so that image ids are unique."""
     stems = [file.stem for file in files]
     return all(map(str.isdecimal, stems)) and len(set(map(int, stems))) == len(stems)

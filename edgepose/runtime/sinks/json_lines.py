@@ -1,4 +1,4 @@
-"""Results as JSON lines."""
+"""The sink for results as JSON lines."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ...core.skeletons import Skeleton
 from ..job import Job
 from .text import TextFile, clipped_score, clipped_scores, rounded
 
-#: Version of the lines' keys. Keys may be added to it; none changes its name or meaning.
+#: Version of the keys. Within a version keys may be added, but none changes its name or meaning.
 SCHEMA = 1
 
 
 class JsonLinesSink:
-    """One line that names the skeleton, then one JSON object per frame and line.
+    """A line with the skeleton, then one line with a JSON object per frame.
 
-    The first line is ``{"schema": 1, "skeleton": ID, "joints": [NAME, ...], "bones": [[i, j], ...]}`` and what
-    ``header`` adds. Each other line holds ``frame`` (index), ``camera``, ``name``, ``time`` in seconds and ``people``,
-    objects of ``id`` (null where nothing tracks), ``box`` (x1, y1, x2, y2), ``score`` and ``keypoints``
-    ``[[x, y, score], ...]`` in the order of ``joints``. Coordinates are in source pixels, scores from 0 to 1. A line
-    has ``dropped``, the reason, where something was left out of the frame's processing.
+    The first line is ``{"schema": 1, "skeleton": ID, "joints": [NAME, ...], "bones": [[i, j], ...]}`` with the keys of
+    ``header``. Each other line holds ``frame`` (index), ``camera``, ``name``, ``time`` in seconds and ``people``,
+    objects with ``id`` (null without tracking), ``box`` (x1, y1, x2, y2), ``score`` and ``keypoints``
+    ``[[x, y, score], ...]`` in the order of ``joints``. Coordinates are in source pixels, scores from 0 to 1. A frame
+    that was not processed has ``dropped``, the reason.
 
     Args:
         path: the file, or ``-`` for standard output.
-        skeleton: of the people.
-        header: more keys of the first line, such as the bundle's name.
+        skeleton: skeleton of the people.
+        header: further keys of the first line, such as the bundle's name.
     """
 
     def __init__(self, path: Path, skeleton: Skeleton, header: Mapping[str, Any]) -> None:
@@ -59,5 +59,5 @@ class JsonLinesSink:
         self._file.append(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Give the file its name."""
+        """Rename the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""Frames as picture files, and the choice between them and a video."""
+"""The sinks for picture files, and the choice between them and a video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 
 def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSink | ImageFolderSink:
-    """Open what the name of an output stands for.
+    """Open the sink for an output: a video or a picture by its suffix, otherwise a folder of pictures.
 
-    A folder that is there or a slash at the end mean a folder of pictures; the suffix of a video or of a picture mean
-    such a file; every other name means a folder.
+    An existing folder, or a slash at the end, always means a folder.
 
     Args:
         path: the output.
-        source: what the frames come from. A picture file can hold those of a single picture only.
+        source: source of the frames; only a single picture fits into a picture file.
 
     Raises:
-        UsageError: a place that cannot be written to, a kind of video or picture that is not written, a picture file
-            for a source of several frames, an empty name, or standard output.
+        UsageError: the place cannot be written to, the kind of video or picture is not supported, the source may have
+            several frames for one picture file, the name is empty, or it is standard output.
     """
     if not str(path):
         raise UsageError("the name of the output for pictures is empty: name a video, a picture or a folder")
@@ -43,7 +42,7 @@ def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSi
     if suffix in VIDEO_SUFFIXES:
         return VideoSink(path, source.fps or DEFAULT_FPS, source.live)
     if suffix in IMAGE_SUFFIXES:
-        if not _single_picture(source):
+        if source.live or [file.suffix.lower() in IMAGE_SUFFIXES for file in source.inputs] != [True]:
             raise UsageError(f"cannot write picture {path}: the source may have several frames: name a folder")
         return PictureSink(path)
     if (mimetypes.guess_type(path.name)[0] or "").startswith(("image/", "video/")):
@@ -55,11 +54,7 @@ def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSi
 
 
 class PictureSink:
-    """One picture file, for a source of a single picture.
-
-    Args:
-        path: file ending in one of :data:`~edgepose.core.images.IMAGE_SUFFIXES`.
-    """
+    """One picture file, with a suffix in :data:`~edgepose.core.images.IMAGE_SUFFIXES`, for a single picture."""
 
     def __init__(self, path: Path) -> None:
         check_image_name(path)
@@ -71,15 +66,11 @@ class PictureSink:
         write_image(self._path, job.frame.image)
 
     def close(self) -> None:
-        """Do nothing: the picture has its name already."""
+        """Do nothing: the picture is complete."""
 
 
 class ImageFolderSink:
-    """One JPEG per frame, named after the frame.
-
-    Args:
-        folder: made with the first frame if it is missing.
-    """
+    """One JPEG per frame, named after the frame; a missing folder is made with the first frame."""
 
     def __init__(self, folder: Path) -> None:
         check_writable_folder(folder)
@@ -91,20 +82,16 @@ class ImageFolderSink:
         name = next(name for name in _names(job.frame) if name not in self._written)
         self._written.add(name)
         path = self._folder / f"{name}.jpg"
-        if path.is_symlink():  # nobody named this file: what the link leads to may be an input
+        if path.is_symlink():  # do not follow a link: its target may be an input
             path.unlink()
         write_image(path, job.frame.image)
 
     def close(self) -> None:
-        """Do nothing: every picture has its name already."""
-
-
-def _single_picture(source: Source) -> bool:
-    return not source.live and [file.suffix.lower() in IMAGE_SUFFIXES for file in source.inputs] == [True]
+        """Do nothing: every picture is complete."""
 
 
 def _names(frame: Frame) -> Iterator[str]:
-    """Yield names for a frame's picture; a glob over folders, or a.jpg beside a.png, needs more than the first."""
+    """Yield names for a frame's picture; the first may be taken, by a.jpg beside a.png or in a glob over folders."""
     stem = Path(frame.name).stem
     yield stem
     yield f"{stem}_{frame.index:06d}"

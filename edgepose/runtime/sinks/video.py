@@ -1,4 +1,4 @@
-"""Frames as a video."""
+"""The sink for a video."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from ...core.images import fitted_size
 from ..job import Job
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
-#: Frames per second of a video made from pictures, or from a camera that does not tell its own.
+#: Frames per second of a video made from pictures, or from a camera of unknown frame rate.
 DEFAULT_FPS = 25.0
-#: Seconds that a picture of a live source stays in the video while the next one is awaited: a stream that stood still
-#: for an hour does not fill the disk.
+#: Longest time in seconds that a picture of a live source is repeated, so that a stalled stream does not fill the disk.
 LONGEST_HOLD = 5.0
 
 
@@ -31,8 +30,8 @@ class VideoSink:
     Args:
         path: file ending in one of :data:`VIDEO_SUFFIXES`.
         fps: frames per second.
-        live: the source drops frames: each picture stays until the time of the next one, for :data:`LONGEST_HOLD` at
-            most, so that the video's clock is the clock on the wall.
+        live: the source drops frames, so repeat each picture until the time of the next, at most :data:`LONGEST_HOLD`:
+            the video then runs in real time.
     """
 
     def __init__(self, path: Path, fps: float, live: bool = False) -> None:
@@ -43,16 +42,12 @@ class VideoSink:
         self._temporary = path
         self._writer: Any = None
         self._size: Size = (0, 0)
-        self._held: Any = None  # the newest picture; the next one's time tells how long it stays
+        self._held: Any = None  # the newest picture, written when the time of the next one is known
         self._time = self._owed = 0.0
         self._frames = 0
 
     def write(self, job: Job) -> None:
-        """Add one picture.
-
-        Raises:
-            UsageError: OpenCV cannot encode pictures of this size, or the disk is full.
-        """
+        """Add one picture; raise UsageError if OpenCV cannot encode its size, or if the disk is full."""
         frame = job.frame
         if self._writer is None:
             self._open(frame.image.shape[:2])
@@ -62,11 +57,7 @@ class VideoSink:
         self._time = frame.time
 
     def close(self) -> None:
-        """Finish the video and give it its name.
-
-        Raises:
-            UsageError: it is not complete, as on a full disk; an older file stays.
-        """
+        """Finish the video and rename it; raise UsageError if it is incomplete, and keep an older file."""
         if self._writer is None or self._held is None:
             return
         self._write_held(1)
@@ -74,14 +65,14 @@ class VideoSink:
         with self._stack.pop_all():
             backend = self._writer.getBackendName()
             self._writer.release()
-            # OpenCV 4 does not tell that a frame could not be written, and none tells it of the file's end.
+            # OpenCV 4 does not report a failed frame, and no version reports a failed end of the file.
             if backend == "FFMPEG" and not _holds(self._temporary, self._frames):
                 raise self._incomplete()
 
     def _open(self, size: Size) -> None:
         # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        with ExitStack() as stack:  # kept only if the encoder opens: otherwise an older video stays
+        with ExitStack() as stack:  # removes the temporary file if the encoder does not open
             temporary = stack.enter_context(atomic_path(self._path))
             writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
             if not writer.isOpened():
@@ -90,7 +81,7 @@ class VideoSink:
             self._stack = stack.pop_all()
 
     def _places_until(self, time: float) -> int:
-        """Return the number of frames from the held picture to a time; what rounding leaves is owed to the next."""
+        """Return how often to write the held picture until a time; the rounding error is carried to the next."""
         self._owed += min(time - self._time, LONGEST_HOLD) * self._fps
         places = round(self._owed)
         self._owed -= places
@@ -109,7 +100,7 @@ class VideoSink:
 
 
 def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Fit a picture (H, W, 3) into ``size`` (height, width), centred on black; return itself where it has that size."""
+    """Return a picture (H, W, 3) uint8 scaled into ``size`` (height, width), centred on black; itself if it fits."""
     if image.shape[:2] == size:
         return image
     height, width = fitted_size(image.shape[:2], size)
@@ -120,7 +111,7 @@ def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def _holds(path: Path, frames: int) -> bool:
-    """Whether a video can be opened and announces its frames; a container may estimate them from the duration."""
+    """Return whether a video can be read and holds about this many frames; a container may estimate their number."""
     capture = cv2.VideoCapture(str(path))
     try:
         announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0

@@ -1,4 +1,4 @@
-"""Where frames come from: pictures, videos, cameras and streams, behind one iterable."""
+"""Sources of frames: pictures, videos, cameras and streams, all as iterables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .video import VideoSource
 __all__ = ["FolderSource", "ImageSource", "LiveSource", "Source", "VideoSource", "open_source"]
 
 _EXPECTED = "an image, a folder of images, a glob, a video, a camera index such as 0, or rtsp://..."
-#: A stream that answers nothing for this long is given up; OpenCV's own 30 s feel like a hang.
+#: Time limit for a stream's answer, in milliseconds; OpenCV's default of 30 s feels like a hang.
 _STREAM_TIMEOUT_MS = 10_000
-#: Digits of the largest camera index that is asked for: OpenCV takes a C integer.
+#: Largest number of digits of a camera index: OpenCV takes a C integer.
 _CAMERA_DIGITS = 9
 
 
@@ -29,8 +29,8 @@ def open_source(spec: str) -> Source:
     """Open an image, a folder of images, a glob, a video, a camera index or an ``rtsp://`` stream.
 
     Raises:
-        UsageError: nothing there, nothing that may be read or can be decoded, or a kind of source that is not
-            supported. Damage that shows only later is raised while iterating, after the frames before it.
+        UsageError: the source does not exist, cannot be read or decoded, or is of an unsupported kind. Damage inside a
+            source is raised while iterating, after the frames before it.
     """
     if not spec:
         raise UsageError(f"the source is empty: expected {_EXPECTED}")
@@ -64,7 +64,7 @@ def _open_files(spec: str) -> Source:
 
 
 def _without_password(address: str) -> str:
-    """Return a stream's address without its user's name and password, which go into messages and results.
+    """Return a stream's address without user name and password, for messages and results.
 
     >>> _without_password("rtsp://admin:secret@10.0.0.7:554/main")
     'rtsp://10.0.0.7:554/main'

@@ -1,4 +1,4 @@
-"""Cameras and streams, read by a thread of their own."""
+"""The source for cameras and streams, which reads in a thread."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .source import Source, frame_rate, rgb
 
 
 class LiveSource(Source):
-    """A camera or stream. A thread reads all frames and keeps the newest, so that a slow consumer never lags behind.
+    """A camera or stream. A thread reads all frames and keeps only the newest, so that a slow consumer does not lag.
 
     Args:
-        capture: an opened ``cv2.VideoCapture``, owned by the source from here on.
+        capture: an opened ``cv2.VideoCapture``, owned by the source.
         camera: the source's name, such as ``camera 0``.
 
     Raises:
-        UsageError: the capture is not open; while iterating, it stopped on its own.
+        UsageError: the capture is not open; while iterating: it stopped by itself.
     """
 
     live = True
 
     def __init__(self, capture: Any, camera: str) -> None:
         if not capture.isOpened():
-            raise UsageError(f"{camera} cannot be opened: check that it is there and that no other program uses it")
+            raise UsageError(f"{camera} cannot be opened: check that it exists and that no other program uses it")
         self.camera, self.fps = camera, frame_rate(capture)
         self._capture = capture
         self._changed = threading.Condition()
@@ -49,7 +49,7 @@ class LiveSource(Source):
                     self._newest = frame
                     self._changed.notify()
                 index += 1
-        finally:  # whatever ended the thread, nobody waits for it
+        finally:  # also after an error, so that no consumer waits forever
             with self._changed:
                 self._running = False
                 self._changed.notify()

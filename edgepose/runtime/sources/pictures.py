@@ -1,4 +1,4 @@
-"""Picture files, which have nothing to do with each other: no frame follows another in time."""
+"""The sources for picture files, which are unrelated: ``Frame.follows`` is False."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ImageSource(Source):
 
 
 class FolderSource(Source):
-    """Image files sorted by path. A damaged one is logged, counted and skipped; ``Frame.time`` is 0.
+    """Image files sorted by path. Damaged ones are logged, counted and skipped; ``Frame.time`` is 0.
 
     Args:
         paths: the files.
         spec: the folder or glob that they are from.
 
     Raises:
-        UsageError: no file; while iterating, not one that can be decoded.
+        UsageError: there is no file; while iterating: no file can be decoded.
     """
 
     def __init__(self, paths: Sequence[Path], spec: str) -> None:

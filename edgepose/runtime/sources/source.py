@@ -1,4 +1,4 @@
-"""What all sources share."""
+"""The base class of sources, and what those that use OpenCV share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Source:
     """Frames in order; a context manager that frees the device or file. Iterate once.
 
     Attributes:
-        camera: the source's name, which its frames carry, too.
-        fps: frames per second, or None where the source does not tell.
-        live: True for a camera or stream, which drops frames that nobody took in time.
+        camera: the source's name, also in its frames.
+        fps: frames per second, or None if unknown.
+        live: True for a camera or stream, which drops frames that were not taken in time.
         inputs: the files that are read.
-        skipped: damaged images left out so far.
+        skipped: number of damaged images left out so far.
     """
 
     camera = ""
@@ -35,10 +35,10 @@ class Source:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the frames soon, also where somebody waits for the next one; from any thread."""
+        """End the frames soon, and end a wait for the next one; may be called from any thread."""
 
     def close(self) -> None:
-        """Free what the source holds; from the thread that iterates, or when it has ended."""
+        """Free the source's resources; call it from the thread that iterates, or after that has ended."""
 
     def __enter__(self) -> Source:
         return self
@@ -48,11 +48,11 @@ class Source:
 
 
 def frame_rate(capture: Any) -> float | None:
-    """Return a capture's frames per second; None where OpenCV answers 0, -1, NaN, or a stream's clock, 90000."""
+    """Return a capture's frames per second; None where OpenCV returns 0, -1, NaN, or a stream's clock, 90000."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if 0 < fps <= 1000 else None
 
 
 def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture of OpenCV (H, W, 3) in RGB."""
+    """Return a BGR picture of OpenCV (H, W, 3) uint8 as RGB."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

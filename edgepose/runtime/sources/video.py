@@ -1,4 +1,4 @@
-"""Video files."""
+"""The source for video files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _ISO_MEDIA_SUFFIXES = (".mp4", ".mov", ".m4v")
 
 
 class VideoSource(Source):
-    """A video file. One that was cut short gives the frames it has, then a UsageError that counts them.
+    """A video file. A truncated one yields the frames it has, then raises a UsageError with their number.
 
     Raises:
-        OSError: the file may not be read.
+        OSError: there is no permission to read the file.
         UsageError: it cannot be decoded.
     """
 
     def __init__(self, path: Path) -> None:
-        path.open("rb").close()  # OpenCV would not tell a file that may not be read from a damaged one
+        path.open("rb").close()  # raises OSError without permission, which OpenCV reports as a damaged file
         self.camera, self.inputs = str(path), (path,)
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
@@ -51,8 +51,8 @@ class VideoSource(Source):
 def _cut_short(path: Path, read: int, announced: int) -> bool:
     """Return whether a video that ended after ``read`` frames is incomplete.
 
-    Frame counts do not tell for MP4: a clip trimmed without encoding announces frames that its edit list hides. Its
-    boxes tell exactly. Other containers estimate the count from the duration, so a fiftieth may be missing.
+    MP4 is incomplete if a box ends beyond the file; its frame count is no criterion, because a clip that was trimmed
+    without encoding counts frames that its edit list hides. Other containers estimate the count: a fiftieth may lack.
     """
     if path.suffix.lower() not in _ISO_MEDIA_SUFFIXES:
         return read < announced - max(1, announced // 50)

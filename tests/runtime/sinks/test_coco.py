@@ -65,7 +65,9 @@ def test_scores_are_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("skeleton", [LSP14, MPII16, CROWDPOSE14])
 def test_other_joints_than_coco_s_are_refused(tmp_path: Path, skeleton: Skeleton) -> None:
     count = len(skeleton.joints)
-    message = rf"skeleton is {skeleton.name} with {count} joints, expected coco17, .*: save JSON lines instead"
+    message = (
+        rf"skeleton is {skeleton.name} with {count} joints, expected the joints of coco17: save JSON lines instead"
+    )
     with pytest.raises(UsageError, match=message):
         CocoSink(tmp_path / "x", [], skeleton)
     CocoSink(tmp_path / "x", [], replace(COCO17, name="the same joints"))

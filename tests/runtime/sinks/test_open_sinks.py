@@ -60,18 +60,18 @@ def test_inputs_are_never_overwritten_also_through_links(tmp_path: Path) -> None
     (tmp_path / "out").symlink_to(folder)
     source = FakeSource(inputs=[picture])
     for name, output in (("json_lines", picture), ("coco", tmp_path / "link.png"), ("json_lines", "out/a.png")):
-        with pytest.raises(UsageError, match="the source is read from there: name another place"):
+        with pytest.raises(UsageError, match="the source is read from it; name another place"):
             opened(**{name: tmp_path / output}, source=source)
     for output in (folder, tmp_path / "out", picture, tmp_path / "link.png"):
-        with pytest.raises(UsageError, match="the source is read from there"):
+        with pytest.raises(UsageError, match="the source is read from it"):
             opened(video=output, source=source)
-    with pytest.raises(UsageError, match="the source is read from there"):
+    with pytest.raises(UsageError, match="the source is read from it"):
         opened(json_lines=picture, source=FakeSource(inputs=[tmp_path / "link.png"]))
     opened(json_lines=folder / "a.jsonl", video=folder / "b.png", source=source)
 
 
 def test_coco_results_of_other_joints_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="skeleton is lsp14 with 14 joints, expected coco17"):
+    with pytest.raises(UsageError, match="skeleton is lsp14 with 14 joints, expected the joints of coco17"):
         opened(coco=tmp_path / "x", skeleton=LSP14)
     opened(json_lines=tmp_path / "x", skeleton=LSP14)
 

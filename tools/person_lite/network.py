@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import BasicBlock, conv_bn
-from .pose_graph import normalise
+from edgepose.models.layers import BasicBlock, conv_bn
+from edgepose.models.pose_graph import normalise
 
 #: Pixels of the input per cell of each output grid, both ways.
 STRIDES = (8, 16, 32)
