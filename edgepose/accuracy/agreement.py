@@ -61,15 +61,13 @@ def oks_ap(
     input_size: Size,
     padding: float = CROP_PADDING,
 ) -> float:
-    """Return COCO's AP by OKS in percent, with one person per crop.
+    """Return COCO's AP by OKS in percent: the mean over COCO's thresholds of the share of crops that reach them.
 
-    It is the mean over COCO's OKS thresholds of the share of crops that reach the threshold.
     Args:
-        reference: (N, J, 3) x, y in crop pixels and score: FP32's keypoints, or labels with score 1 (0 if unlabelled).
-            Only confident ones count.
+        reference: (N, J, 3) x, y in crop pixels and score: FP32's keypoints, or labels with score 1 (0 if unlabelled)
+            of one person per crop. Only confident ones count.
         keypoints: (N, J, 3) the keypoints to judge.
-        skeleton: the skeleton of the J joints.
-        input_size: (height, width) of the crops.
+        skeleton, input_size: of the J joints, and (height, width) of the crops.
         padding: factor from a person's box to the crop.
     """
     counted = reference[..., 2] > CONFIDENT

@@ -122,10 +122,7 @@ def need_pycocotools() -> None:
 def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:
     """Return COCO's ten figures in percent; None for a size that no labelled person has.
 
-    Args:
-        labels: see :func:`read_labels`.
-        results: results in COCO's format; may be empty.
-        sigmas: (J,) of the joints.
+    ``labels`` are from :func:`read_labels`, ``results`` in COCO's format, perhaps none, and ``sigmas`` (J,).
 
     Raises:
         UsageError: pycocotools is not installed.

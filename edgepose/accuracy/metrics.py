@@ -47,13 +47,7 @@ def torso_size(joints: ArrayLike, skeleton: Skeleton) -> NDArray[np.float64]:
 
 
 def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> float:
-    """Return MPII's mean in percent, over all labelled keypoints except those of pelvis and thorax.
-
-    Args:
-        per_joint: (J,) percentages from :func:`percent_by_joint`.
-        visible: (N, J) truth of "labelled".
-        skeleton: the skeleton of the J joints.
-    """
+    """Return MPII's mean of percentages per joint (J,), over all ``visible`` keypoints (N, J) but pelvis and thorax."""
     weights = (np.asarray(visible) > 0).sum(axis=0) * [name not in _NOT_IN_MEAN for name in skeleton.joints]
     return float(np.average(np.nan_to_num(np.asarray(per_joint, np.float64)), weights=weights))
 
@@ -105,13 +99,7 @@ def oks(
 
 
 def pose_oks(points: NDArray[np.float64], areas: NDArray[np.float64], sigmas: ArrayLike) -> NDArray[np.float64]:
-    """Return the OKS (N, N) of every pose with every other, by HRNet's rule: with the mean of the two areas.
-
-    Args:
-        points: (N, J, 2) x, y in pixels.
-        areas: (N,) in square pixels.
-        sigmas: (J,) of the skeleton.
-    """
+    """Return the OKS (N, N) of poses (N, J, 2) with each other, by HRNet's rule: with the mean of two areas (N,)."""
     return keypoint_similarity(points[None], points[:, None], (areas[:, None] + areas) / 2, sigmas).mean(axis=-1)
 
 

@@ -93,10 +93,7 @@ class Scorer(ABC):
 class PoseScorer(Scorer):
     """Scorer of pose networks; results are keypoints (N, J, 3): x, y in crop pixels, and score.
 
-    Attributes:
-        skeleton: the skeleton of the J joints.
-        input_size: (height, width) of the crops.
-        padding: factor from a person's box to the crop.
+    ``input_size`` is (height, width) of the crops, ``padding`` the factor from a person's box to the crop.
     """
 
     skeleton: Skeleton

@@ -150,12 +150,9 @@ class _Placing:
 
 
 def quantise(model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, float]) -> onnx.ModelProto:
-    """Return a copy of a graph with Q/DQ pairs; weights are stored as int8.
+    """Return a copy of the FP32 graph that a placement was decided for, with Q/DQ pairs and weights stored as int8.
 
-    Args:
-        model: the FP32 graph that the placement was decided for.
-        placement: from :func:`place`.
-        ranges: every tensor of the placement to the largest absolute value that int8 represents, above 0.
+    ``ranges`` has for every tensor of the placement the largest absolute value that int8 represents, above 0.
 
     Raises:
         UsageError: a tensor has no range.

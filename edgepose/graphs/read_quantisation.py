@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,12 +79,10 @@ def _operations(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, Operation]
     if not any(module_of(node) for node in nodes):
         raise UsageError("the graph's nodes have no module paths: export and calibrate the bundle again")
     places = [(node.op_type, module_of(node)) for node in nodes]
-    counts, seen = Counter(places), Counter[tuple[str, str]]()
-    found = []
-    for node, place_ in zip(nodes, places, strict=True):
-        found.append((node, Operation(*place_, seen[place_], counts[place_])))
-        seen[place_] += 1
-    return found
+    return [
+        (node, Operation(*place_, places[:i].count(place_), places.count(place_)))
+        for i, (node, place_) in enumerate(zip(nodes, places, strict=True))
+    ]
 
 
 def _require_model(bundle: Bundle, spec: ModelSpec) -> None:
@@ -138,12 +135,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class QuantisedTensor:
-    """An activation that some operations read through its Q/DQ pair.
+    """An activation, its int8 step, and the operations that read it through its Q/DQ pair.
 
-    Attributes:
-        name: name in the graph.
-        scale: the int8 step.
-        reads: the operations, each with the index of the operand that is this tensor.
+    Each operation is paired with the index of the operand that is this tensor.
     """
 
     name: str

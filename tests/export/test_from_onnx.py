@@ -199,7 +199,7 @@ def test_calibrate_judges_by_fp32s_persons(lite: Path, tmp_path: Path, capsys: p
     options = ["--max-drop", "50", "--backend", "onnxruntime", "--time-limit", "0.01"]
     assert main(["calibrate", str(path), "--images", str(folder), *options]) == 0
     printed = capsys.readouterr().out
-    assert "24 crops: 16 set the ranges (mse), accuracy is measured on 8" in printed and "chosen: " in printed
+    assert "24 pictures: 16 set the ranges (mse), accuracy is measured on 8" in printed and "chosen: " in printed
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.startswith(("fp", "int8"))}
     assert rows["fp32"][3] == "100.00" and float(rows["fp16"][3]) > 99 and float(rows["int8"][3]) > 90
     assert open_bundle(path).precisions == ("fp32", "fp16", "bf16", "int8", "int8+fp16", "mixed")
