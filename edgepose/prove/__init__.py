@@ -22,7 +22,6 @@ from ..core.errors import CheckError, UsageError, first_line
 from ..core.files import check_writable, write_text
 from ..nvidia.tensorrt import TARGETS as ENGINE_TARGETS
 from ..verify import MAX_DROP, AccuracyReport, check_accuracy, check_max_drop, verify
-from .device import describe_device, describe_versions, power_state
 from .page import proof_page
 from .record import FAILED, NOT_RUN, PASSED, STEPS, UNFINISHED, Case, Proof, Step
 
@@ -87,9 +86,6 @@ def prove(
         precisions=named,
         options=options,
         data=data,
-        device=describe_device(),
-        versions=describe_versions(),
-        power=power_state(),
         time=now.isoformat(timespec="seconds"),
         page=page,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from ..core.report import Report
 from ..core.tables import text_table
 from ..verify import AccuracyCheck, AccuracyReport, VerifyReport
 from .anonymous import anonymiser
+from .device import describe_device, describe_versions, power_state
 
 #: Version of the record's layout.
 SCHEMA = 1
@@ -91,9 +92,6 @@ class Proof(Report):
         precisions: the requested ones; None for all.
         options: options of the builds; the batches are also measured.
         data: KIND:ROOT, None without accuracies.
-        device: see :func:`edgepose.prove.device.describe_device`.
-        versions: see :func:`edgepose.prove.device.describe_versions`.
-        power: see :func:`edgepose.prove.device.power_state`.
         time: start in UTC, in ISO 8601.
         page: the HTML file; the record is beside it.
         accuracy: the accuracies and their reference, None until they are known.
@@ -105,12 +103,12 @@ class Proof(Report):
     precisions: tuple[str, ...] | None
     options: BuildOptions
     data: str | None
-    device: dict[str, Any]
-    versions: dict[str, str]
-    power: dict[str, str]
     time: str
     page: Path
     accuracy: AccuracyReport | None = None
+    device: dict[str, Any] = field(default_factory=describe_device)
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    power: dict[str, str] = field(default_factory=power_state)
 
     @property
     def record(self) -> Path:
