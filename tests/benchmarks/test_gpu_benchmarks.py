@@ -121,6 +121,7 @@ def test_the_comparison_gives_each_types_largest_error(kernel_on_host: ModuleTyp
     assert kernel_on_host.check(kernel_on_host.CASES["none"]) == {}
 
 
+@pytest.mark.slow
 def test_every_wrong_result_is_printed_and_counted(
     kernel_on_host: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +285,7 @@ def test_whatever_stops_an_attempt_is_its_result(
     assert load("rtx_on_this_gpu").attempt(ask, question) == answer
 
 
+@pytest.mark.slow
 def test_an_engine_is_tried_without_asking_its_record(
     load: Callable[[str], ModuleType], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

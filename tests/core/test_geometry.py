@@ -159,6 +159,7 @@ def test_a_part_of_a_huge_picture_is_the_crop_of_the_whole(monkeypatch: pytest.M
     assert not got[-1].any()
 
 
+@pytest.mark.slow
 def test_more_of_a_huge_picture_than_opencv_takes_is_refused() -> None:
     """OpenCV 5.0 crashes on more than 2**31 bytes. The picture takes no memory until somebody reads it."""
     image = np.zeros((24_000, 30_000, 3), np.uint8)
