@@ -132,6 +132,7 @@ def test_every_precision_passes_verify_on_both_cpu_engines(variants: Bundle, pre
     assert max(check.figures.score_fraction for check in report.checks if check.figures) < 0.1
 
 
+@pytest.mark.slow
 def test_decoding_and_the_last_convolutions_stay_fp32(variants: Bundle) -> None:
     model = onnx.shape_inference.infer_shapes(onnx.load(variants.graph_for("fp16")))
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
