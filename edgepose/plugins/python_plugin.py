@@ -46,6 +46,23 @@ def define_ahead_of_time(trt: Any, trtp: Any, sm: int) -> None:
 
 def creator_class(trt: Any) -> type:
     """Return the class-based plugin's creator class, for ``registry.register_creator``; ``trt`` is 10.0 or later."""
+    plugin = _plugin_class(trt)
+
+    class Creator(trt.IPluginCreatorV3One):
+        def __init__(self) -> None:
+            trt.IPluginCreatorV3One.__init__(self)
+            self.name, self.plugin_version, self.plugin_namespace = OP_TYPE, str(VERSION), DOMAIN
+            self.field_names = trt.PluginFieldCollection([])
+
+        def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
+            if len(fields):
+                raise ValueError(f"{QUALIFIED_NAME}: got the attribute {fields[0].name}, but it takes none")
+            return plugin()
+
+    return Creator
+
+
+def _plugin_class(trt: Any) -> type:
     types = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16"}
 
     class Plugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
@@ -99,18 +116,7 @@ def creator_class(trt: Any) -> type:
         def clone(self) -> Any:
             return Plugin()
 
-    class Creator(trt.IPluginCreatorV3One):
-        def __init__(self) -> None:
-            trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace = OP_TYPE, str(VERSION), DOMAIN
-            self.field_names = trt.PluginFieldCollection([])
-
-        def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
-            if len(fields):
-                raise ValueError(f"{QUALIFIED_NAME}: got the attribute {fields[0].name}, but it takes none")
-            return Plugin()
-
-    return Creator
+    return Plugin
 
 
 def check_shapes(x: tuple[int, ...], kernels: tuple[int, ...]) -> None:

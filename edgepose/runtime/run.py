@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle.bundle import open_bundle
+from ..bundle.bundle import Bundle, open_bundle
 from ..core.boxes import check_threshold
 from ..core.errors import UsageError
 from ..core.machine import versions
@@ -108,14 +108,7 @@ def run(
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
         opened = open_bundle(bundle)
-        sinks = open_sinks(
-            video=save_video,
-            json_lines=save_json,
-            coco=save_coco,
-            source=frames,
-            skeleton=opened.skeleton,
-            header={"bundle": opened.manifest.name, "versions": versions("edgepose")},
-        )
+        sinks = _open_sinks(opened, frames, save_video, save_json, save_coco)
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(opened, backend, precision, self_check=self_check))
@@ -134,17 +127,10 @@ def run(
         tally = Tally()
         start = time.perf_counter()
         _pass_through(frames, stages, [*sinks, tally], limit, threads, deadline_ms)
-        return RunSummary(
-            tally.frames,
-            tally.people,
-            frames.skipped,
-            tally.dropped,
-            time.perf_counter() - start,
-            tally.summary(),
-            estimator.backend,
-            estimator.precision,
-            finder.engine if finder else "",
-        )
+        seconds = time.perf_counter() - start
+        counts = (tally.frames, tally.people, frames.skipped, tally.dropped)
+        engines = (estimator.backend, estimator.precision, finder.engine if finder else "")
+        return RunSummary(*counts, seconds, tally.summary(), *engines)
 
 
 def _check_options(limit: int | None, threshold: float, threads: bool, deadline_ms: float | None) -> None:
@@ -153,6 +139,14 @@ def _check_options(limit: int | None, threshold: float, threads: bool, deadline_
     if deadline_ms is not None and not threads:
         raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, expected both: add --threads")
     check_threshold(threshold, "the threshold of joints")
+
+
+def _open_sinks(
+    bundle: Bundle, source: Source, video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None
+) -> list[Sink]:
+    header = {"bundle": bundle.manifest.name, "versions": versions("edgepose")}
+    skeleton = bundle.skeleton
+    return open_sinks(video=video, json_lines=json_lines, coco=coco, source=source, skeleton=skeleton, header=header)
 
 
 def _pass_through(

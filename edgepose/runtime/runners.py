@@ -23,9 +23,9 @@ _LOOK_SECONDS = 0.1
 class Policy(Enum):
     """What happens to frames that come faster than they can be processed.
 
-    ``KEEP`` waits, so that every frame is processed. ``NEWEST`` drops the camera's oldest frame that waits for the first
-    stage: its number is missing in the results. ``DEADLINE`` waits too, but a late frame skips the remaining stages and
-    reaches the sinks marked as ``dropped``.
+    ``KEEP`` waits, so that every frame is processed. ``NEWEST`` drops the camera's oldest frame that waits for the
+    first stage: its number is missing in the results. ``DEADLINE`` waits too, but a late frame skips the remaining
+    stages and reaches the sinks marked as ``dropped``.
     """
 
     KEEP = "keep"
