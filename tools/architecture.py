@@ -8,6 +8,7 @@ The rule: a folder imports only folders that stand above it in :data:`ROOMS`, an
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 from collections.abc import Iterator
@@ -149,15 +150,18 @@ def picture(found: list[Import]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Print the counts and what breaks the rule; write the picture if a path is given."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("picture", nargs="?", type=Path, metavar="FILE.svg", help="draw the picture into this file")
+    file = parser.parse_args().picture
     found = imports()
     wrong = breaches(found)
     print(*wrong, f"{len(ROOMS)} rooms, {len(arrows(found))} arrows, {len(wrong)} breaches of the rule", sep="\n")
-    if arguments:
-        Path(arguments[0]).write_text(picture(found), encoding="utf-8")
+    if file is not None:
+        file.write_text(picture(found), encoding="utf-8")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
