@@ -40,7 +40,7 @@ def gpu_missing() -> str | None:
     try:
         cudart = import_cudart()
     except ImportError:
-        return "the Python module 'cuda.bindings' is needed to use a GPU and not installed: pip install cuda-python"
+        return "the Python module 'cuda.bindings' is needed to use a GPU and is not installed: pip install cuda-python"
     return _why_unusable(cudart)
 
 

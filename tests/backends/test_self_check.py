@@ -67,6 +67,7 @@ def spoil(bundle: Bundle) -> Bundle:
 
 
 def test_it_is_proven_once(bundle: Bundle, replays: Replays, cache: Path) -> None:
+    pytest.importorskip("openvino")
     for _ in range(2):
         load(bundle.path, "onnxruntime").close()
     assert replays.crops == [IMAGES_CHECKED]
@@ -105,6 +106,7 @@ def test_it_is_proven_again_where_something_else_computes(
 
 
 def test_other_keypoints_are_refused_in_one_sentence(bundle: Bundle, replays: Replays, cache: Path) -> None:
+    pytest.importorskip("openvino")
     spoil(bundle)
     for _ in range(2):  # a failure is not remembered
         with pytest.raises(CheckError) as refused:
