@@ -32,4 +32,4 @@ def test_the_crops_are_those_of_the_photos(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("skimage")
     want = [crop_boxes(load_photo(name), [box], (256, 192))[0][0] for name, box in PEOPLE.items()]
     monkeypatch.setattr(sample_photos, "find_spec", lambda _: None)
-    np.testing.assert_allclose(load_scene().astype(int), np.concatenate(want, axis=1), atol=4)  # as OpenCV 4.8 and 5 differ
+    np.testing.assert_allclose(load_scene().astype(int), np.concatenate(want, axis=1), atol=4)  # OpenCV 4 and 5 differ
