@@ -44,15 +44,10 @@ class Backend(ABC):
 
     @abstractmethod
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
-        """Choose the precision and the file of a bundle that the engine runs.
-
-        Args:
-            bundle: an opened bundle.
-            asked: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for the first in :data:`PREFERRED`
-                that the bundle has for this engine.
+        """Return the precision and the file to run, for ``auto`` those of the first in :data:`PREFERRED` that fits.
 
         Raises:
-            UsageError: the bundle has no file for it, or the engine cannot compute in it.
+            UsageError: the bundle has no file for the precision, or the engine cannot compute in it.
         """
 
     @abstractmethod
@@ -80,8 +75,14 @@ class GraphBackend(Backend):
     def open_graph(self, graph: Path) -> Session:
         """Open any ONNX file, such as a detector's; raise UsageError if the engine cannot load it."""
 
-    def without_arithmetic(self, kind: str) -> str:
-        """Return the note on a 16-bit precision that this engine computes in FP32."""
+    def computes(self, kind: str) -> bool:  # noqa: ARG002
+        """Return whether the engine computes ``BF16`` or ``FP16`` here, not in FP32."""
+        return True
+
+    def note(self, precision: str) -> str | None:
+        kind = sixteen_bit(precision)
+        if kind is None or self.computes(kind):
+            return None
         return (
             f"{self.name} computes the {kind} parts of the graph in FP32 here, with weights rounded to {kind}: "
             f"no proof of {kind} arithmetic"

@@ -68,29 +68,19 @@ def get_backend(name: str) -> Backend:
 
 
 def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Runner:
-    """Choose one runner.
-
-    Args:
-        bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and has a file in the bundle.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed`` or else the most exact
-            that the bundle has for this backend.
+    """Choose one runner; ``auto`` is the first backend that can run here, and ``mixed`` or else the exactest precision.
 
     Raises:
-        UsageError: the backend is unknown, not installed or cannot run here, or the bundle has no file for it in this
-            precision.
+        UsageError: a name is unknown, the backend cannot run here, or the bundle has no file for it in this precision.
     """
-    if backend != "auto":
-        found = _resolve(bundle, backend, precision)
-        if isinstance(found, Runner):
-            return found
-        raise UsageError(f"backend {backend} cannot run here{_in(precision)}: {found}")
     reasons = []
-    for name in BACKENDS:
+    for name in BACKENDS if backend == "auto" else (backend,):
         found = _resolve(bundle, name, precision)
         if isinstance(found, Runner):
             return found
         reasons.append(found)
+    if backend != "auto":
+        raise UsageError(f"backend {backend} cannot run here{_in(precision)}: {reasons[0]}")
     raise _nothing_runs(bundle, precision, reasons)
 
 
@@ -100,8 +90,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
     Args:
         bundle: an opened bundle.
         backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
-        precisions: names; None or ``["all"]`` for all that a backend can run: for an engine backend those with a
-            fitting engine, for torch, the reference, ``fp32``.
+        precisions: names; None or ``["all"]`` for all that a backend can run, such as those with a fitting engine.
 
     Raises:
         UsageError: a named backend is unknown or cannot run here, or not in a named precision; or no backend can.
@@ -124,7 +113,10 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
                 raise UsageError(f"backend {name} cannot run here in {precision}: {found}")
             elif named or not backend.runs_engines:
                 skipped[f"{name} {precision}"] = found
-    _require_all(bundle, runners, skipped, named or ())
+    for precision in named or ():
+        reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]
+        if reasons and precision not in {runner.precision for runner in runners}:
+            raise _nothing_runs(bundle, precision, reasons)
     return Plan(tuple(runners), skipped)
 
 
@@ -135,14 +127,6 @@ def _named(asked: Sequence[str] | None, what: str, known: Iterable[str]) -> tupl
     if not asked:
         raise UsageError(f"no {what} was named: expected all, or some of {', '.join(known)}")
     return tuple(dict.fromkeys(asked))
-
-
-def _require_all(bundle: Bundle, runners: list[Runner], skipped: dict[str, str], precisions: Sequence[str]) -> None:
-    """Refuse a named precision that no backend can run."""
-    for precision in precisions:
-        reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]
-        if reasons and precision not in {runner.precision for runner in runners}:
-            raise _nothing_runs(bundle, precision, reasons)
 
 
 def _resolve(bundle: Bundle, name: str, precision: str) -> Runner | str:
@@ -182,8 +166,7 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
     """Open any ONNX file, such as a detector, on ``onnxruntime`` or ``openvino``.
 
     Raises:
-        UsageError: the backend is another one, is not installed or cannot load the file, or the graph keeps weights in
-            other files.
+        UsageError: the backend is another one or cannot load the file, or the graph keeps weights in other files.
     """
     described = BACKENDS.get(backend)
     if not isinstance(described, GraphBackend):

@@ -50,11 +50,7 @@ class Detector(Protocol):
         ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        """Return the persons in the network's outputs for a picture of size ``source`` (height, width).
-
-        Raises:
-            CheckError: the outputs hold NaN or infinity.
-        """
+        """Return the persons in a picture of size ``source`` (height, width); CheckError for NaN or infinity."""
         ...
 
     def close(self) -> None:
@@ -93,9 +89,7 @@ class NetworkDetector:
         threshold: least score of a person, from 0 to 1; None for the kind's default.
 
     Attributes:
-        kind: kind of the network.
         size: (height, width) of the network's input.
-        engine: see :class:`Detector`.
 
     Raises:
         UsageError: the network is not of this kind, or the threshold is not within 0 to 1.

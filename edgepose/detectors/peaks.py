@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.session import Arrays, Session
 from ..core.geometry import Size
@@ -24,10 +23,6 @@ def _recognise(session: Session) -> Size | None:
     return height, width
 
 
-def _blob(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return canvas[None]
-
-
 def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:  # noqa: ARG001 (the boxes are in pixels already)
     chosen = outputs["scores"][0] >= threshold
     return outputs["boxes"][0][chosen].astype(np.float64), outputs["scores"][0][chosen]
@@ -42,6 +37,6 @@ PEAKS = DetectorKind(
         "decodes its boxes itself)"
     ),
     recognise=_recognise,
-    blob=_blob,
+    blob=lambda canvas: canvas[None],
     decode=_decode,
 )

@@ -63,10 +63,6 @@ def _recognise(session: Session) -> Size | None:
     return (height, width) if given.shape[1] in (len(yolox_cells((height, width))), None) else None
 
 
-def _blob(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(cv2.dnn.blobFromImage(canvas, swapRB=True), dtype=np.float32)
-
-
 def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:
     (raw,) = outputs.values()
     return decode_yolox(raw[0], yolox_cells(size), threshold)
@@ -81,6 +77,6 @@ YOLOX = DetectorKind(
         f"any size, one cell per square of {', '.join(map(str, STRIDES))} pixels"
     ),
     recognise=_recognise,
-    blob=_blob,
+    blob=lambda canvas: cv2.dnn.blobFromImage(canvas, swapRB=True),
     decode=_decode,
 )

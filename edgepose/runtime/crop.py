@@ -1,9 +1,9 @@
-"""The protocol for cutting persons out of a picture, and its implementation on the CPU."""
+"""The type of functions that cut persons out of a picture, and the one that runs on the CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,8 @@ class Crops:
     inverses: NDArray[np.float64]
 
 
-class Cropper(Protocol):
-    """A function that cuts every box out of a picture."""
-
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> Crops:
-        """Return the crops of boxes (N, 4) xyxy in a picture (H, W, 3) uint8 RGB, in the same order; N may be 0."""
-        ...
+#: A function that cuts boxes (N, 4) xyxy, N may be 0, out of a picture (H, W, 3) uint8 RGB, in the same order.
+Cropper = Callable[[NDArray[np.uint8], NDArray[np.float64]], Crops]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..backends.plan import choose
-from ..backends.self_check import self_check as check_here
+from ..backends.self_check import open_checked
 from ..backends.session import Session
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.contract import IMAGES, KEYPOINTS
@@ -35,6 +34,7 @@ class PoseEstimator:
         precision: precision of the session, for messages.
 
     Attributes:
+        backend: name of the engine that runs the network.
         cropper: cuts the persons out of a picture; it may be replaced.
 
     Raises:
@@ -53,14 +53,9 @@ class PoseEstimator:
         remedy = "export or import the model again, so that it keeps the graph contract"
         contract.refuse(session.inputs, session.outputs, remedy=remedy)
         self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
-        self.precision = precision
+        self.backend, self.precision = session.backend, precision
         self.cropper: Cropper = HostCropper(input_size, crop_padding)
         self._session = session
-
-    @property
-    def backend(self) -> str:
-        """Name of the engine that runs the network."""
-        return self._session.backend
 
     def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> People:
         """Estimate the poses of the persons in one picture.
@@ -103,7 +98,7 @@ class PoseEstimator:
     def __enter__(self) -> PoseEstimator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -116,16 +111,13 @@ def load(
 
     Args:
         bundle: folder ``NAME.edgepose``, name of a shipped bundle, or an opened bundle.
-        backend: one of :data:`edgepose.backends.plan.BACKENDS`, or ``auto`` for the first of tensorrt,
-            tensorrt-rtx, onnxruntime, openvino, torch that can run here.
+        backend: tensorrt, tensorrt-rtx, onnxruntime, openvino, torch, or ``auto`` for the first that can run here.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed`` or
-            else the most exact. A CPU without arithmetic for it computes in FP32, see
-            :attr:`edgepose.backends.plan.Runner.note`.
+            else the most exact. A CPU without arithmetic for it computes in FP32.
         self_check: replay goldens if that was not done on this machine yet.
 
     Raises:
-        UsageError: it is not a bundle, lacks a file or holds a changed one, or the backend or precision cannot run
-            here.
+        UsageError: the bundle lacks a file or holds a changed one, or backend or precision cannot run here.
         CheckError: the network does not reproduce its goldens here.
 
     Example::
@@ -136,12 +128,8 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     skeleton, manifest = opened.skeleton, opened.manifest
     runner = choose(opened, backend, precision)
-    session = runner.open()
-    try:
-        estimator = PoseEstimator(session, skeleton, manifest.input_size, manifest.crop_padding, runner.precision)
-        if self_check:
-            check_here(runner, session)
-    except Exception:
-        session.close()
-        raise
-    return estimator
+
+    def estimator(session: Session) -> PoseEstimator:
+        return PoseEstimator(session, skeleton, manifest.input_size, manifest.crop_padding, runner.precision)
+
+    return open_checked(runner, estimator, self_check)

@@ -146,7 +146,7 @@ def _work(stage: Stage, inlet: _Queue, outlet: _Queue) -> None:
             if not all(outlet.put(job) for job in jobs):
                 break
     finally:
-        inlet.discard()
+        inlet.refuse(discard=True)
         outlet.end()
 
 
@@ -156,7 +156,7 @@ def _drain(inlet: _Queue, sinks: Sequence[Sink], over: threading.Event) -> None:
             for job in jobs:
                 _write(sinks, job)
     finally:
-        inlet.discard()
+        inlet.refuse(discard=True)
         over.set()
 
 
@@ -198,17 +198,13 @@ class _Queue:
             self.producers -= 1
             self._changed.notify_all()
 
-    def refuse(self) -> None:
-        """Refuse further jobs; waiting ones can still be taken."""
+    def refuse(self, *, discard: bool = False) -> None:
+        """Refuse further jobs; waiting ones can still be taken, or are discarded."""
         with self._changed:
             self._refuses = True
+            if discard:
+                self._jobs.clear()
             self._changed.notify_all()
-
-    def discard(self) -> None:
-        """Refuse further jobs, and discard the waiting ones."""
-        self.refuse()
-        with self._changed:
-            self._jobs.clear()
 
     def _is_full(self, job: Job) -> bool:
         return len(self._places(job)) >= self._depth

@@ -15,7 +15,6 @@ from ..core.boxes import check_threshold
 from ..core.pose import nobody, people_from_crops, people_in_boxes
 from ..core.skeletons import Skeleton
 from ..detectors.detector import Detector
-from .crop import Crops
 from .draw import draw_poses
 from .job import Job
 from .pose import PoseEstimator
@@ -85,7 +84,11 @@ class Estimate:
         self._estimator = estimator
 
     def run(self, jobs: list[Job]) -> None:
-        cut = [self._crop(job) for job in jobs]
+        cut = []
+        for job in jobs:
+            assert job.people is not None, "put a stage that finds people before the one that estimates their poses"
+            with timed([job], "crop"):
+                cut.append(self._estimator.cropper(job.frame.image, job.people.boxes))
         with timed(jobs, "infer"):
             pixels = [crops.pixels for crops in cut]
             keypoints = self._estimator.infer(np.concatenate(pixels) if len(pixels) > 1 else pixels[0])
@@ -95,17 +98,12 @@ class Estimate:
             with timed([job], "keypoints"):
                 job.people = people_from_crops(own, crops.inverses, job.people.boxes)
 
-    def _crop(self, job: Job) -> Crops:
-        assert job.people is not None, "put a stage that finds people before the one that estimates their poses"
-        with timed([job], "crop"):
-            return self._estimator.cropper(job.frame.image, job.people.boxes)
-
     def close(self) -> None:
         self._estimator.close()
 
 
-class Follow:
-    """The stage that follows one person per camera without a detector. It owns the estimator.
+class Follow(Estimate):
+    """The stage that follows one person per camera without a detector.
 
     It estimates the pose around the last pose, at first in the whole frame. A frame with too few visible joints has no
     people.
@@ -114,7 +112,7 @@ class Follow:
     name = "follow"
 
     def __init__(self, estimator: PoseEstimator) -> None:
-        self._estimate = Estimate(estimator)
+        super().__init__(estimator)
         self._nobody = nobody(len(estimator.skeleton.joints))
         self._regions: defaultdict[str, RegionTracker] = defaultdict(RegionTracker)
 
@@ -123,15 +121,12 @@ class Follow:
             if not job.frame.follows:
                 self._regions.pop(job.frame.camera, None)
             job.people = people_in_boxes(self._regions[job.frame.camera].boxes(job.frame.image.shape[:2]))
-        self._estimate.run(jobs)
+        super().run(jobs)
         for job in jobs:
             assert job.people is not None
             with timed([job], "keypoints"):
                 if not self._regions[job.frame.camera].update(job.people[0]):
                     job.people = self._nobody
-
-    def close(self) -> None:
-        self._estimate.close()
 
 
 class Track:

@@ -44,15 +44,15 @@ class RegionTracker:
     def update(self, pose: Pose) -> bool:
         """Store the region around a pose; return False, and search the whole frame next, if the person was lost."""
         seen = pose.keypoints[pose.keypoints[:, 2] >= CONFIDENT, :2]
-        found = len(seen) >= ENOUGH_JOINTS * len(pose.keypoints)
-        self._box = self._next_box(keypoint_box(seen, REGION_MARGIN)) if found else None
-        return found
-
-    def _next_box(self, box: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._box is None:  # the last region was the whole frame: no hint about the person's size
-            return box
-        lacking = LEAST_SHRINK * _longer_side(self._box) - _longer_side(box)
-        return box + max(lacking, 0.0) / 2 * np.array([-1, -1, 1, 1])
+        if len(seen) < ENOUGH_JOINTS * len(pose.keypoints):
+            self._box = None
+            return False
+        box = keypoint_box(seen, REGION_MARGIN)
+        if self._box is not None:  # otherwise the last region was the whole frame, no hint about the person's size
+            lacking = LEAST_SHRINK * _longer_side(self._box) - _longer_side(box)
+            box = box + max(lacking, 0.0) / 2 * np.array([-1, -1, 1, 1])
+        self._box = box
+        return True
 
 
 class Tracker(Protocol):

@@ -7,7 +7,7 @@ replaced. If writing fails, for example on a full disk, the temporary file is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,9 +16,8 @@ from ...core.errors import UsageError
 from ...core.files import place
 from ...core.skeletons import Skeleton
 from ..job import Job
-from .coco import CocoSink
-from .json_lines import JsonLinesSink
 from .pictures import ImageFolderSink, PictureSink, open_picture_sink
+from .text import CocoSink, JsonLinesSink
 from .video import VIDEO_SUFFIXES, VideoSink
 
 if TYPE_CHECKING:
@@ -61,11 +60,9 @@ def open_sinks(
     """Make the sinks of one run; nothing is written before the first frame.
 
     Args:
-        video: a video, a picture or a folder, see :func:`~edgepose.runtime.sinks.pictures.open_picture_sink`, or None.
-        json_lines: file for :class:`JsonLinesSink`, ``-`` for standard output, or None.
-        coco: file for :class:`CocoSink`, ``-`` for standard output, or None.
-        source: source of the frames.
-        skeleton: skeleton of the people.
+        video: path for :func:`open_picture_sink`, or None.
+        json_lines, coco: files for :class:`JsonLinesSink` and :class:`CocoSink`, ``-`` for standard output, or None.
+        source, skeleton: source of the frames, and skeleton of the people.
         header: further keys of the first JSON line, such as the bundle's name.
 
     Raises:
@@ -73,8 +70,13 @@ def open_sinks(
             a skeleton with other joints than COCO's.
     """
     outputs = [Path(path) for path in (video, json_lines, coco) if path is not None]
-    _refuse_one_place(outputs)
-    _refuse_inputs(outputs, source.inputs)
+    for one, other in combinations(outputs, 2):
+        if place(one) == place(other):
+            raise UsageError(f"cannot write two outputs to one place, {one} and {other}: give each a name of its own")
+    taken = {place(path) for file in source.inputs for path in (file, file.parent)}
+    for path in outputs:
+        if place(path) in taken:
+            raise UsageError(f"cannot write {path}: the source is read from it; name another place")
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(open_picture_sink(video, source))
@@ -83,19 +85,3 @@ def open_sinks(
     if coco is not None:
         sinks.append(CocoSink(Path(coco), source.inputs, skeleton))
     return sinks
-
-
-def _refuse_one_place(outputs: Iterable[Path]) -> None:
-    """Refuse two outputs with the same place."""
-    for one, other in combinations(outputs, 2):
-        if place(one) == place(other):
-            raise UsageError(f"cannot write two outputs to one place, {one} and {other}: give each a name of its own")
-
-
-def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to write to an input file, or to a folder of input files."""
-    inputs = list(inputs)
-    taken = {place(path) for path in (*inputs, *{path.parent for path in inputs})}
-    for path in outputs:
-        if place(path) in taken:
-            raise UsageError(f"cannot write {path}: the source is read from it; name another place")
