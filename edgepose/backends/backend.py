@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import PRECISIONS
@@ -23,8 +22,6 @@ class Backend(ABC):
 
     name: str
     module: str
-    #: Whether it runs engine files; a bundle has them for few precisions or none.
-    runs_engines: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
         """Return why the engine cannot run on this machine, in one sentence, or None if it can."""

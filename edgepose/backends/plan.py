@@ -14,7 +14,7 @@ from .backend import Backend, GraphBackend
 from .onnxruntime import ONNXRUNTIME
 from .openvino import OPENVINO
 from .session import Session
-from .tensorrt import TENSORRT, TENSORRT_RTX
+from .tensorrt import TENSORRT, TENSORRT_RTX, EngineBackend
 from .torch import TORCH
 
 #: Every backend by name, in the order in which ``auto`` tries them: engines for this GPU first, the reference last.
@@ -27,11 +27,7 @@ BACKENDS: dict[str, Backend] = {
 class Runner:
     """A bundle's network on one backend in one precision; ``str(runner)`` is such as ``openvino int8``.
 
-    Attributes:
-        bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        file: the file that the backend opens: a graph, an engine, or the checkpoint.
+    ``file`` is what the backend opens: a graph, an engine, or the checkpoint.
     """
 
     bundle: Bundle
@@ -68,7 +64,7 @@ def get_backend(name: str) -> Backend:
 
 
 def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Runner:
-    """Choose one runner; ``auto`` is the first backend that can run here, and ``mixed`` or else the exactest precision.
+    """Choose one runner; ``auto`` is the first backend that can run here, and ``mixed`` or else the most exact.
 
     Raises:
         UsageError: a name is unknown, the backend cannot run here, or the bundle has no file for it in this precision.
@@ -85,10 +81,9 @@ def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Ru
 
 
 def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequence[str] | None = None) -> Plan:
-    """Choose all runners for the requested backends and precisions.
+    """Choose all runners of a bundle for the requested backends and precisions.
 
     Args:
-        bundle: an opened bundle.
         backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
         precisions: names; None or ``["all"]`` for all that a backend can run, such as those with a fitting engine.
 
@@ -111,7 +106,7 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
                 runners.append(found)
             elif named and named_backends:
                 raise UsageError(f"backend {name} cannot run here in {precision}: {found}")
-            elif named or not backend.runs_engines:
+            elif named or not isinstance(backend, EngineBackend):
                 skipped[f"{name} {precision}"] = found
     for precision in named or ():
         reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]

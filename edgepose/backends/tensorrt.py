@@ -71,9 +71,8 @@ class Executor:
     """One execution context of an engine, with device buffers for the largest batch of its profile.
 
     Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        trt, plan: the module ``tensorrt`` or ``tensorrt_rtx``, and the serialised engine.
         stream: owned by the executor; closed if this fails.
-        plan: the serialised engine.
         host_code: allow CPU code in the plan, which version-compatible engines contain.
 
     Raises:
@@ -207,9 +206,7 @@ def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
 
 
 class EngineBackend(Backend):
-    """TensorRT or TensorRT-RTX."""
-
-    runs_engines = True
+    """TensorRT or TensorRT-RTX, which run engine files; a bundle has them for few precisions or none."""
 
     def unavailable(self) -> str | None:
         return super().unavailable() or device.gpu_missing()

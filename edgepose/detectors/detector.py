@@ -84,8 +84,7 @@ class NetworkDetector:
     """A detector of any kind: letterbox the picture, run the network, decode, and scale the boxes back.
 
     Args:
-        session: the network; owned by the detector.
-        kind: kind of the network.
+        session: a network of the kind; owned by the detector.
         threshold: least score of a person, from 0 to 1; None for the kind's default.
 
     Attributes:

@@ -28,8 +28,7 @@ class PoseEstimator:
     Args:
         session: a network with the graph contract: ``images`` uint8 (N, h, w, 3) RGB to ``keypoints`` float32
             (N, J, 3) in crop pixels and optionally ``heatmaps`` float32 (N, J, h/4, w/4). Owned by the estimator.
-        skeleton: the skeleton with the J joints.
-        input_size: (height, width) of the crops.
+        skeleton, input_size: the J joints, and the (height, width) of the crops.
         crop_padding: factor from a person's box to the crop.
         precision: precision of the session, for messages.
 
@@ -58,14 +57,11 @@ class PoseEstimator:
         self._session = session
 
     def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> People:
-        """Estimate the poses of the persons in one picture.
+        """Estimate the poses of the persons in one picture: one per box, in the same order.
 
         Args:
             image: (H, W, 3) uint8 RGB; not modified.
             boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may extend beyond the picture.
-
-        Returns:
-            one person per box, in the order of the boxes.
 
         Raises:
             UsageError: an argument has another shape or dtype.
@@ -107,14 +103,12 @@ def load(
 ) -> PoseEstimator:
     """Open a model bundle for inference.
 
-    The first time on a machine a few golden crops are replayed, see :mod:`edgepose.backends.self_check`.
-
     Args:
         bundle: folder ``NAME.edgepose``, name of a shipped bundle, or an opened bundle.
         backend: tensorrt, tensorrt-rtx, onnxruntime, openvino, torch, or ``auto`` for the first that can run here.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed`` or
             else the most exact. A CPU without arithmetic for it computes in FP32.
-        self_check: replay goldens if that was not done on this machine yet.
+        self_check: replay a few golden crops if that was not done on this machine yet.
 
     Raises:
         UsageError: the bundle lacks a file or holds a changed one, or backend or precision cannot run here.

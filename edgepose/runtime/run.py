@@ -27,13 +27,12 @@ class RunSummary:
     """The figures of a run.
 
     Attributes:
-        frames: number of frames, including ``dropped``.
-        people: number of poses in all frames.
+        frames, people: number of frames, including ``dropped``, and of poses in all of them.
         skipped: number of damaged images that were left out.
         dropped: number of frames that were too late to be processed.
         seconds: wall-clock time from the first frame on.
-        stages: milliseconds per frame by stage; see :data:`edgepose.runtime.stages.STAGES`.
-        backend, precision: backend and precision of the pose network.
+        stages: milliseconds per frame by name of :data:`edgepose.runtime.stages.STAGES`.
+        backend, precision: those of the pose network.
         detector: backend and precision of the detector, such as ``openvino int8``; empty without one.
     """
 
@@ -78,15 +77,13 @@ def run(
     """Estimate the poses in a source and write them to files.
 
     Args:
-        bundle: the model bundle.
-        source: see :func:`edgepose.runtime.sources.open_source`.
+        bundle, backend, precision: the pose network, as in :func:`edgepose.load`.
+        source: as in :func:`edgepose.runtime.open_source`.
         detector: as in :func:`edgepose.open_detector`, or ``none`` to follow one person.
-        backend, precision: backend and precision of the pose network, as in :func:`edgepose.load`.
         detector_backend, detector_precision, detector_threshold: as in :func:`edgepose.open_detector`.
         threshold: least score of a joint that is drawn, from 0 to 1. The files of results hold all joints.
         save_video: video file, picture file, or folder for one picture per frame.
-        save_json: JSON lines file, or ``-`` for standard output.
-        save_coco: COCO results file, or ``-``.
+        save_json, save_coco: files for JSON lines and COCO results, or ``-`` for standard output.
         limit: stop after this many frames. Ctrl-C ends a live source in the same way.
         threads: run reading, each stage and writing in threads, for more frames per second. Results for files are the
             same; for a live source, other frames are processed, and each is older when it is written.

@@ -36,12 +36,8 @@ class Policy(Enum):
 def run_inline(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], limit: int | None = None) -> None:
     """Pass each frame through all stages into all sinks before the next frame is read.
 
-    The caller closes source, stages and sinks. Errors of the source are raised after the frames before were written.
-
-    Args:
-        source: source of the frames; Ctrl-C ends a live one.
-        stages, sinks: in the order in which they get a frame.
-        limit: largest number of frames.
+    The caller closes source, stages and sinks. Errors of the source are raised after the frames before were written;
+    Ctrl-C ends a live source. ``limit`` is the largest number of frames.
     """
     try:
         for job in _jobs(source, limit):
@@ -72,10 +68,7 @@ def run_threaded(
     error is raised here. Ctrl-C does the same, without an error if a source is live.
 
     Args:
-        sources: sources with unique names.
-        stages: stages in order, shared by all sources.
-        sinks: get the frames of all sources, in one thread. The caller closes sources, stages and sinks.
-        policy: see :class:`Policy`.
+        sources: sources with unique names, which share the stages and sinks. The caller closes all of them.
         deadline_ms: with ``DEADLINE``, milliseconds from reading a frame until its result is useless.
         depth: largest number of frames per camera that wait between two threads.
         limit: largest number of frames per source.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +18,7 @@ from ..detectors.detector import Detector
 from .draw import draw_poses
 from .job import Job
 from .pose import PoseEstimator
-from .track import CONFIDENT, OneTracker, OverlapTracker, RegionTracker, Tracker
+from .track import CONFIDENT, OneTracker, OverlapTracker, RegionTracker
 
 #: Names of the timed steps, in order. ``decode`` reads the source, ``encode`` writes the files, ``detect`` and
 #: ``infer`` are the two networks, and OWN_WORK is the runtime's own work. Tracking counts as ``keypoints``.
@@ -39,8 +39,8 @@ class Stage(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the stage's resources; it cannot run afterwards."""
-        ...
+        """Free the stage's resources, if it has any; it cannot run afterwards."""
+        return
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def timed(jobs: Sequence[Job], name: str) -> Iterator[None]:
         job.ms[name] = job.ms.get(name, 0.0) + share
 
 
-class Find:
+class Find(Stage):
     """The stage that finds the persons: boxes without joints. It owns the detector."""
 
     name = "find"
@@ -75,7 +75,7 @@ class Find:
         self._detector.close()
 
 
-class Estimate:
+class Estimate(Stage):
     """The stage that estimates the poses in ``job.people``, for all jobs in one batch. It owns the estimator."""
 
     name = "estimate"
@@ -129,14 +129,14 @@ class Follow(Estimate):
                     job.people = self._nobody
 
 
-class Track:
+class Track(Stage):
     """The stage that gives people ids, never reused within a camera; each sequence of frames gets a new tracker."""
 
     name = "track"
 
-    def __init__(self, make_tracker: Callable[[], Tracker]) -> None:
+    def __init__(self, make_tracker: type[OverlapTracker | OneTracker]) -> None:
         self._make_tracker = make_tracker
-        self._trackers: dict[str, Tracker] = {}
+        self._trackers: dict[str, OverlapTracker | OneTracker] = {}
         #: For each camera, the highest id so far, and the offset of its present tracker's ids.
         self._highest: defaultdict[str, int] = defaultdict(int)
         self._base: dict[str, int] = {}
@@ -148,21 +148,13 @@ class Track:
                 camera = job.frame.camera
                 if camera not in self._trackers or not job.frame.follows:
                     self._trackers[camera], self._base[camera] = self._make_tracker(), self._highest[camera]
-                ids = self._trackers[camera].update(job.frame.time, job.people) + self._base[camera]
+                ids = self._trackers[camera].update(job.people) + self._base[camera]
                 self._highest[camera] = max(self._highest[camera], int(ids.max(initial=0)))
                 job.people = replace(job.people, ids=ids)
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to free."""
 
-
-class Draw:
-    """The stage that replaces each frame by a copy with the people drawn on it.
-
-    Args:
-        skeleton: joints and bones of the people.
-        threshold: least score of a joint that is drawn; UsageError if it is not within 0 to 1.
-    """
+class Draw(Stage):
+    """The stage that replaces each frame by a copy with the people drawn on it; UsageError for a wrong threshold."""
 
     name = "draw"
 
@@ -175,9 +167,6 @@ class Draw:
             with timed([job], "draw"):
                 drawn = draw_poses(job.frame.image, job.people or (), self._skeleton, self._threshold)
                 job.frame = replace(job.frame, image=drawn)
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to free."""
 
 
 def person_stages(estimator: PoseEstimator, detector: Detector | None) -> list[Stage]:

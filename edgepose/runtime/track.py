@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,17 +53,6 @@ class RegionTracker:
         return True
 
 
-class Tracker(Protocol):
-    """The protocol for giving ids to the people of one camera, frame by frame."""
-
-    def update(self, time: float, people: People) -> NDArray[np.int64]:
-        """Return ids, (N,) int64 from 1 up, for the N people of the next frame at ``time`` in seconds.
-
-        Frames may be missing between two calls.
-        """
-        ...
-
-
 class OverlapTracker:
     """A tracker that gives a person the id of the box it overlaps most in the frame before, or a new one."""
 
@@ -74,8 +61,8 @@ class OverlapTracker:
         self._ids = np.zeros(0, np.int64)
         self._next = 1
 
-    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002 (only the order counts)
-        """Return the ids, see :class:`Tracker`; the best overlaps are matched first."""
+    def update(self, people: People) -> NDArray[np.int64]:
+        """Return ids, (N,) int64 from 1 up, for the N people of the next frame; the best overlaps are matched first."""
         overlaps = box_iou(people.boxes, self._boxes)
         ids = np.zeros(len(people), np.int64)
         while overlaps.size and overlaps.max() >= SAME_PERSON:
@@ -92,7 +79,7 @@ class OverlapTracker:
 class OneTracker:
     """A tracker that gives every person the id 1, for following one person."""
 
-    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002
+    def update(self, people: People) -> NDArray[np.int64]:
         return np.ones(len(people), np.int64)
 
 

@@ -7,18 +7,19 @@ replaced. If writing fails, for example on a full disk, the temporary file is re
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.errors import UsageError
-from ...core.files import place
+from ...core.files import STDOUT, place
+from ...core.images import IMAGE_SUFFIXES
 from ...core.skeletons import Skeleton
 from ..job import Job
-from .pictures import ImageFolderSink, PictureSink, open_picture_sink
+from .pictures import DEFAULT_FPS, VIDEO_SUFFIXES, ImageFolderSink, PictureSink, VideoSink
 from .text import CocoSink, JsonLinesSink
-from .video import VIDEO_SUFFIXES, VideoSink
 
 if TYPE_CHECKING:
     from ..sources import Source
@@ -85,3 +86,34 @@ def open_sinks(
     if coco is not None:
         sinks.append(CocoSink(Path(coco), source.inputs, skeleton))
     return sinks
+
+
+def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSink | ImageFolderSink:
+    """Open the sink for an output: a video or a picture by its suffix, otherwise a folder of pictures.
+
+    An existing folder, or a slash at the end, always means a folder. A picture file holds a single picture.
+
+    Raises:
+        UsageError: the place cannot be written to, the kind of video or picture is not supported, the source may have
+            several frames for one picture file, the name is empty, or it is standard output.
+    """
+    if not str(path):
+        raise UsageError("the name of the output for pictures is empty: name a video, a picture or a folder")
+    slash, path = str(path).endswith("/"), Path(path)
+    suffix = path.suffix.lower()
+    if path == STDOUT:
+        raise UsageError("cannot write a video to standard output: name a video or a folder")
+    if slash or path.is_dir():
+        return ImageFolderSink(path)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoSink(path, source.fps or DEFAULT_FPS, source.live)
+    if suffix in IMAGE_SUFFIXES:
+        if source.live or [file.suffix.lower() in IMAGE_SUFFIXES for file in source.inputs] != [True]:
+            raise UsageError(f"cannot write picture {path}: the source may have several frames: name a folder")
+        return PictureSink(path)
+    if (mimetypes.guess_type(path.name)[0] or "").startswith(("image/", "video/")):
+        raise UsageError(
+            f"cannot write {path}: expected a video ({', '.join(VIDEO_SUFFIXES)}), "
+            f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a folder"
+        )
+    return ImageFolderSink(path)

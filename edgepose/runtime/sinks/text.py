@@ -25,12 +25,7 @@ _PERSON = 1  # COCO's category id
 class _TextSink:
     """A text file that is renamed in ``close`` if something was appended; otherwise an older file stays.
 
-    Args:
-        path: the file; a device, a pipe or ``-`` for standard output gets each line at once.
-        header, footer: text before the first one and after the last one.
-
-    Raises:
-        UsageError: the place cannot be written to.
+    A device, a pipe or ``-`` for standard output gets each line at once; UsageError for a place that refuses them.
     """
 
     def __init__(self, path: Path, header: str, footer: str = "") -> None:
@@ -63,11 +58,6 @@ class JsonLinesSink(_TextSink):
     objects with ``id`` (null without tracking), ``box`` (x1, y1, x2, y2), ``score`` and ``keypoints``
     ``[[x, y, score], ...]`` in the order of ``joints``. Coordinates are in source pixels, scores from 0 to 1. A frame
     that was not processed has ``dropped``, the reason.
-
-    Args:
-        path: the file, or ``-`` for standard output.
-        skeleton: skeleton of the people.
-        header: further keys of the first line, such as the bundle's name.
     """
 
     def __init__(self, path: Path, skeleton: Skeleton, header: Mapping[str, Any]) -> None:
@@ -98,11 +88,6 @@ class CocoSink(_TextSink):
 
     ``image_id`` is the number in the file name, such as 139 for ``000000000139.jpg``, if the names of all inputs are
     different numbers; otherwise it is the index of the frame, for all of them.
-
-    Args:
-        path: the file, or ``-`` for standard output.
-        inputs: the files of the source.
-        skeleton: skeleton of the people.
 
     Raises:
         UsageError: the skeleton has other joints than COCO's, or the place cannot be written to.

@@ -11,7 +11,7 @@ import cv2
 from ...core.errors import UsageError
 from ...core.images import IMAGE_SUFFIXES, read_image
 from ..job import Frame
-from .source import Source, frame_rate, rgb
+from .source import Source, frame_rate
 
 _ISO_MEDIA_SUFFIXES = (".mp4", ".mov", ".m4v")
 _logger = logging.getLogger(__name__)
@@ -30,10 +30,6 @@ class ImageSource(Source):
 
 class FolderSource(Source):
     """Image files sorted by path. Damaged ones are logged, counted and skipped; ``Frame.time`` is 0.
-
-    Args:
-        paths: the files.
-        spec: the folder or glob that they are from.
 
     Raises:
         UsageError: there is no file; while iterating: no file can be decoded.
@@ -81,7 +77,8 @@ class VideoSource(Source):
             if not ok:
                 break
             seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or index / (self.fps or 1.0)
-            yield Frame(self.camera, index, seconds, f"{path.stem}_{index:06d}", rgb(image), follows=index > 0)
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            yield Frame(self.camera, index, seconds, f"{path.stem}_{index:06d}", image, follows=index > 0)
             index += 1
         announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if index == 0 or _cut_short(path, index, announced):

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from ..job import Frame
 
@@ -50,8 +48,3 @@ def frame_rate(capture: Any) -> float | None:
     """Return a capture's frames per second; None where OpenCV returns 0, -1, NaN, or a stream's clock, 90000."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if 0 < fps <= 1000 else None
-
-
-def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a BGR picture of OpenCV (H, W, 3) uint8 as RGB."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
