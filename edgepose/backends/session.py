@@ -28,11 +28,9 @@ class Session(Protocol):
 
     def run(self, feeds: Arrays) -> Arrays:
         """Run the network on input arrays by name; return output arrays by name, which belong to the caller."""
-        ...
 
     def close(self) -> None:
         """Free what the engine holds; the session cannot run afterwards."""
-        ...
 
 
 def check_feeds(session: Session, feeds: Arrays) -> None:

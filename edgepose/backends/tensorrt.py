@@ -83,30 +83,27 @@ class Executor:
     def __init__(self, trt: Any, stream: Stream, plan: bytes, *, host_code: bool = False) -> None:
         self._stream = stream
         try:
-            self._load(trt, plan, host_code)
+            self._log = recording_logger(trt, "ERROR")
+            self._runtime = trt.Runtime(self._log)
+            if host_code:
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            self._context: Any = self._engine.create_execution_context() if self._engine else None
+            if self._context is None:
+                raise UsageError(self._log.reason())
+            names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+            specs = {name: _spec(trt, self._engine, name) for name in names}
+            inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+            self.inputs = tuple(specs[name] for name in inputs)
+            self.outputs = tuple(specs[name] for name in names if name not in inputs)
+            if not self.inputs:
+                raise UsageError("the engine has no inputs, expected at least one")
+            smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
+            self.smallest, self.largest = smallest[0], largest[0]
+            self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
         except Exception:
             self.close()
             raise
-
-    def _load(self, trt: Any, plan: bytes, host_code: bool) -> None:
-        self._log = recording_logger(trt, "ERROR")
-        self._runtime = trt.Runtime(self._log)
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        self._context: Any = self._engine.create_execution_context() if self._engine else None
-        if self._context is None:
-            raise UsageError(self._log.reason())
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        specs = {name: _spec(trt, self._engine, name) for name in names}
-        inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self.inputs = tuple(specs[name] for name in inputs)
-        self.outputs = tuple(specs[name] for name in names if name not in inputs)
-        if not self.inputs:
-            raise UsageError("the engine has no inputs, expected at least one")
-        smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
-        self.smallest, self.largest = smallest[0], largest[0]
-        self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
 
     def run(self, feeds: Arrays) -> Arrays:
         """Run a batch of any size, in parts of at most the profile's largest batch; arrays by name."""

@@ -43,19 +43,15 @@ class Detector(Protocol):
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
         """Return the network's inputs for a picture (H, W, 3) uint8 RGB."""
-        ...
 
     def infer(self, feeds: Arrays) -> Arrays:
         """Run the network."""
-        ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
         """Return the persons in a picture of size ``source`` (height, width); CheckError for NaN or infinity."""
-        ...
 
     def close(self) -> None:
         """Free the network."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ class Stage(Protocol):
 
         State between frames is kept per ``frame.camera``, and reset where ``frame.follows`` is False.
         """
-        ...
 
     def close(self) -> None:
         """Free the stage's resources, if it has any; it cannot run afterwards."""

@@ -42,11 +42,9 @@ class Sink(Protocol):
 
     def write(self, job: Job) -> None:
         """Add one frame; pictures are written without drawing on them. Raise UsageError if writing fails."""
-        ...
 
     def close(self) -> None:
         """Finish the file and rename it; raise UsageError if writing fails."""
-        ...
 
 
 def open_sinks(
