@@ -12,12 +12,10 @@ from .detector import Decoded, DetectorKind
 def _recognise(session: Session) -> Size | None:
     inputs = [(spec.dtype.name, spec.shape) for spec in session.inputs]
     outputs = {spec.name: (spec.dtype.name, spec.shape) for spec in session.outputs}
-    match inputs, sorted(outputs.items()):
-        case [("uint8", (_, int(height), int(width), 3))], [
-            ("boxes", ("float32", (_, peaks, 4))),
-            ("scores", ("float32", (_, scored))),
-        ] if scored == peaks:
-            return height, width
+    match inputs, outputs.get("boxes"), outputs.get("scores"):
+        case [("uint8", (_, int(height), int(width), 3))], ("float32", (_, peaks, 4)), ("float32", (_, scored)):
+            if peaks == scored and len(outputs) == 2:
+                return height, width
     return None
 
 
