@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import PRECISIONS
@@ -23,8 +22,6 @@ class Backend(ABC):
 
     name: str
     module: str
-    #: Whether it runs engine files; a bundle has them for few precisions or none.
-    runs_engines: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
         """Return why the engine cannot run on this machine, in one sentence, or None if it can."""
@@ -44,15 +41,10 @@ class Backend(ABC):
 
     @abstractmethod
     def choose(self, bundle: Bundle, asked: str) -> tuple[str, Path]:
-        """Choose the precision and the file of a bundle that the engine runs.
-
-        Args:
-            bundle: an opened bundle.
-            asked: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for the first in :data:`PREFERRED`
-                that the bundle has for this engine.
+        """Return the precision and the file to run, for ``auto`` those of the first in :data:`PREFERRED` that fits.
 
         Raises:
-            UsageError: the bundle has no file for it, or the engine cannot compute in it.
+            UsageError: the bundle has no file for the precision, or the engine cannot compute in it.
         """
 
     @abstractmethod
@@ -80,8 +72,14 @@ class GraphBackend(Backend):
     def open_graph(self, graph: Path) -> Session:
         """Open any ONNX file, such as a detector's; raise UsageError if the engine cannot load it."""
 
-    def without_arithmetic(self, kind: str) -> str:
-        """Return the note on a 16-bit precision that this engine computes in FP32."""
+    def computes(self, kind: str) -> bool:  # noqa: ARG002
+        """Return whether the engine computes ``BF16`` or ``FP16`` here, not in FP32."""
+        return True
+
+    def note(self, precision: str) -> str | None:
+        kind = sixteen_bit(precision)
+        if kind is None or self.computes(kind):
+            return None
         return (
             f"{self.name} computes the {kind} parts of the graph in FP32 here, with weights rounded to {kind}: "
             f"no proof of {kind} arithmetic"

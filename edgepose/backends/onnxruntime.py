@@ -12,8 +12,8 @@ import numpy as np
 from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, first_line, missing_extra
 from ..core.machine import version_numbers
-from .backend import GraphBackend, sixteen_bit
-from .session import Arrays, check_feeds, engine_errors, require_open
+from .backend import GraphBackend
+from .session import Arrays, running
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 #: NumPy's type names by ONNX Runtime's.
@@ -53,25 +53,22 @@ class OnnxRuntimeSession:
         # without spinning, a frame through both took 27 ms instead of 36.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session: Any = _open(graph, options)
+            self._session: Any = _open(onnxruntime, graph, options)
         except Exception as error:  # onnxruntime's own exception types share no public base
             raise UsageError(f"{graph} is not an ONNX graph that ONNX Runtime can load: {first_line(error)}") from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
 
     def run(self, feeds: Arrays) -> Arrays:
-        require_open(self._session)
-        check_feeds(self, feeds)
         names = [spec.name for spec in self.outputs]
-        with engine_errors(self.backend, feeds):
+        with running(self, self._session, feeds):
             return dict(zip(names, self._session.run(names, feeds), strict=True))
 
     def close(self) -> None:
         self._session = None
 
 
-def _open(graph: Path, options: Any) -> Any:
-    onnxruntime = import_onnxruntime()
+def _open(onnxruntime: Any, graph: Path, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -103,10 +100,8 @@ class _OnnxRuntime(GraphBackend):
                 )
         return None
 
-    def note(self, precision: str) -> str | None:
-        """Return the note that the CPU provider computes FP16 in FP32 on x86-64, or None."""
-        kind, on_x86 = sixteen_bit(precision), platform.machine() in ("x86_64", "AMD64")
-        return self.without_arithmetic(kind) if kind and on_x86 else None
+    def computes(self, kind: str) -> bool:  # noqa: ARG002 (it refuses BF16)
+        return platform.machine() not in ("x86_64", "AMD64")
 
     def open_graph(self, graph: Path) -> OnnxRuntimeSession:
         return OnnxRuntimeSession(graph)

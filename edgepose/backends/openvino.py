@@ -10,8 +10,8 @@ import numpy as np
 
 from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, last_line, missing_extra
-from .backend import GraphBackend, sixteen_bit
-from .session import Arrays, check_feeds, engine_errors, require_open
+from .backend import GraphBackend
+from .session import Arrays, running
 
 
 def import_openvino() -> Any:
@@ -71,9 +71,7 @@ class OpenVinoSession:
         self.outputs = tuple(map(_spec, outputs, self._model.outputs))
 
     def run(self, feeds: Arrays) -> Arrays:
-        require_open(self._request)
-        check_feeds(self, feeds)
-        with engine_errors(self.backend, feeds, last_line):
+        with running(self, self._request, feeds, last_line):
             results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
             return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
 
@@ -140,12 +138,8 @@ def _spec(name: str, port: Any) -> TensorSpec:
 
 
 class _OpenVino(GraphBackend):
-    def note(self, precision: str) -> str | None:
-        """Return the note that FP16, and BF16 on CPUs without it, is computed in FP32, or None."""
-        kind = sixteen_bit(precision)
-        if kind is None or (kind == "BF16" and has_bf16()):
-            return None
-        return self.without_arithmetic(kind)
+    def computes(self, kind: str) -> bool:
+        return kind == "BF16" and has_bf16()
 
     def open_graph(self, graph: Path) -> OpenVinoSession:
         return OpenVinoSession(graph)

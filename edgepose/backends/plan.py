@@ -14,7 +14,7 @@ from .backend import Backend, GraphBackend
 from .onnxruntime import ONNXRUNTIME
 from .openvino import OPENVINO
 from .session import Session
-from .tensorrt import TENSORRT, TENSORRT_RTX
+from .tensorrt import TENSORRT, TENSORRT_RTX, EngineBackend
 from .torch import TORCH
 
 #: Every backend by name, in the order in which ``auto`` tries them: engines for this GPU first, the reference last.
@@ -27,11 +27,7 @@ BACKENDS: dict[str, Backend] = {
 class Runner:
     """A bundle's network on one backend in one precision; ``str(runner)`` is such as ``openvino int8``.
 
-    Attributes:
-        bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        file: the file that the backend opens: a graph, an engine, or the checkpoint.
+    ``file`` is what the backend opens: a graph, an engine, or the checkpoint.
     """
 
     bundle: Bundle
@@ -68,40 +64,28 @@ def get_backend(name: str) -> Backend:
 
 
 def choose(bundle: Bundle, backend: str = "auto", precision: str = "auto") -> Runner:
-    """Choose one runner.
-
-    Args:
-        bundle: an opened bundle.
-        backend: one of :data:`BACKENDS`, or ``auto`` for the first that can run here and has a file in the bundle.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for ``mixed`` or else the most exact
-            that the bundle has for this backend.
+    """Choose one runner; ``auto`` is the first backend that can run here, and ``mixed`` or else the most exact.
 
     Raises:
-        UsageError: the backend is unknown, not installed or cannot run here, or the bundle has no file for it in this
-            precision.
+        UsageError: a name is unknown, the backend cannot run here, or the bundle has no file for it in this precision.
     """
-    if backend != "auto":
-        found = _resolve(bundle, backend, precision)
-        if isinstance(found, Runner):
-            return found
-        raise UsageError(f"backend {backend} cannot run here{_in(precision)}: {found}")
     reasons = []
-    for name in BACKENDS:
+    for name in BACKENDS if backend == "auto" else (backend,):
         found = _resolve(bundle, name, precision)
         if isinstance(found, Runner):
             return found
         reasons.append(found)
+    if backend != "auto":
+        raise UsageError(f"backend {backend} cannot run here{_in(precision)}: {reasons[0]}")
     raise _nothing_runs(bundle, precision, reasons)
 
 
 def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequence[str] | None = None) -> Plan:
-    """Choose all runners for the requested backends and precisions.
+    """Choose all runners of a bundle for the requested backends and precisions.
 
     Args:
-        bundle: an opened bundle.
         backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
-        precisions: names; None or ``["all"]`` for all that a backend can run: for an engine backend those with a
-            fitting engine, for torch, the reference, ``fp32``.
+        precisions: names; None or ``["all"]`` for all that a backend can run, such as those with a fitting engine.
 
     Raises:
         UsageError: a named backend is unknown or cannot run here, or not in a named precision; or no backend can.
@@ -122,9 +106,12 @@ def plan(bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequ
                 runners.append(found)
             elif named and named_backends:
                 raise UsageError(f"backend {name} cannot run here in {precision}: {found}")
-            elif named or not backend.runs_engines:
+            elif named or not isinstance(backend, EngineBackend):
                 skipped[f"{name} {precision}"] = found
-    _require_all(bundle, runners, skipped, named or ())
+    for precision in named or ():
+        reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]
+        if reasons and precision not in {runner.precision for runner in runners}:
+            raise _nothing_runs(bundle, precision, reasons)
     return Plan(tuple(runners), skipped)
 
 
@@ -135,14 +122,6 @@ def _named(asked: Sequence[str] | None, what: str, known: Iterable[str]) -> tupl
     if not asked:
         raise UsageError(f"no {what} was named: expected all, or some of {', '.join(known)}")
     return tuple(dict.fromkeys(asked))
-
-
-def _require_all(bundle: Bundle, runners: list[Runner], skipped: dict[str, str], precisions: Sequence[str]) -> None:
-    """Refuse a named precision that no backend can run."""
-    for precision in precisions:
-        reasons = [reason for name, reason in skipped.items() if name.endswith(f" {precision}")]
-        if reasons and precision not in {runner.precision for runner in runners}:
-            raise _nothing_runs(bundle, precision, reasons)
 
 
 def _resolve(bundle: Bundle, name: str, precision: str) -> Runner | str:
@@ -182,8 +161,7 @@ def open_graph(graph: Path, backend: str = "onnxruntime") -> Session:
     """Open any ONNX file, such as a detector, on ``onnxruntime`` or ``openvino``.
 
     Raises:
-        UsageError: the backend is another one, is not installed or cannot load the file, or the graph keeps weights in
-            other files.
+        UsageError: the backend is another one or cannot load the file, or the graph keeps weights in other files.
     """
     described = BACKENDS.get(backend)
     if not isinstance(described, GraphBackend):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 from ..bundle.contract import IMAGES
-from ..bundle.goldens import Goldens, read_goldens, verdict
+from ..bundle.goldens import read_goldens, verdict
 from ..bundle.manifest import GOLDENS
 from ..core.errors import CheckError, UsageError
 from ..core.files import cache_folder, sha256, write_text
@@ -22,34 +25,49 @@ from ..nvidia.tensorrt import TARGETS
 from .plan import Runner, get_backend
 from .session import Session
 
+_Network = TypeVar("_Network")
+
 #: Number of goldens that are replayed; if they fail, all are, as in ``edgepose verify``, which may pass then.
 IMAGES_CHECKED = 3
 
 
-def self_check(runner: Runner, session: Session) -> bool:
-    """Replay a few goldens on the opened session of a runner, unless that was done here before.
+def open_checked(runner: Runner, wrap: Callable[[Session], _Network], check: bool) -> _Network:
+    """Open a runner's network, wrap its session, and if ``check``, replay goldens; close it if any of this fails."""
+    session = runner.open()
+    try:
+        network = wrap(session)
+        if check:
+            self_check(runner, session)
+    except Exception:
+        session.close()
+        raise
+    return network
 
-    Returns:
-        whether goldens were replayed.
+
+def self_check(runner: Runner, session: Session) -> bool:
+    """Replay a few goldens on the opened session of a runner; return False if that was done here before.
 
     Raises:
         CheckError: the outputs are not within the limits of the precision.
         UsageError: the goldens are damaged, or the engine fails on them.
     """
-    bundle = runner.bundle
-    proof = proof_of(runner)
+    bundle, proof = runner.bundle, proof_of(runner)
     key = hashlib.sha256(json.dumps(proof, sort_keys=True).encode()).hexdigest()
-    if _is_known(key):
-        return False
-    goldens, precision = read_goldens(bundle), runner.precision
-    if _problem(session, goldens.first(IMAGES_CHECKED), precision):
-        problem, task = _problem(session, goldens, precision), bundle.task
-        if problem:
-            raise CheckError(
-                f"backend {runner.backend} in {precision} does not give {task.reference}'s {task.points} of the "
-                f"golden {task.image}s on this machine ({problem}): run edgepose verify {bundle.path}"
-            )
-    _remember(key, proof)
+    with suppress(OSError, RuntimeError):  # no permission to read the folder; a user without a home
+        if _proof_path(key).is_file():
+            return False
+    goldens, problem, task = read_goldens(bundle), None, bundle.task
+    for replayed in (goldens.first(IMAGES_CHECKED), goldens):
+        problem = verdict(replayed, session.run({IMAGES: replayed.images}), runner.precision)[1]
+        if not problem:
+            break
+    if problem:
+        raise CheckError(
+            f"backend {runner.backend} in {runner.precision} does not give {task.reference}'s {task.points} of the "
+            f"golden {task.image}s on this machine ({problem}): run edgepose verify {bundle.path}"
+        )
+    with suppress(OSError, RuntimeError, UsageError):
+        write_text(_proof_path(key), json.dumps(proof, indent=2) + "\n")
     return True
 
 
@@ -68,24 +86,5 @@ def proof_of(runner: Runner) -> dict[str, object]:
     }
 
 
-def proof_path(key: str) -> Path:
-    """Return the file in the cache for a proof."""
+def _proof_path(key: str) -> Path:
     return cache_folder() / "proven" / f"{key}.json"
-
-
-def _problem(session: Session, goldens: Goldens, precision: str) -> str | None:
-    return verdict(goldens, session.run({IMAGES: goldens.images}), precision)[1]
-
-
-def _is_known(key: str) -> bool:
-    try:
-        return proof_path(key).is_file()
-    except (OSError, RuntimeError):  # no permission to read the folder; a user without a home
-        return False
-
-
-def _remember(key: str, proof: dict[str, object]) -> None:
-    try:
-        write_text(proof_path(key), json.dumps(proof, indent=2) + "\n")
-    except (OSError, RuntimeError, UsageError):
-        return

@@ -28,11 +28,9 @@ class Session(Protocol):
 
     def run(self, feeds: Arrays) -> Arrays:
         """Run the network on input arrays by name; return output arrays by name, which belong to the caller."""
-        ...
 
     def close(self) -> None:
         """Free what the engine holds; the session cannot run afterwards."""
-        ...
 
 
 def check_feeds(session: Session, feeds: Arrays) -> None:
@@ -50,16 +48,19 @@ def check_feeds(session: Session, feeds: Arrays) -> None:
 
 
 @contextmanager
-def engine_errors(backend: str, feeds: Arrays, reason: Callable[[Exception], str] = first_line) -> Iterator[None]:
-    """Turn any exception of an engine in the body into a UsageError: engines share no base class of exceptions."""
+def running(
+    session: Session, engine: object, feeds: Arrays, reason: Callable[[Exception], str] = first_line
+) -> Iterator[None]:
+    """Check the inputs, and turn any exception in the body into a UsageError: engines share no base class for theirs.
+
+    Raises:
+        RuntimeError: the session was closed, so that its ``engine`` is None: a mistake of the calling code.
+    """
+    if engine is None:
+        raise RuntimeError("the session was closed: open another one to run the network again")
+    check_feeds(session, feeds)
     try:
         yield
     except Exception as error:
         count = next((len(array) for array in feeds.values() if array.ndim), 1)
-        raise UsageError(f"backend {backend} failed on a batch of {count}: {reason(error)}") from error
-
-
-def require_open(engine: object) -> None:
-    """Raise RuntimeError, a mistake of the calling code, if a session was closed: its ``engine`` is None."""
-    if engine is None:
-        raise RuntimeError("the session was closed: open another one to run the network again")
+        raise UsageError(f"backend {session.backend} failed on a batch of {count}: {reason(error)}") from error

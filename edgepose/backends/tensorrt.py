@@ -19,17 +19,13 @@ from ..nvidia.stream import Stream, open_stream
 from ..nvidia.tensorrt import recording_logger
 from ..plugins.registration import register
 from .backend import Backend
-from .session import Arrays, check_feeds, engine_errors, require_open
+from .session import Arrays, running
 
 
 class TensorRtSession:
     """An engine file of a bundle on the GPU of this machine.
 
-    An engine contains code: load only engines of bundles that you trust.
-
-    Args:
-        engine: the ``.engine`` file, with its record beside it.
-        backend: ``tensorrt`` or ``tensorrt-rtx``.
+    An engine contains code: load only engines of bundles that you trust. Its record lies beside it.
 
     Raises:
         UsageError: the engine or its record is missing, it was built for another version or SM, the backend is not
@@ -50,7 +46,9 @@ class TensorRtSession:
             raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
         self.backend = backend
         if record.plugin_hash is not None:
-            _require_plugin(trt, engine, record.plugin_hash, command)
+            plugin = register(trt, device.device_info().sm)
+            if plugin.sha256 != record.plugin_hash:
+                raise UsageError(f"engine {engine} was built with another plugin than {plugin}: {command}")
         try:
             portable = VERSION_COMPATIBLE in record.flags
             self._executor: Any = Executor(trt, open_stream(), engine.read_bytes(), host_code=portable)
@@ -60,9 +58,7 @@ class TensorRtSession:
         self.outputs = self._executor.outputs
 
     def run(self, feeds: Arrays) -> Arrays:
-        require_open(self._executor)
-        check_feeds(self, feeds)
-        with engine_errors(self.backend, feeds):
+        with running(self, self._executor, feeds):
             return self._executor.run(feeds)
 
     def close(self) -> None:
@@ -75,9 +71,8 @@ class Executor:
     """One execution context of an engine, with device buffers for the largest batch of its profile.
 
     Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        trt, plan: the module ``tensorrt`` or ``tensorrt_rtx``, and the serialised engine.
         stream: owned by the executor; closed if this fails.
-        plan: the serialised engine.
         host_code: allow CPU code in the plan, which version-compatible engines contain.
 
     Raises:
@@ -88,30 +83,27 @@ class Executor:
     def __init__(self, trt: Any, stream: Stream, plan: bytes, *, host_code: bool = False) -> None:
         self._stream = stream
         try:
-            self._load(trt, plan, host_code)
+            self._log = recording_logger(trt, "ERROR")
+            self._runtime = trt.Runtime(self._log)
+            if host_code:
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            self._context: Any = self._engine.create_execution_context() if self._engine else None
+            if self._context is None:
+                raise UsageError(self._log.reason())
+            names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+            specs = {name: _spec(trt, self._engine, name) for name in names}
+            inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+            self.inputs = tuple(specs[name] for name in inputs)
+            self.outputs = tuple(specs[name] for name in names if name not in inputs)
+            if not self.inputs:
+                raise UsageError("the engine has no inputs, expected at least one")
+            smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
+            self.smallest, self.largest = smallest[0], largest[0]
+            self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
         except Exception:
             self.close()
             raise
-
-    def _load(self, trt: Any, plan: bytes, host_code: bool) -> None:
-        self._log = recording_logger(trt, "ERROR")
-        self._runtime = trt.Runtime(self._log)
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        self._context: Any = self._engine.create_execution_context() if self._engine else None
-        if self._context is None:
-            raise UsageError(self._log.reason())
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        specs = {name: _spec(trt, self._engine, name) for name in names}
-        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
-        self.inputs = tuple(specs[name] for name in names if is_input[name])
-        self.outputs = tuple(specs[name] for name in names if not is_input[name])
-        if not self.inputs:
-            raise UsageError("the engine has no inputs, expected at least one")
-        smallest, _, largest = self._engine.get_tensor_profile_shape(self.inputs[0].name, 0)
-        self.smallest, self.largest = smallest[0], largest[0]
-        self._addresses = {name: self._allocate(spec) for name, spec in specs.items()}
 
     def run(self, feeds: Arrays) -> Arrays:
         """Run a batch of any size, in parts of at most the profile's largest batch; arrays by name."""
@@ -120,10 +112,8 @@ class Executor:
         results: Arrays = {spec.name: np.empty((count, *_sample_shape(spec)), spec.dtype) for spec in self.outputs}
         for start in range(0, count, self.largest):
             part = slice(start, start + self.largest)
-            self._run_part(
-                {name: np.ascontiguousarray(array[part]) for name, array in feeds.items()},
-                {name: array[part] for name, array in results.items()},
-            )
+            own = {name: np.ascontiguousarray(array[part]) for name, array in feeds.items()}
+            self._run_part(own, {name: array[part] for name, array in results.items()})
         return results
 
     def close(self) -> None:
@@ -152,22 +142,10 @@ class Executor:
         self._stream.synchronise()
 
 
-def _require_plugin(trt: Any, engine: Path, wanted: str, rebuild: str) -> None:
-    """Register the plugin that an engine was built with, and no other."""
-    found = register(trt, device.device_info().sm)
-    if found.sha256 != wanted:
-        raise UsageError(f"engine {engine} was built with another plugin than {found}: {rebuild}")
-
-
 def find_engine(bundle: Bundle, backend: str, precision: str = "auto") -> Path:
-    """Return the engine of a bundle that fits this machine's TensorRT version and GPU.
+    """Return the engine of a bundle that fits this machine's TensorRT version and GPU; ``auto`` is any precision.
 
     ``mixed`` comes first, then the most exact precision; within a precision, an engine for exactly this SM comes first.
-
-    Args:
-        bundle: an opened bundle.
-        backend: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`, or ``auto`` for any.
 
     Raises:
         UsageError: the backend is not installed, or the bundle has no fitting engine.
@@ -225,9 +203,7 @@ def _spec(trt: Any, engine: Any, name: str) -> TensorSpec:
 
 
 class EngineBackend(Backend):
-    """TensorRT or TensorRT-RTX."""
-
-    runs_engines = True
+    """TensorRT or TensorRT-RTX, which run engine files; a bundle has them for few precisions or none."""
 
     def unavailable(self) -> str | None:
         return super().unavailable() or device.gpu_missing()

@@ -10,7 +10,7 @@ from ..bundle.contract import IMAGES, TensorSpec
 from ..bundle.manifest import CHECKPOINT
 from ..core.errors import UsageError, missing_extra
 from .backend import Backend
-from .session import Arrays, check_feeds, engine_errors, require_open
+from .session import Arrays, running
 
 
 class TorchSession:
@@ -39,9 +39,7 @@ class TorchSession:
         self.outputs: tuple[TensorSpec, ...] = (*contract.outputs, *contract.optional)
 
     def run(self, feeds: Arrays) -> Arrays:
-        require_open(self._graph)
-        check_feeds(self, feeds)
-        with engine_errors(self.backend, feeds), self._torch.inference_mode():
+        with running(self, self._graph, feeds), self._torch.inference_mode():
             results = self._graph(self._torch.from_numpy(feeds[IMAGES]))
             return {spec.name: result.numpy() for spec, result in zip(self.outputs, results, strict=True)}
 

@@ -43,23 +43,15 @@ class Detector(Protocol):
 
     def prepare(self, image: NDArray[np.uint8]) -> Arrays:
         """Return the network's inputs for a picture (H, W, 3) uint8 RGB."""
-        ...
 
     def infer(self, feeds: Arrays) -> Arrays:
         """Run the network."""
-        ...
 
     def finish(self, outputs: Arrays, source: Size) -> Detections:
-        """Return the persons in the network's outputs for a picture of size ``source`` (height, width).
-
-        Raises:
-            CheckError: the outputs hold NaN or infinity.
-        """
-        ...
+        """Return the persons in a picture of size ``source`` (height, width); CheckError for NaN or infinity."""
 
     def close(self) -> None:
         """Free the network."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,14 +80,11 @@ class NetworkDetector:
     """A detector of any kind: letterbox the picture, run the network, decode, and scale the boxes back.
 
     Args:
-        session: the network; owned by the detector.
-        kind: kind of the network.
+        session: a network of the kind; owned by the detector.
         threshold: least score of a person, from 0 to 1; None for the kind's default.
 
     Attributes:
-        kind: kind of the network.
         size: (height, width) of the network's input.
-        engine: see :class:`Detector`.
 
     Raises:
         UsageError: the network is not of this kind, or the threshold is not within 0 to 1.

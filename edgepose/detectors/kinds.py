@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..backends.plan import choose, open_graph
-from ..backends.self_check import self_check as check_here
-from ..bundle.bundle import Bundle, open_bundle
+from ..backends.self_check import open_checked
+from ..bundle.bundle import open_bundle
 from ..bundle.tasks import PERSONS
 from ..core.boxes import check_threshold
 from ..core.errors import UsageError
@@ -52,7 +52,15 @@ def open_detector(
     if threshold is not None:
         check_threshold(threshold, "the detector's threshold")
     if str(detector) != SHIPPED_NAME and Path(detector).is_dir():
-        return _open_bundle(open_bundle(detector), backend, precision, threshold, self_check)
+        bundle = open_bundle(detector)
+        bundle.require(PERSONS)
+        if threshold is None:
+            # Graphs of bundles decode their boxes (PEAKS), but their scores need the threshold of the imported network.
+            threshold = next((kind.threshold for kind in KINDS if kind.name == bundle.manifest.model), PEAKS.threshold)
+        runner = choose(bundle, backend, precision)
+        opened = open_checked(runner, lambda session: NetworkDetector(session, PEAKS, threshold), self_check)
+        opened.engine = str(runner)
+        return opened
     if precision != "auto":
         raise UsageError(
             f"detector {detector} is an ONNX file with one precision, got precision {precision}: leave it out, or make "
@@ -70,16 +78,11 @@ def open_detector(
 def open_finder(
     detector: Path | str,
     backend: str = "auto",
-    *,
     precision: str = "auto",
     threshold: float | None = None,
     self_check: bool = True,
 ) -> NetworkDetector | None:
-    """Open a detector as :func:`open_detector` does, or return None for ``none``, which follows one person.
-
-    Raises:
-        UsageError: as :func:`open_detector`; or ``none`` with another argument that differs from its default.
-    """
+    """Open a detector as :func:`open_detector` does; for ``none``, return None, and refuse any other argument."""
     if str(detector) != "none":
         return open_detector(detector, backend, precision=precision, threshold=threshold, self_check=self_check)
     given = {"backend": (backend, "auto"), "precision": (precision, "auto"), "threshold": (threshold, None)}
@@ -87,22 +90,3 @@ def open_finder(
         if value != default:
             raise UsageError(f"got the detector {what} {value} without a detector: name one, or leave the {what} out")
     return None
-
-
-def _open_bundle(
-    bundle: Bundle, backend: str, precision: str, threshold: float | None, self_check: bool
-) -> NetworkDetector:
-    bundle.require(PERSONS)
-    runner = choose(bundle, backend, precision)
-    session = runner.open()
-    try:
-        if self_check:
-            check_here(runner, session)
-        # Graphs of bundles decode their boxes (PEAKS), but their scores need the threshold of the imported network.
-        inside = next((kind for kind in KINDS if kind.name == bundle.manifest.model), PEAKS)
-        detector = NetworkDetector(session, PEAKS, inside.threshold if threshold is None else threshold)
-        detector.engine = str(runner)
-        return detector
-    except Exception:
-        session.close()
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.session import Arrays, Session
 from ..core.geometry import Size
@@ -11,21 +10,13 @@ from .detector import Decoded, DetectorKind
 
 
 def _recognise(session: Session) -> Size | None:
-    outputs = {spec.name: spec for spec in session.outputs}
-    if len(session.inputs) != 1 or outputs.keys() != {"boxes", "scores"}:
-        return None
-    taken, boxes, scores = session.inputs[0], outputs["boxes"], outputs["scores"]
-    kinds = (taken.dtype, boxes.dtype, scores.dtype) == (np.uint8, np.float32, np.float32)
-    if not kinds or len(taken.shape) != 4 or len(boxes.shape) != 3 or len(scores.shape) != 2:
-        return None
-    _, height, width, channels = taken.shape
-    if channels != 3 or height is None or width is None or boxes.shape[1:] != (scores.shape[1], 4):
-        return None
-    return height, width
-
-
-def _blob(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return canvas[None]
+    inputs = [(spec.dtype.name, spec.shape) for spec in session.inputs]
+    outputs = {spec.name: (spec.dtype.name, spec.shape) for spec in session.outputs}
+    match inputs, outputs.get("boxes"), outputs.get("scores"):
+        case [("uint8", (_, int(height), int(width), 3))], ("float32", (_, peaks, 4)), ("float32", (_, scored)):
+            if peaks == scored and len(outputs) == 2:
+                return height, width
+    return None
 
 
 def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:  # noqa: ARG001 (the boxes are in pixels already)
@@ -42,6 +33,6 @@ PEAKS = DetectorKind(
         "decodes its boxes itself)"
     ),
     recognise=_recognise,
-    blob=_blob,
+    blob=lambda canvas: canvas[None],
     decode=_decode,
 )

@@ -31,15 +31,9 @@ def yolox_cells(size: Size) -> NDArray[np.float32]:
 
 
 def decode_yolox(raw: NDArray[np.float32], cells: NDArray[np.float32], threshold: float) -> Decoded:
-    """Decode the persons in raw predictions.
+    """Decode the persons in raw predictions, in the order of the cells, which :func:`yolox_cells` returns.
 
-    Args:
-        raw: (cells, 5 + classes): offset of the centre and logarithm of the size, both in cells, objectness, classes.
-        cells: from :func:`yolox_cells`.
-        threshold: least score.
-
-    Returns:
-        boxes (N, 4) float64 xyxy in pixels of the network's input, and scores (N,), in the order of the cells.
+    ``raw`` (cells, 5 + classes) holds offset of the centre and logarithm of the size, in cells, objectness, classes.
     """
     scores = raw[:, 4] * raw[:, 5 + _PERSON]
     # Few cells hold a person, so compute exponentials for those only.
@@ -51,20 +45,12 @@ def decode_yolox(raw: NDArray[np.float32], cells: NDArray[np.float32], threshold
 
 
 def _recognise(session: Session) -> Size | None:
-    if len(session.inputs) != 1 or len(session.outputs) != 1:
-        return None
-    taken, given = session.inputs[0], session.outputs[0]
-    floats = taken.dtype == given.dtype == np.float32
-    if not floats or len(taken.shape) != 4 or len(given.shape) != 3 or taken.shape[0] not in (1, None):
-        return None
-    _, channels, height, width = taken.shape
-    if channels != 3 or height is None or width is None or given.shape[2] is None or given.shape[2] < 6:
-        return None
-    return (height, width) if given.shape[1] in (len(yolox_cells((height, width))), None) else None
-
-
-def _blob(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(cv2.dnn.blobFromImage(canvas, swapRB=True), dtype=np.float32)
+    inputs, outputs = ([(spec.dtype.name, spec.shape) for spec in specs] for specs in (session.inputs, session.outputs))
+    match inputs, outputs:
+        case [("float32", (1 | None, 3, int(height), int(width)))], [("float32", (_, cells, int(values)))]:
+            if values >= 6 and cells in (len(yolox_cells((height, width))), None):
+                return height, width
+    return None
 
 
 def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:
@@ -81,6 +67,6 @@ YOLOX = DetectorKind(
         f"any size, one cell per square of {', '.join(map(str, STRIDES))} pixels"
     ),
     recognise=_recognise,
-    blob=_blob,
+    blob=lambda canvas: cv2.dnn.blobFromImage(canvas, swapRB=True),
     decode=_decode,
 )

@@ -18,10 +18,7 @@ from .stages import person_stages
 class Pipeline:
     """Detector, pose network and tracking for the frames of one camera, in order; for one thread at a time.
 
-    Args:
-        estimator: the pose network.
-        detector: finds the persons; None follows one person from pose to pose, and finds none in a frame with too few
-            visible joints.
+    Without a detector, it follows one person from pose to pose, and finds none in a frame with too few visible joints.
 
     Example::
 

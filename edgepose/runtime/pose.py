@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..backends.plan import choose
-from ..backends.self_check import self_check as check_here
+from ..backends.self_check import open_checked
 from ..backends.session import Session
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.contract import IMAGES, KEYPOINTS
 from ..bundle.tasks import pose_contract
 from ..core.boxes import check_boxes
 from ..core.errors import CheckError
-from ..core.geometry import CROP_PADDING, Size
+from ..core.geometry import CROP_PADDING, Size, crop_boxes
 from ..core.images import check_image
 from ..core.pose import People, people_from_crops
 from ..core.skeletons import Skeleton
-from .crop import Cropper, HostCropper
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """The crops of one picture, the input of a pose network.
+
+    Attributes:
+        pixels: (N, h, w, 3) uint8 RGB.
+        inverses: (N, 2, 3) float64, the affine matrix from the pixels of each crop to those of the picture.
+    """
+
+    pixels: NDArray[np.uint8]
+    inverses: NDArray[np.float64]
+
+
+#: A function that cuts boxes (N, 4) xyxy, N may be 0, out of a picture (H, W, 3) uint8 RGB, in the same order.
+Cropper = Callable[[NDArray[np.uint8], NDArray[np.float64]], Crops]
+
+
+@dataclass(frozen=True)
+class HostCropper:
+    """A cropper that uses OpenCV: crops of ``size`` (height, width), the person's box enlarged by ``padding``."""
+
+    size: Size
+    padding: float = CROP_PADDING
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> Crops:
+        return Crops(*crop_boxes(image, boxes, self.size, self.padding))
 
 
 class PoseEstimator:
@@ -29,12 +57,12 @@ class PoseEstimator:
     Args:
         session: a network with the graph contract: ``images`` uint8 (N, h, w, 3) RGB to ``keypoints`` float32
             (N, J, 3) in crop pixels and optionally ``heatmaps`` float32 (N, J, h/4, w/4). Owned by the estimator.
-        skeleton: the skeleton with the J joints.
-        input_size: (height, width) of the crops.
+        skeleton, input_size: the J joints, and the (height, width) of the crops.
         crop_padding: factor from a person's box to the crop.
         precision: precision of the session, for messages.
 
     Attributes:
+        backend: name of the engine that runs the network.
         cropper: cuts the persons out of a picture; it may be replaced.
 
     Raises:
@@ -53,24 +81,16 @@ class PoseEstimator:
         remedy = "export or import the model again, so that it keeps the graph contract"
         contract.refuse(session.inputs, session.outputs, remedy=remedy)
         self.skeleton, self.input_size, self.crop_padding = skeleton, input_size, crop_padding
-        self.precision = precision
+        self.backend, self.precision = session.backend, precision
         self.cropper: Cropper = HostCropper(input_size, crop_padding)
         self._session = session
 
-    @property
-    def backend(self) -> str:
-        """Name of the engine that runs the network."""
-        return self._session.backend
-
     def __call__(self, image: NDArray[np.uint8], boxes: ArrayLike) -> People:
-        """Estimate the poses of the persons in one picture.
+        """Estimate the poses of the persons in one picture: one per box, in the same order.
 
         Args:
             image: (H, W, 3) uint8 RGB; not modified.
             boxes: (N, 4) xyxy in pixels of ``image``; N may be 0. They may extend beyond the picture.
-
-        Returns:
-            one person per box, in the order of the boxes.
 
         Raises:
             UsageError: an argument has another shape or dtype.
@@ -103,7 +123,7 @@ class PoseEstimator:
     def __enter__(self) -> PoseEstimator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -112,20 +132,15 @@ def load(
 ) -> PoseEstimator:
     """Open a model bundle for inference.
 
-    The first time on a machine a few golden crops are replayed, see :mod:`edgepose.backends.self_check`.
-
     Args:
         bundle: folder ``NAME.edgepose``, name of a shipped bundle, or an opened bundle.
-        backend: one of :data:`edgepose.backends.plan.BACKENDS`, or ``auto`` for the first of tensorrt,
-            tensorrt-rtx, onnxruntime, openvino, torch that can run here.
+        backend: tensorrt, tensorrt-rtx, onnxruntime, openvino, torch, or ``auto`` for the first that can run here.
         precision: one of :data:`edgepose.bundle.manifest.PRECISIONS` that the bundle has, or ``auto`` for ``mixed`` or
-            else the most exact. A CPU without arithmetic for it computes in FP32, see
-            :attr:`edgepose.backends.plan.Runner.note`.
-        self_check: replay goldens if that was not done on this machine yet.
+            else the most exact. A CPU without arithmetic for it computes in FP32.
+        self_check: replay a few golden crops if that was not done on this machine yet.
 
     Raises:
-        UsageError: it is not a bundle, lacks a file or holds a changed one, or the backend or precision cannot run
-            here.
+        UsageError: the bundle lacks a file or holds a changed one, or backend or precision cannot run here.
         CheckError: the network does not reproduce its goldens here.
 
     Example::
@@ -136,12 +151,8 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     skeleton, manifest = opened.skeleton, opened.manifest
     runner = choose(opened, backend, precision)
-    session = runner.open()
-    try:
-        estimator = PoseEstimator(session, skeleton, manifest.input_size, manifest.crop_padding, runner.precision)
-        if self_check:
-            check_here(runner, session)
-    except Exception:
-        session.close()
-        raise
-    return estimator
+
+    def estimator(session: Session) -> PoseEstimator:
+        return PoseEstimator(session, skeleton, manifest.input_size, manifest.crop_padding, runner.precision)
+
+    return open_checked(runner, estimator, self_check)

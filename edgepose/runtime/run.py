@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.bundle import open_bundle
 from ..core.boxes import check_threshold
 from ..core.errors import UsageError
 from ..core.machine import versions
+from ..core.timing import Latency
 from ..detectors.kinds import open_finder
 from .pose import load
 from .runners import Policy, run_inline, run_threaded
-from .sinks import Sink, open_sinks
-from .sources import Source, open_source
-from .stages import Draw, Stage, person_stages
-from .tally import StageSummary, Tally
+from .sinks import open_sinks
+from .sources import open_source
+from .stages import Draw, person_stages
+from .tally import Tally
 from .track import CONFIDENT
 
 
@@ -27,13 +27,12 @@ class RunSummary:
     """The figures of a run.
 
     Attributes:
-        frames: number of frames, including ``dropped``.
-        people: number of poses in all frames.
+        frames, people: number of frames, including ``dropped``, and of poses in all of them.
         skipped: number of damaged images that were left out.
         dropped: number of frames that were too late to be processed.
         seconds: wall-clock time from the first frame on.
-        stages: milliseconds per frame by stage; see :data:`edgepose.runtime.stages.STAGES`.
-        backend, precision: backend and precision of the pose network.
+        stages: milliseconds per frame by name of :data:`edgepose.runtime.stages.STAGES`.
+        backend, precision: those of the pose network.
         detector: backend and precision of the detector, such as ``openvino int8``; empty without one.
     """
 
@@ -42,17 +41,15 @@ class RunSummary:
     skipped: int
     dropped: int
     seconds: float
-    stages: dict[str, StageSummary]
+    stages: dict[str, Latency]
     backend: str
     precision: str
     detector: str
 
     def __str__(self) -> str:
         left_out = f"{self.skipped} images skipped" + (f", {self.dropped} frames dropped" if self.dropped else "")
-        lines = [
-            f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({left_out}), "
-            f"{self.backend} {self.precision}{f', detector {self.detector}' if self.detector else ''}"
-        ]
+        engines = f"{self.backend} {self.precision}" + (f", detector {self.detector}" if self.detector else "")
+        lines = [f"{self.frames} frames, {self.people} people in {self.seconds:.1f} s ({left_out}), {engines}"]
         lines.append(f"{'ms per frame':<12}{'p50':>8}{'p95':>8}{'p99':>8}")
         lines += [f"{name:<12}{s.p50:>8.2f}{s.p95:>8.2f}{s.p99:>8.2f}" for name, s in self.stages.items()]
         return "\n".join(lines)
@@ -80,18 +77,13 @@ def run(
     """Estimate the poses in a source and write them to files.
 
     Args:
-        bundle: the model bundle.
-        source: see :func:`edgepose.runtime.sources.open_source`.
-        detector: bundle of a detector (``edgepose import``), an ONNX file, or ``person_lite`` for the shipped detector;
-            ``none`` follows one person.
-        backend, precision: backend and precision of the pose network, as in :func:`edgepose.load`.
-        detector_backend, detector_precision: the same for the detector, see
-            :func:`edgepose.detectors.kinds.open_detector`.
-        detector_threshold: least score of a person, from 0 to 1; None for the detector's default.
+        bundle, backend, precision: the pose network, as in :func:`edgepose.load`.
+        source: as in :func:`edgepose.runtime.open_source`.
+        detector: as in :func:`edgepose.open_detector`, or ``none`` to follow one person.
+        detector_backend, detector_precision, detector_threshold: as in :func:`edgepose.open_detector`.
         threshold: least score of a joint that is drawn, from 0 to 1. The files of results hold all joints.
         save_video: video file, picture file, or folder for one picture per frame.
-        save_json: JSON lines file, or ``-`` for standard output.
-        save_coco: COCO results file, or ``-``.
+        save_json, save_coco: files for JSON lines and COCO results, or ``-`` for standard output.
         limit: stop after this many frames. Ctrl-C ends a live source in the same way.
         threads: run reading, each stage and writing in threads, for more frames per second. Results for files are the
             same; for a live source, other frames are processed, and each is older when it is written.
@@ -108,17 +100,13 @@ def run(
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
         opened = open_bundle(bundle)
-        sinks = _open_sinks(opened, frames, save_video, save_json, save_coco)
+        header = {"bundle": opened.manifest.name, "versions": versions("edgepose")}
+        outputs = {"video": save_video, "json_lines": save_json, "coco": save_coco}
+        sinks = open_sinks(**outputs, source=frames, skeleton=opened.skeleton, header=header)
         for sink in sinks:
             stack.callback(sink.close)
         estimator = stack.enter_context(load(opened, backend, precision, self_check=self_check))
-        finder = open_finder(
-            detector,
-            detector_backend,
-            precision=detector_precision,
-            threshold=detector_threshold,
-            self_check=self_check,
-        )
+        finder = open_finder(detector, detector_backend, detector_precision, detector_threshold, self_check)
         stages = person_stages(estimator, finder)
         if save_video is not None:
             stages.append(Draw(opened.skeleton, threshold))
@@ -126,7 +114,11 @@ def run(
             stack.callback(stage.close)
         tally = Tally()
         start = time.perf_counter()
-        _pass_through(frames, stages, [*sinks, tally], limit, threads, deadline_ms)
+        if threads:
+            policy = Policy.DEADLINE if deadline_ms is not None else Policy.NEWEST if frames.live else Policy.KEEP
+            run_threaded([frames], stages, [*sinks, tally], policy=policy, deadline_ms=deadline_ms, limit=limit)
+        else:
+            run_inline(frames, stages, [*sinks, tally], limit)
         seconds = time.perf_counter() - start
         counts = (tally.frames, tally.people, frames.skipped, tally.dropped)
         engines = (estimator.backend, estimator.precision, finder.engine if finder else "")
@@ -139,26 +131,3 @@ def _check_options(limit: int | None, threshold: float, threads: bool, deadline_
     if deadline_ms is not None and not threads:
         raise UsageError(f"got a deadline of {deadline_ms:g} ms without threads, expected both: add --threads")
     check_threshold(threshold, "the threshold of joints")
-
-
-def _open_sinks(
-    bundle: Bundle, source: Source, video: Path | str | None, json_lines: Path | str | None, coco: Path | str | None
-) -> list[Sink]:
-    header = {"bundle": bundle.manifest.name, "versions": versions("edgepose")}
-    skeleton = bundle.skeleton
-    return open_sinks(video=video, json_lines=json_lines, coco=coco, source=source, skeleton=skeleton, header=header)
-
-
-def _pass_through(
-    source: Source,
-    stages: Sequence[Stage],
-    sinks: Sequence[Sink],
-    limit: int | None,
-    threads: bool,
-    deadline_ms: float | None,
-) -> None:
-    if not threads:
-        run_inline(source, stages, sinks, limit)
-        return
-    policy = Policy.DEADLINE if deadline_ms is not None else Policy.NEWEST if source.live else Policy.KEEP
-    run_threaded([source], stages, sinks, policy=policy, deadline_ms=deadline_ms, limit=limit)

@@ -36,12 +36,8 @@ class Policy(Enum):
 def run_inline(source: Source, stages: Sequence[Stage], sinks: Sequence[Sink], limit: int | None = None) -> None:
     """Pass each frame through all stages into all sinks before the next frame is read.
 
-    The caller closes source, stages and sinks. Errors of the source are raised after the frames before were written.
-
-    Args:
-        source: source of the frames; Ctrl-C ends a live one.
-        stages, sinks: in the order in which they get a frame.
-        limit: largest number of frames.
+    The caller closes source, stages and sinks. Errors of the source are raised after the frames before were written;
+    Ctrl-C ends a live source. ``limit`` is the largest number of frames.
     """
     try:
         for job in _jobs(source, limit):
@@ -72,10 +68,7 @@ def run_threaded(
     error is raised here. Ctrl-C does the same, without an error if a source is live.
 
     Args:
-        sources: sources with unique names.
-        stages: stages in order, shared by all sources.
-        sinks: get the frames of all sources, in one thread. The caller closes sources, stages and sinks.
-        policy: see :class:`Policy`.
+        sources: sources with unique names, which share the stages and sinks. The caller closes all of them.
         deadline_ms: with ``DEADLINE``, milliseconds from reading a frame until its result is useless.
         depth: largest number of frames per camera that wait between two threads.
         limit: largest number of frames per source.
@@ -146,7 +139,7 @@ def _work(stage: Stage, inlet: _Queue, outlet: _Queue) -> None:
             if not all(outlet.put(job) for job in jobs):
                 break
     finally:
-        inlet.discard()
+        inlet.refuse(discard=True)
         outlet.end()
 
 
@@ -156,7 +149,7 @@ def _drain(inlet: _Queue, sinks: Sequence[Sink], over: threading.Event) -> None:
             for job in jobs:
                 _write(sinks, job)
     finally:
-        inlet.discard()
+        inlet.refuse(discard=True)
         over.set()
 
 
@@ -198,17 +191,13 @@ class _Queue:
             self.producers -= 1
             self._changed.notify_all()
 
-    def refuse(self) -> None:
-        """Refuse further jobs; waiting ones can still be taken."""
+    def refuse(self, *, discard: bool = False) -> None:
+        """Refuse further jobs; waiting ones can still be taken, or are discarded."""
         with self._changed:
             self._refuses = True
+            if discard:
+                self._jobs.clear()
             self._changed.notify_all()
-
-    def discard(self) -> None:
-        """Refuse further jobs, and discard the waiting ones."""
-        self.refuse()
-        with self._changed:
-            self._jobs.clear()
 
     def _is_full(self, job: Job) -> bool:
         return len(self._places(job)) >= self._depth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -15,11 +15,10 @@ from ..core.boxes import check_threshold
 from ..core.pose import nobody, people_from_crops, people_in_boxes
 from ..core.skeletons import Skeleton
 from ..detectors.detector import Detector
-from .crop import Crops
 from .draw import draw_poses
 from .job import Job
 from .pose import PoseEstimator
-from .track import CONFIDENT, OneTracker, OverlapTracker, RegionTracker, Tracker
+from .track import CONFIDENT, OneTracker, OverlapTracker, RegionTracker
 
 #: Names of the timed steps, in order. ``decode`` reads the source, ``encode`` writes the files, ``detect`` and
 #: ``infer`` are the two networks, and OWN_WORK is the runtime's own work. Tracking counts as ``keypoints``.
@@ -37,11 +36,10 @@ class Stage(Protocol):
 
         State between frames is kept per ``frame.camera``, and reset where ``frame.follows`` is False.
         """
-        ...
 
     def close(self) -> None:
-        """Free the stage's resources; it cannot run afterwards."""
-        ...
+        """Free the stage's resources, if it has any; it cannot run afterwards."""
+        return
 
 
 @contextmanager
@@ -54,7 +52,7 @@ def timed(jobs: Sequence[Job], name: str) -> Iterator[None]:
         job.ms[name] = job.ms.get(name, 0.0) + share
 
 
-class Find:
+class Find(Stage):
     """The stage that finds the persons: boxes without joints. It owns the detector."""
 
     name = "find"
@@ -76,7 +74,7 @@ class Find:
         self._detector.close()
 
 
-class Estimate:
+class Estimate(Stage):
     """The stage that estimates the poses in ``job.people``, for all jobs in one batch. It owns the estimator."""
 
     name = "estimate"
@@ -85,7 +83,11 @@ class Estimate:
         self._estimator = estimator
 
     def run(self, jobs: list[Job]) -> None:
-        cut = [self._crop(job) for job in jobs]
+        cut = []
+        for job in jobs:
+            assert job.people is not None, "put a stage that finds people before the one that estimates their poses"
+            with timed([job], "crop"):
+                cut.append(self._estimator.cropper(job.frame.image, job.people.boxes))
         with timed(jobs, "infer"):
             pixels = [crops.pixels for crops in cut]
             keypoints = self._estimator.infer(np.concatenate(pixels) if len(pixels) > 1 else pixels[0])
@@ -95,17 +97,12 @@ class Estimate:
             with timed([job], "keypoints"):
                 job.people = people_from_crops(own, crops.inverses, job.people.boxes)
 
-    def _crop(self, job: Job) -> Crops:
-        assert job.people is not None, "put a stage that finds people before the one that estimates their poses"
-        with timed([job], "crop"):
-            return self._estimator.cropper(job.frame.image, job.people.boxes)
-
     def close(self) -> None:
         self._estimator.close()
 
 
-class Follow:
-    """The stage that follows one person per camera without a detector. It owns the estimator.
+class Follow(Estimate):
+    """The stage that follows one person per camera without a detector.
 
     It estimates the pose around the last pose, at first in the whole frame. A frame with too few visible joints has no
     people.
@@ -114,7 +111,7 @@ class Follow:
     name = "follow"
 
     def __init__(self, estimator: PoseEstimator) -> None:
-        self._estimate = Estimate(estimator)
+        super().__init__(estimator)
         self._nobody = nobody(len(estimator.skeleton.joints))
         self._regions: defaultdict[str, RegionTracker] = defaultdict(RegionTracker)
 
@@ -123,25 +120,22 @@ class Follow:
             if not job.frame.follows:
                 self._regions.pop(job.frame.camera, None)
             job.people = people_in_boxes(self._regions[job.frame.camera].boxes(job.frame.image.shape[:2]))
-        self._estimate.run(jobs)
+        super().run(jobs)
         for job in jobs:
             assert job.people is not None
             with timed([job], "keypoints"):
                 if not self._regions[job.frame.camera].update(job.people[0]):
                     job.people = self._nobody
 
-    def close(self) -> None:
-        self._estimate.close()
 
-
-class Track:
+class Track(Stage):
     """The stage that gives people ids, never reused within a camera; each sequence of frames gets a new tracker."""
 
     name = "track"
 
-    def __init__(self, make_tracker: Callable[[], Tracker]) -> None:
+    def __init__(self, make_tracker: type[OverlapTracker | OneTracker]) -> None:
         self._make_tracker = make_tracker
-        self._trackers: dict[str, Tracker] = {}
+        self._trackers: dict[str, OverlapTracker | OneTracker] = {}
         #: For each camera, the highest id so far, and the offset of its present tracker's ids.
         self._highest: defaultdict[str, int] = defaultdict(int)
         self._base: dict[str, int] = {}
@@ -153,21 +147,13 @@ class Track:
                 camera = job.frame.camera
                 if camera not in self._trackers or not job.frame.follows:
                     self._trackers[camera], self._base[camera] = self._make_tracker(), self._highest[camera]
-                ids = self._trackers[camera].update(job.frame.time, job.people) + self._base[camera]
+                ids = self._trackers[camera].update(job.people) + self._base[camera]
                 self._highest[camera] = max(self._highest[camera], int(ids.max(initial=0)))
                 job.people = replace(job.people, ids=ids)
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to free."""
 
-
-class Draw:
-    """The stage that replaces each frame by a copy with the people drawn on it.
-
-    Args:
-        skeleton: joints and bones of the people.
-        threshold: least score of a joint that is drawn; UsageError if it is not within 0 to 1.
-    """
+class Draw(Stage):
+    """The stage that replaces each frame by a copy with the people drawn on it; UsageError for a wrong threshold."""
 
     name = "draw"
 
@@ -180,9 +166,6 @@ class Draw:
             with timed([job], "draw"):
                 drawn = draw_poses(job.frame.image, job.people or (), self._skeleton, self._threshold)
                 job.frame = replace(job.frame, image=drawn)
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to free."""
 
 
 def person_stages(estimator: PoseEstimator, detector: Detector | None) -> list[Stage]:

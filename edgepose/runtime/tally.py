@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
-import numpy as np
-
+from ..core.timing import Latency, summarise
 from .job import Job
 from .stages import STAGES
 
 #: Number of frames with times in memory: enough for a p99, and bounded for a camera that runs for weeks.
 _KEPT = 10_000
-
-
-@dataclass(frozen=True)
-class StageSummary:
-    """Milliseconds of one stage over the frames that went through it."""
-
-    frames: int
-    mean: float
-    p50: float
-    p95: float
-    p99: float
 
 
 class Tally:
@@ -42,12 +29,8 @@ class Tally:
     def close(self) -> None:
         """Do nothing: the figures stay."""
 
-    def summary(self) -> dict[str, StageSummary]:
+    def summary(self) -> dict[str, Latency]:
         """Return the percentiles of every stage that ran, in the order of :data:`edgepose.runtime.stages.STAGES`."""
         others = {name for ms in self._ms for name in ms} - set(STAGES)
         samples = {name: [ms[name] for ms in self._ms if name in ms] for name in (*STAGES, *sorted(others))}
-        return {
-            name: StageSummary(len(ms), float(np.mean(ms)), *map(float, np.percentile(ms, (50, 95, 99))))
-            for name, ms in samples.items()
-            if ms
-        }
+        return {name: summarise(ms) for name, ms in samples.items() if ms}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,26 +42,15 @@ class RegionTracker:
     def update(self, pose: Pose) -> bool:
         """Store the region around a pose; return False, and search the whole frame next, if the person was lost."""
         seen = pose.keypoints[pose.keypoints[:, 2] >= CONFIDENT, :2]
-        found = len(seen) >= ENOUGH_JOINTS * len(pose.keypoints)
-        self._box = self._next_box(keypoint_box(seen, REGION_MARGIN)) if found else None
-        return found
-
-    def _next_box(self, box: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._box is None:  # the last region was the whole frame: no hint about the person's size
-            return box
-        lacking = LEAST_SHRINK * _longer_side(self._box) - _longer_side(box)
-        return box + max(lacking, 0.0) / 2 * np.array([-1, -1, 1, 1])
-
-
-class Tracker(Protocol):
-    """The protocol for giving ids to the people of one camera, frame by frame."""
-
-    def update(self, time: float, people: People) -> NDArray[np.int64]:
-        """Return ids, (N,) int64 from 1 up, for the N people of the next frame at ``time`` in seconds.
-
-        Frames may be missing between two calls.
-        """
-        ...
+        if len(seen) < ENOUGH_JOINTS * len(pose.keypoints):
+            self._box = None
+            return False
+        box = keypoint_box(seen, REGION_MARGIN)
+        if self._box is not None:  # otherwise the last region was the whole frame, no hint about the person's size
+            lacking = LEAST_SHRINK * _longer_side(self._box) - _longer_side(box)
+            box = box + max(lacking, 0.0) / 2 * np.array([-1, -1, 1, 1])
+        self._box = box
+        return True
 
 
 class OverlapTracker:
@@ -74,8 +61,8 @@ class OverlapTracker:
         self._ids = np.zeros(0, np.int64)
         self._next = 1
 
-    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002 (only the order counts)
-        """Return the ids, see :class:`Tracker`; the best overlaps are matched first."""
+    def update(self, people: People) -> NDArray[np.int64]:
+        """Return ids, (N,) int64 from 1 up, for the N people of the next frame; the best overlaps are matched first."""
         overlaps = box_iou(people.boxes, self._boxes)
         ids = np.zeros(len(people), np.int64)
         while overlaps.size and overlaps.max() >= SAME_PERSON:
@@ -92,7 +79,7 @@ class OverlapTracker:
 class OneTracker:
     """A tracker that gives every person the id 1, for following one person."""
 
-    def update(self, time: float, people: People) -> NDArray[np.int64]:  # noqa: ARG002
+    def update(self, people: People) -> NDArray[np.int64]:
         return np.ones(len(people), np.int64)
 
 

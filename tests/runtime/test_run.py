@@ -83,7 +83,7 @@ def test_video_into_all_files(bundle: Path, tmp_path: Path, make_video) -> None:
     summary = run(bundle, str(source), **outputs)
     assert (summary.frames, summary.people, summary.skipped) == (4, 4, 0)
     assert list(summary.stages) == ["decode", "crop", "infer", "keypoints", "draw", "encode"]
-    assert {stage.frames for stage in summary.stages.values()} == {4}
+    assert {stage.count for stage in summary.stages.values()} == {4}
     first, header, decode, *_ = str(summary).splitlines()
     assert first.startswith("4 frames, 4 people in ")
     assert header.split() == ["ms", "per", "frame", "p50", "p95", "p99"]

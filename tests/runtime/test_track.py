@@ -45,7 +45,7 @@ def test_region_is_everywhere_again_when_too_few_joints_are_seen() -> None:
 
 
 def ids_of(tracker: OverlapTracker, boxes: np.ndarray) -> list[int]:
-    ids = tracker.update(0.0, people_in_boxes(boxes))
+    ids = tracker.update(people_in_boxes(boxes))
     assert (ids.dtype, ids.shape) == (np.int64, (len(boxes),))
     return ids.tolist()
 
@@ -77,12 +77,12 @@ def test_little_overlap_is_another_person() -> None:
 def test_ids_that_were_given_out_cannot_be_changed_from_outside() -> None:
     ids = OverlapTracker()
     boxes = np.array([[0.0, 0, 100, 100]])
-    ids.update(0.0, people_in_boxes(boxes))[:] = 7
+    ids.update(people_in_boxes(boxes))[:] = 7
     assert ids_of(ids, boxes) == [1]
 
 
 def test_who_is_followed_alone_is_number_one() -> None:
     ids = OneTracker()
-    assert ids.update(0.0, people_in_boxes(np.array([[0.0, 0, 9, 9]]))).tolist() == [1]
-    assert ids.update(0.1, people_in_boxes(np.zeros((0, 4)))).tolist() == []
-    assert ids.update(0.2, people_in_boxes(np.array([[50.0, 50, 90, 90]]))).tolist() == [1]
+    assert ids.update(people_in_boxes(np.array([[0.0, 0, 9, 9]]))).tolist() == [1]
+    assert ids.update(people_in_boxes(np.zeros((0, 4)))).tolist() == []
+    assert ids.update(people_in_boxes(np.array([[50.0, 50, 90, 90]]))).tolist() == [1]

@@ -7,19 +7,19 @@ replaced. If writing fails, for example on a full disk, the temporary file is re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import mimetypes
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.errors import UsageError
-from ...core.files import place
+from ...core.files import STDOUT, place
+from ...core.images import IMAGE_SUFFIXES
 from ...core.skeletons import Skeleton
 from ..job import Job
-from .coco import CocoSink
-from .json_lines import JsonLinesSink
-from .pictures import ImageFolderSink, PictureSink, open_picture_sink
-from .video import VIDEO_SUFFIXES, VideoSink
+from .pictures import DEFAULT_FPS, VIDEO_SUFFIXES, ImageFolderSink, PictureSink, VideoSink
+from .text import CocoSink, JsonLinesSink
 
 if TYPE_CHECKING:
     from ..sources import Source
@@ -42,11 +42,9 @@ class Sink(Protocol):
 
     def write(self, job: Job) -> None:
         """Add one frame; pictures are written without drawing on them. Raise UsageError if writing fails."""
-        ...
 
     def close(self) -> None:
         """Finish the file and rename it; raise UsageError if writing fails."""
-        ...
 
 
 def open_sinks(
@@ -61,11 +59,9 @@ def open_sinks(
     """Make the sinks of one run; nothing is written before the first frame.
 
     Args:
-        video: a video, a picture or a folder, see :func:`~edgepose.runtime.sinks.pictures.open_picture_sink`, or None.
-        json_lines: file for :class:`JsonLinesSink`, ``-`` for standard output, or None.
-        coco: file for :class:`CocoSink`, ``-`` for standard output, or None.
-        source: source of the frames.
-        skeleton: skeleton of the people.
+        video: path for :func:`open_picture_sink`, or None.
+        json_lines, coco: files for :class:`JsonLinesSink` and :class:`CocoSink`, ``-`` for standard output, or None.
+        source, skeleton: source of the frames, and skeleton of the people.
         header: further keys of the first JSON line, such as the bundle's name.
 
     Raises:
@@ -73,8 +69,13 @@ def open_sinks(
             a skeleton with other joints than COCO's.
     """
     outputs = [Path(path) for path in (video, json_lines, coco) if path is not None]
-    _refuse_one_place(outputs)
-    _refuse_inputs(outputs, source.inputs)
+    for one, other in combinations(outputs, 2):
+        if place(one) == place(other):
+            raise UsageError(f"cannot write two outputs to one place, {one} and {other}: give each a name of its own")
+    taken = {place(path) for file in source.inputs for path in (file, file.parent)}
+    for path in outputs:
+        if place(path) in taken:
+            raise UsageError(f"cannot write {path}: the source is read from it; name another place")
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(open_picture_sink(video, source))
@@ -85,17 +86,32 @@ def open_sinks(
     return sinks
 
 
-def _refuse_one_place(outputs: Iterable[Path]) -> None:
-    """Refuse two outputs with the same place."""
-    for one, other in combinations(outputs, 2):
-        if place(one) == place(other):
-            raise UsageError(f"cannot write two outputs to one place, {one} and {other}: give each a name of its own")
+def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSink | ImageFolderSink:
+    """Open the sink for an output: a video or a picture by its suffix, otherwise a folder of pictures.
 
+    An existing folder, or a slash at the end, always means a folder. A picture file holds a single picture.
 
-def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to write to an input file, or to a folder of input files."""
-    inputs = list(inputs)
-    taken = {place(path) for path in (*inputs, *{path.parent for path in inputs})}
-    for path in outputs:
-        if place(path) in taken:
-            raise UsageError(f"cannot write {path}: the source is read from it; name another place")
+    Raises:
+        UsageError: the place cannot be written to, the kind of video or picture is not supported, the source may have
+            several frames for one picture file, the name is empty, or it is standard output.
+    """
+    if not str(path):
+        raise UsageError("the name of the output for pictures is empty: name a video, a picture or a folder")
+    slash, path = str(path).endswith("/"), Path(path)
+    suffix = path.suffix.lower()
+    if path == STDOUT:
+        raise UsageError("cannot write a video to standard output: name a video or a folder")
+    if slash or path.is_dir():
+        return ImageFolderSink(path)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoSink(path, source.fps or DEFAULT_FPS, source.live)
+    if suffix in IMAGE_SUFFIXES:
+        if source.live or [file.suffix.lower() in IMAGE_SUFFIXES for file in source.inputs] != [True]:
+            raise UsageError(f"cannot write picture {path}: the source may have several frames: name a folder")
+        return PictureSink(path)
+    if (mimetypes.guess_type(path.name)[0] or "").startswith(("image/", "video/")):
+        raise UsageError(
+            f"cannot write {path}: expected a video ({', '.join(VIDEO_SUFFIXES)}), "
+            f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a folder"
+        )
+    return ImageFolderSink(path)

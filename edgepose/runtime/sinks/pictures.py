@@ -1,56 +1,28 @@
-"""The sinks for picture files, and the choice between them and a video."""
+"""The sinks for pictures: one file, a folder, or a video."""
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Iterator
-from itertools import count
+from contextlib import ExitStack
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.codecs import silence_codecs
 from ...core.errors import UsageError
-from ...core.files import STDOUT, check_writable, check_writable_folder
-from ...core.images import IMAGE_SUFFIXES, check_image_name, write_image
-from ..job import Frame, Job
-from .video import DEFAULT_FPS, VIDEO_SUFFIXES, VideoSink
+from ...core.files import atomic_path, check_writable, check_writable_folder
+from ...core.geometry import Size
+from ...core.images import check_image_name, fitted_size, write_image
+from ..job import Job
 
-if TYPE_CHECKING:
-    from ..sources import Source
-
-
-def open_picture_sink(path: Path | str, source: Source) -> VideoSink | PictureSink | ImageFolderSink:
-    """Open the sink for an output: a video or a picture by its suffix, otherwise a folder of pictures.
-
-    An existing folder, or a slash at the end, always means a folder.
-
-    Args:
-        path: the output.
-        source: source of the frames; only a single picture fits into a picture file.
-
-    Raises:
-        UsageError: the place cannot be written to, the kind of video or picture is not supported, the source may have
-            several frames for one picture file, the name is empty, or it is standard output.
-    """
-    if not str(path):
-        raise UsageError("the name of the output for pictures is empty: name a video, a picture or a folder")
-    slash, path = str(path).endswith("/"), Path(path)
-    suffix = path.suffix.lower()
-    if path == STDOUT:
-        raise UsageError("cannot write a video to standard output: name a video or a folder")
-    if slash or path.is_dir():
-        return ImageFolderSink(path)
-    if suffix in VIDEO_SUFFIXES:
-        return VideoSink(path, source.fps or DEFAULT_FPS, source.live)
-    if suffix in IMAGE_SUFFIXES:
-        if source.live or [file.suffix.lower() in IMAGE_SUFFIXES for file in source.inputs] != [True]:
-            raise UsageError(f"cannot write picture {path}: the source may have several frames: name a folder")
-        return PictureSink(path)
-    if (mimetypes.guess_type(path.name)[0] or "").startswith(("image/", "video/")):
-        raise UsageError(
-            f"cannot write {path}: expected a video ({', '.join(VIDEO_SUFFIXES)}), "
-            f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a folder"
-        )
-    return ImageFolderSink(path)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi")
+#: Frames per second of a video made from pictures, or from a camera of unknown frame rate.
+DEFAULT_FPS = 25.0
+#: Longest time in seconds that a picture of a live source is repeated, so that a stalled stream does not fill the disk.
+LONGEST_HOLD = 5.0
 
 
 class PictureSink:
@@ -79,7 +51,11 @@ class ImageFolderSink:
 
     def write(self, job: Job) -> None:
         """Write one picture."""
-        name = next(name for name in _names(job.frame) if name not in self._written)
+        stem = Path(job.frame.name).stem
+        numbered = f"{stem}_{job.frame.index:06d}"
+        # The first name may be taken, by a.jpg beside a.png or in a glob over folders.
+        names = chain((stem, numbered), (f"{numbered}_{number}" for number in count(2)))
+        name = next(name for name in names if name not in self._written)
         self._written.add(name)
         path = self._folder / f"{name}.jpg"
         if path.is_symlink():  # do not follow a link: its target may be an input
@@ -90,9 +66,94 @@ class ImageFolderSink:
         """Do nothing: every picture is complete."""
 
 
-def _names(frame: Frame) -> Iterator[str]:
-    """Yield names for a frame's picture; the first may be taken, by a.jpg beside a.png or in a glob over folders."""
-    stem = Path(frame.name).stem
-    yield stem
-    yield f"{stem}_{frame.index:06d}"
-    yield from (f"{stem}_{frame.index:06d}_{number}" for number in count(2))
+class VideoSink:
+    """An MPEG-4 video of the first frame's size; frames of another size are fitted in and centred on black.
+
+    For a ``live`` source, which drops frames, each picture is repeated until the time of the next, at most
+    :data:`LONGEST_HOLD`, so that the video runs in real time.
+    """
+
+    def __init__(self, path: Path, fps: float, live: bool = False) -> None:
+        check_writable(path)
+        silence_codecs()
+        self._path, self._fps, self._live = path, fps, live
+        self._stack = ExitStack()
+        self._temporary = path
+        self._writer: Any = None
+        self._size: Size = (0, 0)
+        self._held: Any = None  # the newest picture, written when the time of the next one is known
+        self._time = self._owed = 0.0
+        self._frames = 0
+
+    def write(self, job: Job) -> None:
+        """Add one picture; raise UsageError if OpenCV cannot encode its size, or if the disk is full."""
+        frame = job.frame
+        if self._writer is None:
+            self._open(frame.image.shape[:2])
+        else:
+            self._write_held(self._places_until(frame.time) if self._live else 1)
+        self._held = cv2.cvtColor(fit_centred(frame.image, self._size), cv2.COLOR_RGB2BGR)
+        self._time = frame.time
+
+    def close(self) -> None:
+        """Finish the video and rename it; raise UsageError if it is incomplete, and keep an older file."""
+        if self._writer is None or self._held is None:
+            return
+        self._write_held(1)
+        self._held = None
+        with self._stack.pop_all():
+            backend = self._writer.getBackendName()
+            self._writer.release()
+            # OpenCV 4 does not report a failed frame, and no version reports a failed end of the file.
+            if backend == "FFMPEG" and not _holds(self._temporary, self._frames):
+                raise self._incomplete()
+
+    def _open(self, size: Size) -> None:
+        # Every build of OpenCV can encode MPEG-4 part 2; H.264 is missing from pip's.
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        with ExitStack() as stack:  # removes the temporary file if the encoder does not open
+            temporary = stack.enter_context(atomic_path(self._path))
+            writer = cv2.VideoWriter(str(temporary), code, self._fps, size[::-1])
+            if not writer.isOpened():
+                raise UsageError(f"OpenCV cannot encode {self._path} ({size[1]}x{size[0]}): name a folder for pictures")
+            self._writer, self._size, self._temporary = writer, size, temporary
+            self._stack = stack.pop_all()
+
+    def _places_until(self, time: float) -> int:
+        """Return how often to write the held picture until a time; the rounding error is carried to the next."""
+        self._owed += min(time - self._time, LONGEST_HOLD) * self._fps
+        places = round(self._owed)
+        self._owed -= places
+        return places
+
+    def _write_held(self, times: int) -> None:
+        for _ in range(times):
+            if self._writer.write(self._held) is False:  # OpenCV 5; 4 returns None
+                self._held = None
+                with self._stack.pop_all():
+                    raise self._incomplete()
+            self._frames += 1
+
+    def _incomplete(self) -> UsageError:
+        return UsageError(f"cannot write {self._path} to its end: free some space on the disk, or name another place")
+
+
+def fit_centred(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) uint8 scaled into ``size`` (height, width), centred on black; itself if it fits."""
+    if image.shape[:2] == size:
+        return image
+    height, width = fitted_size(image.shape[:2], size)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+def _holds(path: Path, frames: int) -> bool:
+    """Return whether a video can be read and holds about this many frames; a container may estimate their number."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
+        return announced >= 1 and abs(announced - frames) <= max(1, frames // 50) and capture.read()[0]
+    finally:
+        capture.release()

@@ -11,10 +11,9 @@ import cv2
 from ...core.codecs import silence_codecs
 from ...core.errors import UsageError
 from ...core.images import IMAGE_SUFFIXES
+from .files import FolderSource, ImageSource, VideoSource
 from .live import LiveSource
-from .pictures import FolderSource, ImageSource
 from .source import Source
-from .video import VideoSource
 
 __all__ = ["FolderSource", "ImageSource", "LiveSource", "Source", "VideoSource", "open_source"]
 

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
+
 from ...core.errors import UsageError
 from ..job import Frame
-from .source import Source, frame_rate, rgb
+from .source import Source, frame_rate
 
 
 class LiveSource(Source):
     """A camera or stream. A thread reads all frames and keeps only the newest, so that a slow consumer does not lag.
 
-    Args:
-        capture: an opened ``cv2.VideoCapture``, owned by the source.
-        camera: the source's name, such as ``camera 0``.
+    The ``capture``, an opened ``cv2.VideoCapture``, is owned by the source.
 
     Raises:
         UsageError: the capture is not open; while iterating: it stopped by itself.
@@ -44,7 +44,8 @@ class LiveSource(Source):
                 if not ok:
                     break
                 seconds = time.monotonic() - opened
-                frame = Frame(self.camera, index, seconds, f"live_{index:06d}", rgb(image), follows=index > 0)
+                image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                frame = Frame(self.camera, index, seconds, f"live_{index:06d}", image, follows=index > 0)
                 with self._changed:
                     self._newest = frame
                     self._changed.notify()

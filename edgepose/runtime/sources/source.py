@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from ..job import Frame
 
@@ -43,7 +40,7 @@ class Source:
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -51,8 +48,3 @@ def frame_rate(capture: Any) -> float | None:
     """Return a capture's frames per second; None where OpenCV returns 0, -1, NaN, or a stream's clock, 90000."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if 0 < fps <= 1000 else None
-
-
-def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a BGR picture of OpenCV (H, W, 3) uint8 as RGB."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -12,7 +12,7 @@ import pytest
 from edgepose.core.errors import UsageError
 from edgepose.runtime.job import Frame, Job
 from edgepose.runtime.sinks import VIDEO_SUFFIXES, VideoSink, open_picture_sink
-from edgepose.runtime.sinks.video import fit_centred
+from edgepose.runtime.sinks.pictures import fit_centred
 from edgepose.runtime.sources import open_source
 
 from .jobs import FakeSource, job
@@ -131,7 +131,7 @@ def test_what_opencv_did_not_write_is_seen(tmp_path: Path, monkeypatch: pytest.M
             return getattr(self._writer, name)
 
     cv2_writer = cv2.VideoWriter
-    monkeypatch.setattr("edgepose.runtime.sinks.video.cv2.VideoWriter", Forgetful)
+    monkeypatch.setattr("edgepose.runtime.sinks.pictures.cv2.VideoWriter", Forgetful)
     monkeypatch.setattr(Forgetful, "fourcc", cv2_writer.fourcc, raising=False)
     (tmp_path / "out.mp4").write_text("older")
     sink = VideoSink(tmp_path / "out.mp4", 10)
