@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,38 +15,11 @@ from ..bundle.contract import IMAGES, KEYPOINTS
 from ..bundle.tasks import pose_contract
 from ..core.boxes import check_boxes
 from ..core.errors import CheckError
-from ..core.geometry import CROP_PADDING, Size, crop_boxes
+from ..core.geometry import CROP_PADDING, Size
 from ..core.images import check_image
 from ..core.pose import People, people_from_crops
 from ..core.skeletons import Skeleton
-
-
-@dataclass(frozen=True, eq=False)
-class Crops:
-    """The crops of one picture, the input of a pose network.
-
-    Attributes:
-        pixels: (N, h, w, 3) uint8 RGB.
-        inverses: (N, 2, 3) float64, the affine matrix from the pixels of each crop to those of the picture.
-    """
-
-    pixels: NDArray[np.uint8]
-    inverses: NDArray[np.float64]
-
-
-#: A function that cuts boxes (N, 4) xyxy, N may be 0, out of a picture (H, W, 3) uint8 RGB, in the same order.
-Cropper = Callable[[NDArray[np.uint8], NDArray[np.float64]], Crops]
-
-
-@dataclass(frozen=True)
-class HostCropper:
-    """A cropper that uses OpenCV: crops of ``size`` (height, width), the person's box enlarged by ``padding``."""
-
-    size: Size
-    padding: float = CROP_PADDING
-
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> Crops:
-        return Crops(*crop_boxes(image, boxes, self.size, self.padding))
+from .crop import Cropper, HostCropper
 
 
 class PoseEstimator:

@@ -11,7 +11,8 @@ from edgepose.bundle.contract import TensorSpec
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.geometry import crop_boxes, transform_points
 from edgepose.core.skeletons import COCO17, LSP14
-from edgepose.runtime.pose import Crops, HostCropper, PoseEstimator
+from edgepose.runtime.crop import Crops, HostCropper
+from edgepose.runtime.pose import PoseEstimator
 
 FLOAT = np.dtype(np.float32)
 
