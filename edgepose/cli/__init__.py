@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import CheckError, UsageError
 from ..core.files import STDOUT, place
 from .commands import close_stdout
-from .options import COMMANDS, DEBUG
+from .options import COMMANDS, DEBUG, Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,15 +50,8 @@ def _report(error: Exception, code: int, debug: bool) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints errors in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
+    parser = Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
     parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
     parser.add_argument("--debug", action="store_true", help=DEBUG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
