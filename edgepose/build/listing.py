@@ -74,7 +74,8 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
             match["name"],
             match["kind"],
             _datatypes(match["inputs"]),
-            _datatypes(_ports(match["outputs"])),
+            # Without the parameters of the layer, which may contain datatypes too.
+            _datatypes(re.split(r"\], (?:ParameterType|TacticName): ", match["outputs"], maxsplit=1)[0]),
             onnx_nodes(match["outputs"].rpartition("Metadata: ")[2]),
         )
         for match in matches
@@ -179,11 +180,6 @@ def _computes_in(layers: list[EngineLayer]) -> str:
     layers = [layer for layer in layers if _CONVOLUTION.search(layer.kind)] or layers
     read = {datatype for layer in layers if layer.kind != _REGION for datatype in layer.reads}
     return min(read & _BITS.keys(), key=lambda datatype: (_BITS[datatype], datatype), default=UNKNOWN)
-
-
-def _ports(outputs: str) -> str:
-    """Return the outputs without the parameters of the layer, which may contain datatypes too."""
-    return re.split(r"\], (?:ParameterType|TacticName): ", outputs, maxsplit=1)[0]
 
 
 def _datatypes(ports: str) -> tuple[str, ...]:
