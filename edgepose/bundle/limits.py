@@ -10,13 +10,10 @@ from ..core.errors import UsageError
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest errors that pass.
+    """The largest errors that pass, and the reason for the numbers.
 
-    Attributes:
-        score: fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores.
-        p50: median error of keypoints, or of the corners of boxes, in pixels of the network's input.
-        p99: 99th percentile of that error; None for no limit.
-        why: the reason for the numbers.
+    ``score`` is a fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores; ``p50``
+    and ``p99`` are percentiles of the error of keypoints, or of the corners of boxes, in pixels of the network's input.
     """
 
     score: float

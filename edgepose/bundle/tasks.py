@@ -94,16 +94,11 @@ class Task(ABC):
     def draw(
         self, manifest: Manifest, image: NDArray[np.uint8], golden: Outputs, got: Outputs, distances: NDArray[Any]
     ) -> tuple[NDArray[np.uint8], str]:
-        """Draw the results of the reference and of an engine over one another.
-
-        Args:
-            manifest: manifest of the bundle.
-            image: (H, W, 3) uint8 RGB.
-            golden, got: outputs for this image, without the batch.
-            distances: distances of this image's points, in pixels.
+        """Draw the results of the reference and of an engine, without the batch, over an image (H, W, 3) uint8 RGB.
 
         Returns:
-            the enlarged picture; and the name of the worst point in parentheses, or an empty text.
+            the enlarged picture; and the name of the point with the largest of the ``distances`` (in pixels) in
+            parentheses, or an empty text.
         """
 
 

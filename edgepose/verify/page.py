@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from ..backends.environment import environment
-from ..backends.plan import Runner
-from ..bundle.tasks import Task
 from ..core.html import html_page, html_table
 from ..core.pictures import picture_tag
 from .checks import Check
+from .drop import AccuracyReport
 
 if TYPE_CHECKING:
     from .report import VerifyReport
 
-#: Columns of the table of accuracies, in text and in HTML.
-DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
+Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 #: Number of images that are drawn for each backend and precision.
 _SHOWN = 8
 
 
-def check_head(task: Task) -> tuple[str, ...]:
-    """Return the columns of the table of checks, in text and in HTML."""
-    return ("backend", "precision", "batch", f"{task.score} error", "of range", "p50 px", "p99 px", "max px", "result")
+def check_table(report: VerifyReport, result: Callable[[str | None], str]) -> Table:
+    """Return the head and the rows of the table of checks; ``result`` words a problem, or None for none."""
+    errors = (f"{report.task.score} error", "of range", "p50 px", "p99 px", "max px")
+    rows = [(c.runner.backend, c.runner.precision, str(c.batch), *c.cells, result(c.problem)) for c in report.checks]
+    return ("backend", "precision", "batch", *errors, "result"), rows
+
+
+def accuracy_table(accuracy: AccuracyReport, result: Callable[[str | None], str]) -> Table:
+    """Return the head and the rows of the table of accuracies, likewise."""
+    metric = accuracy.metric
+    rows = [(c.runner.backend, c.runner.precision, metric, *c.cells, result(c.problem)) for c in accuracy.checks]
+    return ("backend", "precision", "metric", "percent", "drop", "result"), rows
 
 
 def verify_page(report: VerifyReport) -> str:
@@ -51,10 +58,6 @@ def verification_html(report: VerifyReport) -> Iterator[str]:
     yield from (_check_html(report, check) for check in last.values())
 
 
-def _pair(runner: Runner) -> tuple[str, str]:
-    return runner.backend, escape(runner.precision)
-
-
 def _result(problem: str | None) -> str:
     if problem:
         return f'<span class="fail">failed</span>: {escape(problem)}'
@@ -62,19 +65,17 @@ def _result(problem: str | None) -> str:
 
 
 def _figures_html(report: VerifyReport) -> str:
-    rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
     remarks = [*report.differences.items(), *report.notes.items()]
     lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
     lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(check_head(report.task), rows) + "\n".join(lines)
+    return html_table(*check_table(report, _result)) + "\n".join(lines)
 
 
 def _accuracy_html(report: VerifyReport) -> str:
-    accuracy = report.accuracy
-    if accuracy is None:
+    if report.accuracy is None:
         return ""
-    rows = [(*_pair(c.runner), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks]
-    return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
+    title = f"<h2>Accuracy on {escape(report.accuracy.data)}</h2>"
+    return title + html_table(*accuracy_table(report.accuracy, _result))
 
 
 def _limits_html(report: VerifyReport) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.environment import environment
-from ..backends.plan import Runner
 from ..bundle.bundle import Bundle
 from ..bundle.goldens import Goldens
 from ..bundle.tasks import Task
@@ -17,7 +16,7 @@ from ..core.report import Report
 from ..core.tables import text_table
 from .checks import Check
 from .drop import AccuracyReport
-from .page import DATA_HEAD, check_head, verify_page
+from .page import accuracy_table, check_table, verify_page
 
 #: Error in pixels at p99 from which a check that passes gets a note.
 _FAR = 4.0
@@ -64,12 +63,9 @@ class VerifyReport(Report):
         return bool(self.checks) and not self.problems
 
     def __str__(self) -> str:
-        rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in self.checks]
-        lines = [text_table(check_head(self.task), rows)]
+        lines = [text_table(*check_table(self, _result))]
         if self.accuracy is not None:
-            metric = self.accuracy.metric
-            rows = [(*_pair(c.runner), metric, *c.cells, _result(c.problem)) for c in self.accuracy.checks]
-            lines += [f"accuracy on {self.accuracy.data}:", text_table(DATA_HEAD, rows)]
+            lines += [f"accuracy on {self.accuracy.data}:", text_table(*accuracy_table(self.accuracy, _result))]
         lines += self.problems
         lines += [f"{name}: {sentence}" for name, sentence in self.differences.items()]
         lines += [f"note: {sentence}" for sentence in dict.fromkeys([*self.notes.values(), *self._tails()])]
@@ -115,10 +111,6 @@ class VerifyReport(Report):
         count = len(self.checks) + (len(self.accuracy.checks) if self.accuracy else 0)
         if self.problems:
             raise CheckError(f"verify: {len(self.problems)} of {count} checks failed; {self.problems[0]}")
-
-
-def _pair(runner: Runner) -> tuple[str, str]:
-    return runner.backend, runner.precision
 
 
 def _result(problem: str | None) -> str:
