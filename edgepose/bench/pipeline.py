@@ -34,14 +34,11 @@ class PipelineReport(Report):
     """The result of :func:`bench_pipeline`, in milliseconds per frame; ``str(report)`` is the table.
 
     Attributes:
-        bundle: bundle of the pose network.
-        source, detector: source and detector, as given.
-        backend, precision: backend and precision of the pose network.
+        source, detector: source and detector, as given; the bundle, backend and precision are the pose network's.
         detector_engine: backend and precision of the detector, such as ``openvino int8``; empty without one.
         people: mean number of people per frame.
         stages: times by name in :data:`edgepose.runtime.stages.STAGES`; ``encode`` writes an MPEG-4 video.
-        own_work: sum of the stages ``OWN_WORK``, the work around the two networks.
-        total: sum of all stages.
+        own_work, total: sum of the stages ``OWN_WORK``, the work around the two networks, and of all stages.
     """
 
     bundle: Bundle
@@ -66,13 +63,10 @@ class PipelineReport(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, with the versions, hashes and machine that they were measured with."""
+        given = ("source", "detector", "backend", "precision", "detector_engine")
         return {
             "bundle": self.bundle.manifest.name,
-            "source": self.source,
-            "detector": self.detector,
-            "backend": self.backend,
-            "precision": self.precision,
-            "detector_engine": self.detector_engine,
+            **{name: getattr(self, name) for name in given},
             "people": round(self.people, 2),
             "stages": {name: asdict(latency) for name, latency in self.stages.items()},
             "own_work": asdict(self.own_work),

@@ -70,9 +70,8 @@ boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[
 def import_detector(detector: Path | str, output: Path) -> Bundle:
     """Make a bundle from a person detector, for ``build``, ``calibrate``, ``verify`` and ``bench``.
 
-    Args:
-        detector: ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``.
-        output: bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
+    ``detector`` is the ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``;
+    ``output`` is the bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
 
     Raises:
         UsageError: the file is of an unknown kind or finds no person, it cannot be converted to the package's opset or
