@@ -107,7 +107,6 @@ def bench(
     """Measure the network of a bundle; nothing is written.
 
     Args:
-        bundle: an opened bundle.
         backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
         batches: images per call.
         budget: duration of each measurement; None for the defaults of :class:`Budget`.

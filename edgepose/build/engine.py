@@ -25,21 +25,11 @@ from ..nvidia.tensorrt import recording_logger
 from ..plugins.library import is_registered
 from ..plugins.registration import Registered, plugin_wins, register
 from ..plugins.spec import OP_TYPE
-from .listing import (
-    asked_convolutions,
-    check_convolutions,
-    check_graph,
-    check_precision,
-    chosen_convolutions,
-    count_convolutions,
-    count_datatypes,
-    find_listing,
-    read_layers,
-)
+from . import listing
 from .monitor import build_with_progress
 from .options import DEFAULTS, BuildOptions
 from .parse import parse_network
-from .timing_cache import attach_cache, cache_path, keep_cache
+from .timing_cache import attach_cache, keep_cache
 
 
 def build_engine(
@@ -144,16 +134,16 @@ def _build(job: _Job, log: Any) -> tuple[Any, EngineRecord]:
     start = time.perf_counter()
     builder = job.trt.Builder(log)
     network = parse_network(job.trt, log, builder, job.bundle, job.graph, plugin=job.plugin is not None)
-    asked = asked_convolutions(job.trt, network)
-    check_graph(asked, job.precision, job.graph)
+    asked = listing.asked_convolutions(job.trt, network)
+    listing.check_graph(asked, job.precision, job.graph)
     config = _configure(job, log, builder, network)
     plan, notes = _compile(job, log, builder, network, config)
     seconds = time.perf_counter() - start
-    listing = _inspect(job, log, plan) if job.gpu else find_listing(text for _, text in log.messages)
-    layers = read_layers(listing)
-    chosen = chosen_convolutions(layers, asked)
-    check_convolutions(asked, chosen, job.precision)
-    check_precision(layers, job.precision)
+    text = _inspect(job, log, plan) if job.gpu else listing.find_listing(text for _, text in log.messages)
+    layers = listing.read_layers(text)
+    chosen = listing.chosen_convolutions(layers, asked)
+    listing.check_convolutions(asked, chosen, job.precision)
+    listing.check_precision(layers, job.precision)
     plugin, flags = job.plugin, job.trt.BuilderFlag.__members__.items()
     record = EngineRecord(
         target=job.target,
@@ -165,10 +155,10 @@ def _build(job: _Job, log: Any) -> tuple[Any, EngineRecord]:
         flags=tuple(name for name, flag in flags if config.get_flag(flag)),
         options=job.options.recorded(),
         layer_count=len(layers),
-        datatypes=count_datatypes(layers),
+        datatypes=listing.count_datatypes(layers),
         source="inspector" if job.gpu else "build log",
-        asked=count_convolutions(asked),
-        chosen=count_convolutions(chosen),
+        asked=listing.count_convolutions(asked),
+        chosen=listing.count_convolutions(chosen),
         plugin=str(plugin) if plugin else None,
         plugin_hash=plugin.sha256 if plugin and plugin.needed_at_run_time else None,
         graph_sha256=sha256(job.graph),
@@ -204,7 +194,8 @@ def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tu
     """Return the serialised engine, and notes on the timing cache."""
     cache, notes, path = None, [], None
     if job.target == "tensorrt":  # TensorRT-RTX times nothing before the engine runs
-        path = cache_path(job.bundle, job.target, job.trt.__version__, job.gpu.sm if job.gpu else ANY_SM)
+        sm = job.gpu.sm if job.gpu else ANY_SM
+        path = job.bundle.path / ENGINES / f"{job.target}-{job.trt.__version__}-{sm}.timing"
         cache, note = attach_cache(config, path)
         notes.append(note)
     plan = build_with_progress(job.trt, builder, network, config)

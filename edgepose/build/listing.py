@@ -23,7 +23,7 @@ from ..bundle.engine_record import EngineLayer
 from ..core.errors import CheckError
 
 #: NumPy's names by TensorRT's names of datatypes, in lower case.
-_DATATYPES = {
+_DATATYPES = {name: name for name in ("int4", "int8", "uint8", "int32", "int64", "bool")} | {
     "float": "float32",
     "fp32": "float32",
     "half": "float16",
@@ -32,12 +32,6 @@ _DATATYPES = {
     "bf16": "bfloat16",
     "fp8": "float8",
     "fp4": "float4",
-    "int4": "int4",
-    "int8": "int8",
-    "uint8": "uint8",
-    "int32": "int32",
-    "int64": "int64",
-    "bool": "bool",
 }
 _LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: (?P<inputs>.*?), Outputs: (?P<outputs>.*)")
 _DATATYPE = re.compile(r"Datatype: ([^,}\]]+)")

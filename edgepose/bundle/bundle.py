@@ -178,12 +178,9 @@ def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Open a bundle and check every hash in its manifest.
+    """Open a bundle, finish a change that a crash interrupted, and check every hash in its manifest.
 
-    A change that a crash interrupted is finished first.
-
-    Args:
-        path: folder of the bundle; or, if there is no such folder, the name of a shipped bundle, such as ``ditn_lite``.
+    If there is no such folder, the path is the name of a shipped bundle, such as ``ditn_lite``.
 
     Raises:
         UsageError: it is not a bundle, comes from a newer edgepose, cannot be read, lacks a file, holds a changed file,

@@ -38,7 +38,6 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        name: name of the bundle.
         model: network name for :func:`edgepose.models.build_model`; for a detector, its kind.
         skeleton: skeleton id; empty for a detector.
         input_size: (height, width) of the crops, or of a detector's pictures.
@@ -48,7 +47,6 @@ class Manifest:
         decode: how the graph decodes its results, a key of :data:`edgepose.bundle.tasks.TASKS`.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
-        schema: version of this layout.
     """
 
     name: str

@@ -25,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _printing(arguments):
             arguments.call(arguments)
-    except CheckError as error:
-        return _report(error, 1, arguments.debug)
-    except UsageError as error:
-        return _report(error, 2, arguments.debug)
+    except (CheckError, UsageError) as error:
+        if arguments.debug:
+            raise
+        print(f"edgepose: {error}", file=sys.stderr)
+        return 1 if isinstance(error, CheckError) else 2
     except KeyboardInterrupt:
         print("edgepose: stopped", file=sys.stderr)
         return 130
@@ -41,13 +42,6 @@ def _printing(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     """Print to stderr instead of stdout if a result is written to standard output (``--save-json -``)."""
     paths = [value for value in vars(arguments).values() if isinstance(value, Path)]
     return redirect_stdout(sys.stderr) if place(STDOUT) in map(place, paths) else nullcontext()
-
-
-def _report(error: Exception, code: int, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"edgepose: {error}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

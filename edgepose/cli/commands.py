@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UsageError
+from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.manifest import ENGINES
+from ..bundle.tasks import POSE
+from ..core.errors import UsageError, missing_extra
+from ..core.files import check_writable
 
 if TYPE_CHECKING:
     from ..build import BuildOptions
-    from ..bundle.bundle import Bundle
     from ..core.report import Report
 
 
@@ -68,8 +72,6 @@ def import_bundle(a: argparse.Namespace) -> None:
 
 
 def calibrate_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
-    from ..bundle.tasks import POSE
     from ..calib import SearchOptions, calibrate
     from ..calib.crops import collect_crops
     from ..calib.plots import write_plots
@@ -97,8 +99,6 @@ def calibrate_bundle(a: argparse.Namespace) -> None:
 
 def build_engines(a: argparse.Namespace) -> None:
     from ..build import build_engine, build_matrix, plan_matrix
-    from ..bundle.bundle import open_bundle
-    from ..bundle.manifest import ENGINES
 
     if a.target is None and not a.all:
         raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all for all that can build here)")
@@ -126,7 +126,6 @@ def _build_options(a: argparse.Namespace) -> BuildOptions:
 
 
 def verify_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
     from ..verify import verify
 
     bundle = open_bundle(a.bundle)
@@ -143,21 +142,19 @@ def verify_bundle(a: argparse.Namespace) -> None:
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
+
+    from ..bench import bench
 
     bundle = open_bundle(a.bundle)
     place = _report_place(bundle, a.json, "bench.json" if a.source is None else "bench-pipeline.json")
-    report = _bench_network(bundle, a) if a.source is None else _bench_pipeline(bundle, a)
+    if a.source is None:
+        _refuse_unused(a, "--source", "detector", "frames", "detector_backend", "detector_precision")
+        report: Report = bench(bundle, a.backend, precisions=a.precision, **_given(a, batches="batch"))
+    else:
+        report = _bench_pipeline(bundle, a)
     show(report)
     if place is not None:
         report.save(place)
-
-
-def _bench_network(bundle: Bundle, a: argparse.Namespace) -> Report:
-    from ..bench import bench
-
-    _refuse_unused(a, "--source", "detector", "frames", "detector_backend", "detector_precision")
-    return bench(bundle, a.backend, precisions=a.precision, **_given(a, batches="batch"))
 
 
 def _bench_pipeline(bundle: Bundle, a: argparse.Namespace) -> Report:
@@ -173,7 +170,6 @@ def _bench_pipeline(bundle: Bundle, a: argparse.Namespace) -> Report:
 
 
 def prove_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
     from ..nvidia.tensorrt import TARGETS
     from ..prove import prove
 
@@ -225,12 +221,8 @@ def build_plugins(a: argparse.Namespace) -> None:
 
 def _require_torch(extra: str, *others: str) -> None:
     """Raise UsageError if torch or another module is missing, before the import of modules that need it."""
-    from importlib.util import find_spec
-
-    from ..core.errors import missing_extra
-
     for module in ("torch", "safetensors", *others):
-        if find_spec(module) is None:
+        if importlib.util.find_spec(module) is None:
             raise missing_extra(module, extra)
 
 
@@ -253,8 +245,6 @@ def _given(a: argparse.Namespace, *names: str, **renamed: str) -> dict[str, Any]
 
 def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
     """Return where a report goes, tried before the work; None, said on stderr, if the bundle cannot be written to."""
-    from ..core.files import check_writable
-
     place = given or bundle.reports / name
     if given is None and bundle.read_only:
         print(f"edgepose: no report is written: {bundle.read_only}", file=sys.stderr)

@@ -193,8 +193,7 @@ def _add_build_options(p: Parser) -> None:
         "without a GPU",
     )
     p.flag(
-        "--version-compatible",
-        "tensorrt: later versions can run the engine, slower (tensorrt-rtx does not support it)",
+        "--version-compatible", "tensorrt: later versions can run the engine, slower (tensorrt-rtx does not support it)"
     )
     p.flag("--no-plugin", "tensorrt: run dynamic convolutions as standard ops, not in the plugin")
 

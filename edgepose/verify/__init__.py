@@ -37,7 +37,6 @@ def verify(
     """Replay a bundle's goldens, one by one and in one batch, and compare with the reference that made them.
 
     Args:
-        bundle: an opened bundle.
         backends: names of :data:`edgepose.backends.plan.BACKENDS`; None or ``["all"]`` for all that can run here, with
             the others in ``skipped``.
         precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` for all that the bundle

@@ -74,14 +74,10 @@ def check_max_drop(points: float) -> None:
 
 
 def check_accuracy(bundle: Bundle, runners: Sequence[Runner], data: str, max_drop: float = MAX_DROP) -> AccuracyReport:
-    """Score every runner of a bundle on the val split of a data set, from labelled boxes.
+    """Score every runner of a bundle on the val split of a data set (KIND:ROOT), from labelled boxes.
 
-    Args:
-        bundle: an opened bundle.
-        runners: runners of the bundle.
-        data: KIND:ROOT, see :func:`edgepose.data.load_data`.
-        max_drop: largest loss in percentage points against FP32, which runs on the first of the runners' backends that
-            has it, or else on any.
+    ``max_drop`` is the largest loss in percentage points against FP32, which runs on the first of the runners' backends
+    that has it, or else on any.
 
     Raises:
         UsageError: ``max_drop`` is not from 0 to 100, the data cannot be read, or FP32 cannot run.

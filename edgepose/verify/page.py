@@ -52,9 +52,20 @@ def verify_page(report: VerifyReport) -> str:
 def verification_html(report: VerifyReport) -> Iterator[str]:
     """Return the sections of a verification: figures, accuracy, limits, and the images that moved most."""
     last = {check.name: check for check in report.checks}  # the check with the largest batch
-    yield _figures_html(report)
-    yield _accuracy_html(report)
-    yield "<h2>Limits</h2>" + _limits_html(report)
+    remarks = [*report.differences.items(), *report.notes.items()]
+    lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
+    lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
+    yield html_table(*check_table(report, _result)) + "\n".join(lines)
+    if report.accuracy is not None:
+        title = f"<h2>Accuracy on {escape(report.accuracy.data)}</h2>"
+        yield title + html_table(*accuracy_table(report.accuracy, _result))
+    limits = {check.runner.precision: report.task.limits(check.runner.precision) for check in report.checks}
+    rows = [
+        (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
+        for p, x in limits.items()
+    ]
+    head = ("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why")
+    yield f"<h2>Limits</h2>{html_table(head, rows)}"
     yield from (_check_html(report, check) for check in last.values())
 
 
@@ -62,29 +73,6 @@ def _result(problem: str | None) -> str:
     if problem:
         return f'<span class="fail">failed</span>: {escape(problem)}'
     return '<span class="pass">passed</span>'
-
-
-def _figures_html(report: VerifyReport) -> str:
-    remarks = [*report.differences.items(), *report.notes.items()]
-    lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
-    lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(*check_table(report, _result)) + "\n".join(lines)
-
-
-def _accuracy_html(report: VerifyReport) -> str:
-    if report.accuracy is None:
-        return ""
-    title = f"<h2>Accuracy on {escape(report.accuracy.data)}</h2>"
-    return title + html_table(*accuracy_table(report.accuracy, _result))
-
-
-def _limits_html(report: VerifyReport) -> str:
-    precisions = dict.fromkeys(check.runner.precision for check in report.checks)
-    rows = [
-        (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
-        for p, x in ((p, report.task.limits(p)) for p in precisions)
-    ]
-    return html_table(("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
 def _check_html(report: VerifyReport, check: Check) -> str:

@@ -89,7 +89,7 @@ class VerifyReport(Report):
             "bundle": self.bundle.manifest.name,
             "passed": self.passed,
             "goldens": len(self.goldens.images),
-            "checks": [_check_json(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
             "accuracy": self.accuracy.to_json() if self.accuracy else None,
             "skipped": self.skipped,
             "first_differences": self.differences,
@@ -115,14 +115,3 @@ class VerifyReport(Report):
 
 def _result(problem: str | None) -> str:
     return "FAILED" if problem else "passed"
-
-
-def _check_json(check: Check) -> dict[str, Any]:
-    return {
-        "backend": check.runner.backend,
-        "precision": check.runner.precision,
-        "batch": check.batch,
-        "passed": check.problem is None,
-        "problem": check.problem,
-        "figures": asdict(check.figures) if check.figures else None,
-    }
