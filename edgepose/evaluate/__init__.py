@@ -46,8 +46,7 @@ def evaluate(
         flip: average with the mirrored crops (the papers' protocol).
         decode: ``quarter`` or ``dark``, see :func:`edgepose.accuracy.scoring.score`.
         shared_joints: score only the joints that both the network and the data set have.
-        backend: backend for a bundle; a checkpoint runs in PyTorch.
-        precision: precision for a bundle, as in :func:`edgepose.load`; a checkpoint computes in fp32.
+        backend, precision: for a bundle, as in :func:`edgepose.load`; a checkpoint runs in PyTorch in fp32.
 
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph differs from the contract.

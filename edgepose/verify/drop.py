@@ -63,8 +63,7 @@ class AccuracyReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        names = ("data", "metric", "reference", "reference_backend", "max_drop")
-        return {**{name: getattr(self, name) for name in names}, "checks": [check.to_json() for check in self.checks]}
+        return {**vars(self), "checks": [check.to_json() for check in self.checks]}
 
 
 def check_max_drop(points: float) -> None:

@@ -68,19 +68,15 @@ class VerifyReport(Report):
             lines += [f"accuracy on {self.accuracy.data}:", text_table(*accuracy_table(self.accuracy, _result))]
         lines += self.problems
         lines += [f"{name}: {sentence}" for name, sentence in self.differences.items()]
-        lines += [f"note: {sentence}" for sentence in dict.fromkeys([*self.notes.values(), *self._tails()])]
+        lines += [f"note: {sentence}" for sentence in dict.fromkeys(self.notes.values())]
+        far = [check.name for check in self.checks if check.figures and not check.problem and check.figures.p99 > _FAR]
+        if far:
+            lines.append(
+                f"note: {', '.join(dict.fromkeys(far))}: a few {self.task.points} are far off (p99) and pass: below "
+                "FP32 one with two nearly equal candidates may take the other; use --data KIND:ROOT to measure the cost"
+            )
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
-
-    def _tails(self) -> list[str]:
-        """Return a sentence on checks that pass although a few points are far off."""
-        far = [check.name for check in self.checks if check.figures and not check.problem and check.figures.p99 > _FAR]
-        if not far:
-            return []
-        return [
-            f"{', '.join(dict.fromkeys(far))}: a few {self.task.points} are far off (p99) and pass: below FP32 one "
-            "with two nearly equal candidates may take the other; use --data KIND:ROOT to measure the cost"
-        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except the arrays as JSON values."""
