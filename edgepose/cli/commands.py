@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.manifest import ENGINES
 from ..bundle.tasks import POSE
+from ..core import files
 from ..core.errors import UsageError, missing_extra
-from ..core.files import check_writable
 
 if TYPE_CHECKING:
     from ..build import BuildOptions
@@ -142,7 +142,6 @@ def verify_bundle(a: argparse.Namespace) -> None:
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
-
     from ..bench import bench
 
     bundle = open_bundle(a.bundle)
@@ -249,7 +248,7 @@ def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
     if given is None and bundle.read_only:
         print(f"edgepose: no report is written: {bundle.read_only}", file=sys.stderr)
         return None
-    check_writable(place)
+    files.check_writable(place)
     return place
 
 
