@@ -36,13 +36,11 @@ Say = Callable[[str], object]
 def demo(output: Path, source: str | None = None, *, say: Say) -> None:
     """Take the shipped checkpoint through every step, and report where the results are.
 
-    Steps without their extra are left out. The demo builds an engine of TensorRT-RTX, not of TensorRT.
+    Steps without their extra are left out. The demo builds an engine of TensorRT-RTX, not of TensorRT. The bundle, the
+    overlay video and the JSON lines go to the folder ``output``, and each line of progress to ``say``.
 
-    Args:
-        output: folder for the bundle, the overlay video and the JSON lines.
-        source: see :func:`edgepose.runtime.sources.open_source`; None for a clip made from two public-domain photos
-            of a person each, which is sharper if scikit-image is installed.
-        say: called with each line of progress.
+    ``source`` is that of :func:`edgepose.runtime.sources.open_source`; None stands for a clip made from two
+    public-domain photos of a person each, which is sharper if scikit-image is installed.
 
     Raises:
         UsageError: the folder cannot be written, or the source cannot be read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,14 +27,10 @@ _TOOLS = ("onnx", "onnxscript", "onnxsim")
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the report.
+    """One row of the report: a module or device, its version and facts or what is wrong, and the line that repairs it.
 
-    Attributes:
-        item: name of the module or device.
-        status: ``ok``, ``missing``, ``broken`` (installed, but its import fails), ``cannot run`` (installed, but this
-            machine lacks something else).
-        detail: version and facts, or the reason.
-        install: the line that repairs it, or empty.
+    The status is ``ok``, ``missing``, ``broken`` (installed, but its import fails) or ``cannot run`` (installed, but
+    this machine lacks something else).
     """
 
     item: str
@@ -84,8 +80,7 @@ def _opencv() -> Finding:
     finding = _module("OpenCV", "cv2", install_line("cv2"))
     if finding.status != OK:
         return finding
-    build = import_module("cv2").getBuildInformation()
-    return Finding("OpenCV", OK, f"{finding.detail}; {_video_support(build)}")
+    return replace(finding, detail=f"{finding.detail}; {_video_support(import_module('cv2').getBuildInformation())}")
 
 
 def _video_support(build: str) -> str:
@@ -94,16 +89,12 @@ def _video_support(build: str) -> str:
     >>> _video_support("  FFMPEG:     YES\\n  GStreamer:    YES (1.20.3)\\n")
     'FFmpeg yes, GStreamer yes'
     """
-    facts = {
-        name: "yes" if re.search(rf"^\s*{name}:\s+YES", build, re.IGNORECASE | re.MULTILINE) else "no"
-        for name in ("FFmpeg", "GStreamer")
-    }
-    return f"FFmpeg {facts['FFmpeg']}, GStreamer {facts['GStreamer']}"
+    found = {name.lower() for name in re.findall(r"^\s*(\w+):\s+YES", build, re.IGNORECASE | re.MULTILINE)}
+    return ", ".join(f"{name} {'yes' if name.lower() in found else 'no'}" for name in ("FFmpeg", "GStreamer"))
 
 
 def _backend(name: str) -> Finding:
-    item = f"backend {name}"
-    module = BACKENDS[name].module
+    item, module = f"backend {name}", BACKENDS[name].module
     installed = _module(item, module, install_line(module))
     if installed.status != OK:
         return installed
@@ -139,11 +130,10 @@ def _plugin() -> Finding:
         unused = f"{built}; no TensorRT to register it with"
         return Finding(item, OK, unused) if library else Finding(item, MISSING, unused, "edgepose plugins build")
     try:
-        return Finding(
-            item, OK, f"{built}; registered with TensorRT {tensorrt.detail} as: {form_for(tensorrt.detail, library)}"
-        )
+        form = form_for(tensorrt.detail, library)
     except UsageError as error:
         return Finding(item, UNUSABLE, f"{built}; {error}")
+    return Finding(item, OK, f"{built}; registered with TensorRT {tensorrt.detail} as: {form}")
 
 
 def _table(findings: list[Finding]) -> str:

@@ -36,14 +36,11 @@ BATCHES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one runner at one batch size.
+    """The figures of one runner at one batch size; latencies are in milliseconds per call, speed is at the median.
 
-    Attributes:
-        latency: milliseconds per call.
-        images_per_second: batch / median latency.
-        load_ms: milliseconds for opening the session, including the engine's import and compilation.
-        peak_mb: peak resident memory of the backend's process until the end of this row, in 10^6 bytes, with Python and
-            without GPU memory; None where the system does not report it (only Linux does).
+    ``load_ms`` is for opening the session, including the engine's import and compilation. ``peak_mb`` is the peak
+    resident memory of the backend's process until the end of this row, in 10^6 bytes, with Python and without GPU
+    memory; None where the system does not report it (only Linux does).
     """
 
     runner: Runner
@@ -110,7 +107,6 @@ def bench(
     """Measure the network of a bundle; nothing is written.
 
     Args:
-        bundle: an opened bundle.
         backends: names; None or ``["all"]`` for all that can run here, with the others in ``skipped``.
         batches: images per call.
         budget: duration of each measurement; None for the defaults of :class:`Budget`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,14 +34,11 @@ class PipelineReport(Report):
     """The result of :func:`bench_pipeline`, in milliseconds per frame; ``str(report)`` is the table.
 
     Attributes:
-        bundle: bundle of the pose network.
-        source, detector: source and detector, as given.
-        backend, precision: backend and precision of the pose network.
+        source, detector: source and detector, as given; the bundle, backend and precision are the pose network's.
         detector_engine: backend and precision of the detector, such as ``openvino int8``; empty without one.
         people: mean number of people per frame.
         stages: times by name in :data:`edgepose.runtime.stages.STAGES`; ``encode`` writes an MPEG-4 video.
-        own_work: sum of the stages ``OWN_WORK``, the work around the two networks.
-        total: sum of all stages.
+        own_work, total: sum of the stages ``OWN_WORK``, the work around the two networks, and of all stages.
     """
 
     bundle: Bundle
@@ -66,13 +63,10 @@ class PipelineReport(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, with the versions, hashes and machine that they were measured with."""
+        given = ("source", "detector", "backend", "precision", "detector_engine")
         return {
             "bundle": self.bundle.manifest.name,
-            "source": self.source,
-            "detector": self.detector,
-            "backend": self.backend,
-            "precision": self.precision,
-            "detector_engine": self.detector_engine,
+            **{name: getattr(self, name) for name in given},
             "people": round(self.people, 2),
             "stages": {name: asdict(latency) for name, latency in self.stages.items()},
             "own_work": asdict(self.own_work),
@@ -97,13 +91,11 @@ def bench_pipeline(
     A source that ends early starts again. For a camera or stream, ``decode`` includes waiting for the next frame.
 
     Args:
-        bundle: an opened bundle.
         source: see :func:`edgepose.runtime.sources.open_source`.
         detector: bundle or ONNX file of a detector, or ``none`` to follow one person.
         backend, precision: backend and precision of the pose network, as in :func:`edgepose.load`.
         frames: number of measured frames, after three that are not measured.
-        detector_backend, detector_precision: the same for the detector, see
-            :func:`edgepose.detectors.kinds.open_detector`.
+        detector_backend, detector_precision: likewise, as in :func:`edgepose.detectors.kinds.open_detector`.
 
     Raises:
         UsageError: ``frames`` is below 1, or the source, detector, backend or precision cannot be opened.
@@ -125,6 +117,8 @@ def bench_pipeline(
             stack.callback(sink.close)
         collected = _Collected()
         run_inline(pictures, stages, [*sinks, collected], _WARM_UP_FRAMES + frames)
+    times = collected.ms[_WARM_UP_FRAMES:]
+    samples = {name: [ms[name] for ms in times if name in ms] for name in STAGES}
     return PipelineReport(
         bundle,
         source,
@@ -132,10 +126,10 @@ def bench_pipeline(
         estimator.backend,
         estimator.precision,
         finder.engine if finder else "",
-        people=float(np.mean(collected.people)),
-        stages={name: latency for name in STAGES if (latency := collected.latency(name))},
-        own_work=collected.sums(OWN_WORK),
-        total=collected.sums(STAGES),
+        people=float(np.mean(collected.people[_WARM_UP_FRAMES:])),
+        stages={name: summarise(ms) for name, ms in samples.items() if ms},
+        own_work=_sums(times, OWN_WORK),
+        total=_sums(times, STAGES),
     )
 
 
@@ -157,28 +151,20 @@ class _Repeating(Source):
 
 
 class _Collected:
-    """A sink that collects the times and the number of people of every frame after the warm-up."""
+    """A sink that collects the times and the number of people of every frame."""
 
     def __init__(self) -> None:
+        self.ms: list[dict[str, float]] = []
         self.people: list[int] = []
-        self._ms: list[dict[str, float]] = []
-        self._warm_up = _WARM_UP_FRAMES
 
     def write(self, job: Job) -> None:
-        if self._warm_up:
-            self._warm_up -= 1
-            return
+        self.ms.append(job.ms)  # not a copy: the time of the sinks is added later
         self.people.append(len(job.people or ()))
-        self._ms.append(job.ms)  # not a copy: the time of the sinks is added later
 
     def close(self) -> None:
         """Do nothing: the figures stay."""
 
-    def latency(self, stage: str) -> Latency | None:
-        """Return the percentiles of a stage, or None if it did not run."""
-        samples = [ms[stage] for ms in self._ms if stage in ms]
-        return summarise(samples) if samples else None
 
-    def sums(self, stages: Iterable[str]) -> Latency:
-        """Return the percentiles of the sum of several stages in each frame."""
-        return summarise([sum(ms.get(stage, 0.0) for stage in stages) for ms in self._ms])
+def _sums(times: Iterable[dict[str, float]], stages: Collection[str]) -> Latency:
+    """Return the percentiles of the sum of several stages in each frame."""
+    return summarise([sum(ms.get(stage, 0.0) for stage in stages) for ms in times])

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..bundle.bundle import Bundle, replace_files
 from ..bundle.contract import IMAGES
-from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineLayer, EngineRecord, engine_name, record_path
+from ..bundle.engine_record import AMPERE_PLUS, ANY_SM, EngineRecord, engine_name, record_path
 from ..bundle.manifest import ENGINES
 from ..core.errors import CheckError, UsageError
 from ..core.files import atomic_path, sha256, staging_folder, write_text
@@ -25,21 +25,11 @@ from ..nvidia.tensorrt import recording_logger
 from ..plugins.library import is_registered
 from ..plugins.registration import Registered, plugin_wins, register
 from ..plugins.spec import OP_TYPE
-from .listing import (
-    asked_convolutions,
-    check_convolutions,
-    check_graph,
-    check_precision,
-    chosen_convolutions,
-    count_convolutions,
-    count_datatypes,
-    find_listing,
-    read_layers,
-)
+from . import listing
 from .monitor import build_with_progress
 from .options import DEFAULTS, BuildOptions
 from .parse import parse_network
-from .timing_cache import attach_cache, cache_path, keep_cache
+from .timing_cache import attach_cache, keep_cache
 
 
 def build_engine(
@@ -65,15 +55,22 @@ def build_engine(
         CheckError: TensorRT chose another precision than requested; only the log is written.
         KeyboardInterrupt: Ctrl-C; nothing is written.
     """
-    job = _prepare(bundle, target, precision, options)
-    log = recording_logger(job.trt, "VERBOSE")
+    graph = bundle.graph_for(precision)
+    trt, gpu = _load(target, options)
+    options.check_target(target, trt, gpu.sm if gpu else None)
+    plugin = _choose_plugin(trt, graph, gpu, options) if target == "tensorrt" else None
+    job, log = _Job(bundle, graph, trt, target, precision, options, gpu, plugin), recording_logger(trt, "VERBOSE")
     try:
-        built = _build(job, log)
+        plan, record = _build(job, log)
     except (UsageError, CheckError) as error:
         raise type(error)(f"{error} ({_where_log(job, log)})") from error
     _keep_log(job, log)
-    record = _record(job, built)
-    _write(bundle, record, built.plan)
+    with staging_folder(bundle.path) as folder:
+        engine = folder / record.file_name
+        with atomic_path(engine) as temporary:
+            temporary.write_bytes(plan)
+        record.write(record_path(engine))
+        replace_files(bundle, {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
     return record
 
 
@@ -95,29 +92,6 @@ class _Job:
         if self.gpu is None:
             return ANY_SM
         return AMPERE_PLUS if self.options.hardware_compatible else self.gpu.sm
-
-
-@dataclass(frozen=True)
-class _Built:
-    """The result of a build: the serialised engine, its layers, and the convolutions' datatypes by ONNX node."""
-
-    plan: Any
-    flags: tuple[str, ...]
-    layers: tuple[EngineLayer, ...]
-    source: str
-    asked: dict[str, str]
-    chosen: dict[str, str]
-    seconds: float
-    notes: tuple[str, ...]
-
-
-def _prepare(bundle: Bundle, target: str, precision: str, options: BuildOptions) -> _Job:
-    """Check everything that can be refused before the build."""
-    graph = bundle.graph_for(precision)
-    trt, gpu = _load(target, options)
-    options.check_target(target, trt, gpu.sm if gpu else None)
-    plugin = _choose_plugin(trt, graph, gpu, options) if target == "tensorrt" else None
-    return _Job(bundle, graph, trt, target, precision, options, gpu, plugin)
 
 
 def _load(target: str, options: BuildOptions) -> tuple[Any, DeviceInfo | None]:
@@ -155,22 +129,45 @@ def _choose_plugin(trt: Any, graph: Path, gpu: DeviceInfo | None, options: Build
     return None
 
 
-def _build(job: _Job, log: Any) -> _Built:
+def _build(job: _Job, log: Any) -> tuple[Any, EngineRecord]:
+    """Return the serialised engine and its record."""
     start = time.perf_counter()
     builder = job.trt.Builder(log)
     network = parse_network(job.trt, log, builder, job.bundle, job.graph, plugin=job.plugin is not None)
-    asked = asked_convolutions(job.trt, network)
-    check_graph(asked, job.precision, job.graph)
+    asked = listing.asked_convolutions(job.trt, network)
+    listing.check_graph(asked, job.precision, job.graph)
     config = _configure(job, log, builder, network)
     plan, notes = _compile(job, log, builder, network, config)
     seconds = time.perf_counter() - start
-    listing = _inspect(job, log, plan) if job.gpu else find_listing(text for _, text in log.messages)
-    layers = read_layers(listing)
-    chosen = chosen_convolutions(layers, asked)
-    check_convolutions(asked, chosen, job.precision)
-    check_precision(layers, job.precision)
-    flags = tuple(name for name, flag in job.trt.BuilderFlag.__members__.items() if config.get_flag(flag))
-    return _Built(plan, flags, layers, "inspector" if job.gpu else "build log", asked, chosen, seconds, notes)
+    text = _inspect(job, log, plan) if job.gpu else listing.find_listing(text for _, text in log.messages)
+    layers = listing.read_layers(text)
+    chosen = listing.chosen_convolutions(layers, asked)
+    listing.check_convolutions(asked, chosen, job.precision)
+    listing.check_precision(layers, job.precision)
+    plugin, flags = job.plugin, job.trt.BuilderFlag.__members__.items()
+    record = EngineRecord(
+        target=job.target,
+        version=job.trt.__version__,
+        gpu=job.gpu.name if job.gpu else None,
+        sm=job.sm,
+        precision=job.precision,
+        batches=job.options.profile,
+        flags=tuple(name for name, flag in flags if config.get_flag(flag)),
+        options=job.options.recorded(),
+        layer_count=len(layers),
+        datatypes=listing.count_datatypes(layers),
+        source="inspector" if job.gpu else "build log",
+        asked=listing.count_convolutions(asked),
+        chosen=listing.count_convolutions(chosen),
+        plugin=str(plugin) if plugin else None,
+        plugin_hash=plugin.sha256 if plugin and plugin.needed_at_run_time else None,
+        graph_sha256=sha256(job.graph),
+        build_seconds=round(seconds, 3),
+        peak_memory_mb=peak_memory_mb(),
+        notes=notes,
+        layers=layers,
+    )
+    return plan, record
 
 
 def _configure(job: _Job, log: Any, builder: Any, network: Any) -> Any:
@@ -197,7 +194,8 @@ def _compile(job: _Job, log: Any, builder: Any, network: Any, config: Any) -> tu
     """Return the serialised engine, and notes on the timing cache."""
     cache, notes, path = None, [], None
     if job.target == "tensorrt":  # TensorRT-RTX times nothing before the engine runs
-        path = cache_path(job.bundle, job.target, job.trt.__version__, job.gpu.sm if job.gpu else ANY_SM)
+        sm = job.gpu.sm if job.gpu else ANY_SM
+        path = job.bundle.path / ENGINES / f"{job.target}-{job.trt.__version__}-{sm}.timing"
         cache, note = attach_cache(config, path)
         notes.append(note)
     plan = build_with_progress(job.trt, builder, network, config)
@@ -227,41 +225,6 @@ def _inspect(job: _Job, log: Any, plan: Any) -> str:
     # Without shapes TensorRT 10.3 lists no datatypes. The inspector does not keep the context alive; this frame does.
     inspector.execution_context = context
     return str(inspector.get_engine_information(job.trt.LayerInformationFormat.ONELINE))
-
-
-def _record(job: _Job, built: _Built) -> EngineRecord:
-    plugin = job.plugin
-    return EngineRecord(
-        target=job.target,
-        version=job.trt.__version__,
-        gpu=job.gpu.name if job.gpu else None,
-        sm=job.sm,
-        precision=job.precision,
-        batches=job.options.profile,
-        flags=built.flags,
-        options=job.options.recorded(),
-        layer_count=len(built.layers),
-        datatypes=count_datatypes(built.layers),
-        source=built.source,
-        asked=count_convolutions(built.asked),
-        chosen=count_convolutions(built.chosen),
-        plugin=str(plugin) if plugin else None,
-        plugin_hash=plugin.sha256 if plugin and plugin.needed_at_run_time else None,
-        graph_sha256=sha256(job.graph),
-        build_seconds=round(built.seconds, 3),
-        peak_memory_mb=peak_memory_mb(),
-        notes=built.notes,
-        layers=built.layers,
-    )
-
-
-def _write(bundle: Bundle, record: EngineRecord, plan: Any) -> None:
-    with staging_folder(bundle.path) as folder:
-        engine = folder / record.file_name
-        with atomic_path(engine) as temporary:
-            temporary.write_bytes(plan)
-        record.write(record_path(engine))
-        replace_files(bundle, {f"{ENGINES}/{file.name}": file for file in folder.iterdir()})
 
 
 def _keep_log(job: _Job, log: Any) -> Path:

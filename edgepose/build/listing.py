@@ -23,7 +23,7 @@ from ..bundle.engine_record import EngineLayer
 from ..core.errors import CheckError
 
 #: NumPy's names by TensorRT's names of datatypes, in lower case.
-_DATATYPES = {
+_DATATYPES = {name: name for name in ("int4", "int8", "uint8", "int32", "int64", "bool")} | {
     "float": "float32",
     "fp32": "float32",
     "half": "float16",
@@ -32,12 +32,6 @@ _DATATYPES = {
     "bf16": "bfloat16",
     "fp8": "float8",
     "fp4": "float4",
-    "int4": "int4",
-    "int8": "int8",
-    "uint8": "uint8",
-    "int32": "int32",
-    "int64": "int64",
-    "bool": "bool",
 }
 _LAYER = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: (?P<inputs>.*?), Outputs: (?P<outputs>.*)")
 _DATATYPE = re.compile(r"Datatype: ([^,}\]]+)")
@@ -74,7 +68,8 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
             match["name"],
             match["kind"],
             _datatypes(match["inputs"]),
-            _datatypes(_ports(match["outputs"])),
+            # Without the parameters of the layer, which may contain datatypes too.
+            _datatypes(re.split(r"\], (?:ParameterType|TacticName): ", match["outputs"], maxsplit=1)[0]),
             onnx_nodes(match["outputs"].rpartition("Metadata: ")[2]),
         )
         for match in matches
@@ -179,11 +174,6 @@ def _computes_in(layers: list[EngineLayer]) -> str:
     layers = [layer for layer in layers if _CONVOLUTION.search(layer.kind)] or layers
     read = {datatype for layer in layers if layer.kind != _REGION for datatype in layer.reads}
     return min(read & _BITS.keys(), key=lambda datatype: (_BITS[datatype], datatype), default=UNKNOWN)
-
-
-def _ports(outputs: str) -> str:
-    """Return the outputs without the parameters of the layer, which may contain datatypes too."""
-    return re.split(r"\], (?:ParameterType|TacticName): ", outputs, maxsplit=1)[0]
 
 
 def _datatypes(ports: str) -> tuple[str, ...]:

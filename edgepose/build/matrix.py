@@ -20,15 +20,7 @@ from .options import DEFAULTS, BuildOptions
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One engine of a matrix.
-
-    Attributes:
-        target: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: one of :data:`edgepose.bundle.manifest.PRECISIONS`.
-        record: record of the engine, None if it was not built.
-        megabytes: size of the engine file in 10^6 bytes.
-        failure: the error of the build, None if there was none.
-    """
+    """One engine of a matrix: its record and size in 10^6 bytes, or the error of its build."""
 
     target: str
     precision: str
@@ -74,13 +66,7 @@ class Matrix(Report):
 def plan_matrix(
     bundle: Bundle, targets: Sequence[str] | None, precisions: Sequence[str] | None, options: BuildOptions = DEFAULTS
 ) -> list[tuple[str, str]]:
-    """Return every (target, precision) to build.
-
-    Args:
-        bundle: an opened bundle.
-        targets: None for all that can build here.
-        precisions: None for all of the bundle's graphs.
-        options: options of the builds.
+    """Return every (target, precision) to build; None stands for all targets that can build here, or all graphs.
 
     Raises:
         UsageError: no target can build here.
@@ -100,30 +86,19 @@ def build_matrix(
     options: BuildOptions = DEFAULTS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Matrix:
-    """Build one engine after another, and continue if one fails.
-
-    Args:
-        bundle: an opened bundle.
-        pairs: (target, precision) of each engine.
-        options: options of every build.
-        say: called with a line for each engine when it is done.
-    """
+    """Build an engine for each (target, precision), and continue if one fails; ``say`` gets a line when one is done."""
     rows = []
     for target, precision in pairs:
-        row = _build_one(bundle, target, precision, options)
+        try:
+            record = build_engine(bundle, target, precision, options)
+            size = (bundle.path / ENGINES / record.file_name).stat().st_size
+            row = MatrixRow(target, precision, record, size / 1e6)
+        except (UsageError, CheckError) as error:
+            # A new error without the traceback, which would keep the builder and its memory alive.
+            row = MatrixRow(target, precision, failure=type(error)(str(error)))
         say(f"{row.name}: {'failed' if row.record is None else f'{row.record.build_seconds:.1f} s'}")
         rows.append(row)
     return Matrix(tuple(rows))
-
-
-def _build_one(bundle: Bundle, target: str, precision: str, options: BuildOptions) -> MatrixRow:
-    try:
-        record = build_engine(bundle, target, precision, options)
-    except (UsageError, CheckError) as error:
-        # A new error without the traceback, which would keep the builder and its memory alive.
-        return MatrixRow(target, precision, failure=type(error)(str(error)))
-    size = (bundle.path / ENGINES / record.file_name).stat().st_size
-    return MatrixRow(target, precision, record, size / 1e6)
 
 
 def _cells(row: MatrixRow) -> tuple[str, ...]:

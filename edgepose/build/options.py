@@ -79,16 +79,7 @@ class BuildOptions:
         return values
 
     def check_target(self, target: str, trt: Any, sm: str | None) -> None:
-        """Refuse options that a target does not support.
-
-        Args:
-            target: ``tensorrt`` or ``tensorrt-rtx``.
-            trt: its module.
-            sm: SM of this machine's GPU, None without one.
-
-        Raises:
-            UsageError: an option is not supported.
-        """
+        """Raise UsageError for an option that a target does not support on a GPU of this SM (None without a GPU)."""
         if target != "tensorrt":
             if self.version_compatible:
                 raise UsageError(
@@ -96,12 +87,6 @@ class BuildOptions:
                     "build it again after an update"
                 )
             return
-        if self.hardware_compatible:
-            self._check_hardware_compatible(trt, sm)
-        if self.version_compatible and not hasattr(trt.BuilderFlag, VERSION_COMPATIBLE):
-            raise UsageError(f"TensorRT {trt.__version__} does not support it: leave --version-compatible out")
-
-    def _check_hardware_compatible(self, trt: Any, sm: str | None) -> None:
         reason = None
         if _JETSON.is_file():
             reason = "TensorRT on Jetson builds for its own GPU only"
@@ -109,8 +94,10 @@ class BuildOptions:
             reason = f"TensorRT {trt.__version__} has no such level"
         elif sm is not None and sm_number(sm) < 80:
             reason = f"it is for {AMPERE_PLUS} GPUs, this one is {sm}"
-        if reason:
+        if self.hardware_compatible and reason:
             raise UsageError(f"--hardware-compatible is not supported here ({reason}): leave it out")
+        if self.version_compatible and not hasattr(trt.BuilderFlag, VERSION_COMPATIBLE):
+            raise UsageError(f"TensorRT {trt.__version__} does not support it: leave --version-compatible out")
 
     def configure(self, trt: Any, config: Any, target: str) -> None:
         """Set the options in a builder configuration; call :meth:`check_target` first."""

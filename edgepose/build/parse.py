@@ -17,15 +17,9 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT8": "int
 
 
 def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path, *, plugin: bool) -> Any:
-    """Return a strongly typed TensorRT network of a bundle's graph.
+    """Return a strongly typed TensorRT network of a bundle's graph, an ONNX file.
 
-    Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        log: the builder's logger.
-        builder: the builder that makes the network.
-        bundle: the bundle with the contract.
-        graph: the ONNX file.
-        plugin: use the registered plugin for dynamic convolutions instead of their function bodies.
+    With ``plugin`` dynamic convolutions use the registered plugin instead of their function bodies.
 
     Raises:
         UsageError: TensorRT cannot parse the graph, or it differs from the contract.
@@ -34,7 +28,12 @@ def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path,
     parser = trt.OnnxParser(network, log)
     if not _parse(parser, graph, plugin=plugin):
         raise _refused(f"{trt.__name__} {trt.__version__}", log, parser, graph)
-    _check_contract(network, bundle, graph)
+    inputs = [_spec(network.get_input(i), graph) for i in range(network.num_inputs)]
+    outputs = [_spec(network.get_output(i), graph) for i in range(network.num_outputs)]
+    try:
+        bundle.contract.refuse(inputs, outputs, remedy=bundle.task.remake, exact=True)
+    except UsageError as error:
+        raise UsageError(f"{graph} does not keep the graph contract: {error}") from None
     return network
 
 
@@ -47,7 +46,11 @@ def _network_flags(trt: Any) -> int:
 def _parse(parser: Any, graph: Path, *, plugin: bool) -> bool:
     if not plugin:
         return bool(parser.parse_from_file(str(graph)))
-    return bool(parser.parse(hand_to_plugin(_read_graph(graph)).SerializeToString()))
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx") from error
+    return bool(parser.parse(hand_to_plugin(onnx.load(graph)).SerializeToString()))
 
 
 def _refused(parser_name: str, log: Any, parser: Any, graph: Path) -> UsageError:
@@ -64,25 +67,8 @@ def _refused(parser_name: str, log: Any, parser: Any, graph: Path) -> UsageError
     )
 
 
-def _read_graph(graph: Path) -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("onnx") from error
-    return onnx.load(graph)
-
-
-def _check_contract(network: Any, bundle: Bundle, graph: Path) -> None:
-    """Refuse a graph that, as parsed, differs from the contract; the parser gives -1 for unknown sides."""
-    inputs = [_spec(network.get_input(i), graph) for i in range(network.num_inputs)]
-    outputs = [_spec(network.get_output(i), graph) for i in range(network.num_outputs)]
-    try:
-        bundle.contract.refuse(inputs, outputs, remedy=bundle.task.remake, exact=True)
-    except UsageError as error:
-        raise UsageError(f"{graph} does not keep the graph contract: {error}") from None
-
-
 def _spec(tensor: Any, graph: Path) -> TensorSpec:
+    """Return the spec of an input or output; the parser gives -1 for unknown sides."""
     if tensor.dtype.name not in _DTYPES:
         raise UsageError(f"{graph}: {tensor.name} is {tensor.dtype.name}, expected one of {', '.join(_DTYPES)}")
     sides = tuple(None if side == -1 else side for side in tensor.shape)

@@ -10,17 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..bundle.bundle import Bundle
-from ..bundle.manifest import ENGINES
 from ..core.errors import UsageError
 from ..core.files import atomic_path
 
 _DIGEST = 32
-
-
-def cache_path(bundle: Bundle, target: str, version: str, sm: str) -> Path:
-    """Return the path ``engines/TARGET-VERSION-SM.timing`` of a bundle."""
-    return bundle.path / ENGINES / f"{target}-{version}-{sm}.timing"
 
 
 def attach_cache(config: Any, path: Path) -> tuple[Any, str | None]:

@@ -127,13 +127,10 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
 
 
 def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
-    """Move files into a bundle, all of them or none; files added since it was opened are kept.
+    """Move files into the bundle that they were made from, all of them or none; files added since then are kept.
 
-    A crash at any moment leaves the old bundle or the new one, see :mod:`edgepose.bundle.change`.
-
-    Args:
-        bundle: the bundle that the files were made from.
-        staged: maps the path inside the bundle to the file to move there.
+    ``staged`` maps the path inside the bundle to the file to move there. A crash at any moment leaves the old bundle
+    or the new one, see :mod:`edgepose.bundle.change`.
 
     Raises:
         UsageError: the bundle cannot be written to, or its network was replaced since it was opened.
@@ -151,11 +148,7 @@ def replace_files(bundle: Bundle, staged: Mapping[str, Path]) -> Bundle:
 
 
 def check_replaceable(output: Path, task: Task) -> None:
-    """Refuse to write a bundle over something else.
-
-    Args:
-        output: folder of the new bundle.
-        task: task of its network.
+    """Refuse to write a bundle for a task over something else.
 
     Raises:
         UsageError: the path exists and is neither an empty folder nor a bundle of this task; or it cannot be read.
@@ -175,26 +168,19 @@ def check_replaceable(output: Path, task: Task) -> None:
 
 
 def replace_bundle(output: Path, manifest: Manifest, folder: Path) -> Bundle:
-    """Make a bundle from the files in a folder, in place of an older one, and return it.
+    """Make a bundle from a manifest without files and the files in a folder, in place of an older one, and return it.
 
-    A crash at any moment leaves the old bundle or the new one, see :mod:`edgepose.bundle.change`.
-
-    Args:
-        output: folder of the bundle, see :func:`check_replaceable`.
-        manifest: the manifest without files.
-        folder: the files to move, on the same file system.
+    The folder is on the same file system as ``output``, see :func:`check_replaceable`. A crash at any moment leaves
+    the old bundle or the new one, see :mod:`edgepose.bundle.change`.
     """
     with locked(output):
         return Bundle(output, change(output, manifest, {file.name: file for file in sorted(folder.iterdir())}))
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Open a bundle and check every hash in its manifest.
+    """Open a bundle, finish a change that a crash interrupted, and check every hash in its manifest.
 
-    A change that a crash interrupted is finished first.
-
-    Args:
-        path: folder of the bundle; or, if there is no such folder, the name of a shipped bundle, such as ``ditn_lite``.
+    If there is no such folder, the path is the name of a shipped bundle, such as ``ditn_lite``.
 
     Raises:
         UsageError: it is not a bundle, comes from a newer edgepose, cannot be read, lacks a file, holds a changed file,

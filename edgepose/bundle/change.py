@@ -115,10 +115,7 @@ def _finish(folder: Path) -> None:
 def _check_places(folder: Path, manifest: Manifest, root: Path) -> None:
     """Refuse a change that could not be finished, or that would move or remove files outside the bundle.
 
-    Args:
-        folder: folder of the bundle.
-        manifest: the new manifest.
-        root: the folder to check: the bundle's, or that of its unfinished change.
+    ``root`` is what is checked: the bundle's folder, or that of its unfinished change.
     """
     for name in (*manifest.files, f"{ENGINES}/any"):
         place = (root / name).parent

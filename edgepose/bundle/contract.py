@@ -86,9 +86,8 @@ class Contract:
 
 
 def _fits(got: tuple[int | None, ...], expected: tuple[int | None, ...], *, exact: bool) -> bool:
-    if exact:
-        return got == expected
-    return len(got) == len(expected) and all(g is None or g == e for g, e in zip(got, expected, strict=True))
+    same_rank = len(got) == len(expected)
+    return same_rank and all(g == e or (g is None and not exact) for g, e in zip(got, expected, strict=True))
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

@@ -26,13 +26,10 @@ JETSON_SMS = (87, 101, 110)
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One layer of a built engine.
+    """One layer of a built engine, with TensorRT's name and type; fused layers have names of their own.
 
     Attributes:
-        name: TensorRT's name; fused layers have names of their own.
-        kind: TensorRT's layer type.
-        reads: datatypes of its inputs and constants, such as ``float32``, sorted and unique.
-        writes: datatypes of its outputs, likewise.
+        reads, writes: datatypes of its inputs and constants, and of its outputs, sorted, such as ``float32``.
         nodes: names of the ONNX nodes that it computes; several layers may share a node.
     """
 
@@ -45,31 +42,24 @@ class EngineLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """The content of the ``.json`` beside an engine.
+    """The content of the ``.json`` beside an engine; the options are the build's others, and notes are sentences.
 
     Attributes:
-        target: ``tensorrt`` or ``tensorrt-rtx``.
         version: version of the target's module; without the flag VERSION_COMPATIBLE the engine needs exactly this one.
         gpu: name of the GPU it was built on, None without one.
         sm: the SM it was built for, such as ``sm86``, or :data:`ANY_SM`, or :data:`AMPERE_PLUS`.
-        precision: the requested precision.
         batches: smallest, typical and largest batch of the optimisation profile.
         flags: names of the builder flags that were set.
-        options: the other options of the build, by name.
-        layer_count: number of layers in the engine.
         datatypes: number of layers that read or write each datatype, as chosen by TensorRT; ``unknown`` counts layers
             without this information.
         source: where the layers were read from, ``inspector`` or ``build log``.
-        asked: number of convolutions in the graph that compute in each datatype.
-        chosen: the same for the engine; ``unknown`` counts convolutions without this information.
+        asked, chosen: number of convolutions that compute in each datatype in the graph, and likewise in the engine.
         plugin: name, version, namespace and form of the plugin it was built with, None for none.
         plugin_hash: sha256 of the plugin that must be registered to run the engine, None for none.
         graph_sha256: sha256 of the ONNX file it was built from.
         build_seconds: time for parsing and building.
         peak_memory_mb: peak resident memory of the building process since its start, also before the build, in 10^6
             bytes; None where the system does not report it.
-        notes: further remarks on the build, a sentence each.
-        layers: every layer, in order.
     """
 
     target: str

@@ -10,19 +10,17 @@ from ..core.errors import UsageError
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest errors that pass.
+    """The largest errors that pass, and the reason for the numbers.
 
-    Attributes:
-        score: fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores.
-        p50: median error of keypoints, or of the corners of boxes, in pixels of the network's input.
-        p99: 99th percentile of that error; None for no limit.
-        why: the reason for the numbers.
+    ``score`` is a fraction of the range (maximum - minimum) of the golden heat-maps, or of a detector's scores; ``p50``
+    and ``p99`` (None for no limit) are percentiles of the error of keypoints, or of the corners of boxes, in pixels of
+    the network's input.
     """
 
     score: float
     p50: float
-    p99: float | None
     why: str
+    p99: float | None = None
 
 
 #: A maximum that moves to the next cell, or a quarter offset that changes sign, moves a keypoint by 2 px along an axis.
@@ -35,24 +33,21 @@ POSE_LIMITS = {
     "int8": Limits(
         0.2,
         _DECODE_STEP,
-        None,
         "INT8 has 254 levels per tensor. Measured: ditn_lite 0.07; with one wrong range 0.12 to 0.55. These limits "
         "detect broken engines, and a joint with two peaks may jump at p99; use --data to judge accuracy",
     ),
     "bf16": Limits(
         0.2,
         _DECODE_STEP,
-        None,
         "BF16 has 8-bit significands: 1/256 per rounding. Measured: ditn_lite 0.02, with random weights 0.14",
     ),
     "fp16": Limits(
         0.05,
         0.05,
-        None,
         "FP16 has 11-bit significands: 1/2048 per rounding. Measured: ditn_lite 0.001, with random weights 0.013",
     ),
     "fp32": Limits(
-        1e-4, 0.05, 0.05, "the same arithmetic in another order: a keypoint is equal or jumps 1 px and more"
+        1e-4, 0.05, "the same arithmetic in another order: a keypoint is equal or jumps 1 px and more", p99=0.05
     ),
 }
 
@@ -62,18 +57,15 @@ BOX_LIMITS = {
     "int8": Limits(
         0.6,
         8.0,
-        None,
         "INT8 has 254 levels per tensor. Measured: person_lite 0.03 and 0.5 px; YOLOX-nano 0.1 to 0.33, for a tiny "
         "person in a crowd, and 1.4 px. These limits detect broken engines; the average precision beside FP32 "
         "(edgepose calibrate) judges the rest",
     ),
-    "bf16": Limits(
-        0.2, 4.0, None, "BF16 has 8-bit significands: 1/256 per rounding. Measured: YOLOX-nano 0.03 and 0.5 px"
-    ),
+    "bf16": Limits(0.2, 4.0, "BF16 has 8-bit significands: 1/256 per rounding. Measured: YOLOX-nano 0.03 and 0.5 px"),
     "fp16": Limits(
-        0.05, 0.5, None, "FP16 has 11-bit significands: 1/2048 per rounding. Measured: YOLOX-nano 0.006 and 0.04 px"
+        0.05, 0.5, "FP16 has 11-bit significands: 1/2048 per rounding. Measured: YOLOX-nano 0.006 and 0.04 px"
     ),
-    "fp32": Limits(1e-4, 0.05, 0.05, "the same arithmetic in another order. Measured: YOLOX-nano 1e-6 and 0.00 px"),
+    "fp32": Limits(1e-4, 0.05, "the same arithmetic in another order. Measured: YOLOX-nano 1e-6 and 0.00 px", p99=0.05),
 }
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        name: name of the bundle.
         model: network name for :func:`edgepose.models.build_model`; for a detector, its kind.
         skeleton: skeleton id; empty for a detector.
         input_size: (height, width) of the crops, or of a detector's pictures.
@@ -47,7 +47,6 @@ class Manifest:
         decode: how the graph decodes its results, a key of :data:`edgepose.bundle.tasks.TASKS`.
         made_with: versions of the packages that made it.
         files: sha256 of every file, by path relative to the bundle.
-        schema: version of this layout.
     """
 
     name: str
@@ -117,12 +116,10 @@ def read_manifest(path: Path) -> Manifest:
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
     """Parse the JSON object of a manifest, and refuse a schema that cannot be read."""
     try:
-        values: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+        values: dict[str, Any] = json.loads(text.decode(), object_pairs_hook=partial(_without_duplicates, file))
         schema = values["schema"]
         if type(schema) is not int or schema < 1:
             raise ValueError(schema)
-    except _DuplicateKeyError as error:
-        raise UsageError(f"{file} holds the key {error} twice, expected each key once: do not trust it") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} is damaged (no JSON object with a schema number): export the bundle again") from error
     if schema > SCHEMA:
@@ -130,17 +127,13 @@ def _parse(file: Path, text: bytes) -> dict[str, Any]:
     return values
 
 
-class _DuplicateKeyError(Exception):
-    """A key that occurs twice in one JSON object."""
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(file: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object as a dict; refuse a duplicate key, for which readers disagree on the value."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _DuplicateKeyError(repr(next(key for key, count in counts.items() if count > 1)))
-    return values
+    counts = Counter(key for key, _ in pairs)
+    twice = next((key for key, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"{file} holds the key {twice!r} twice, expected each key once: do not trust it")
+    return dict(pairs)
 
 
 def _holds_texts(value: object) -> bool:

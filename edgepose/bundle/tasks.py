@@ -86,24 +86,19 @@ class Task(ABC):
     def score_range(self, goldens: Outputs) -> float:
         """Return the range (maximum - minimum) of the golden scores, or 1 where they are constant."""
 
-    @abstractmethod
-    def flaw(self, goldens: Outputs) -> str | None:
+    def flaw(self, goldens: Outputs) -> str | None:  # noqa: ARG002  every keypoint is compared, wherever it is
         """Return why well-formed goldens cannot verify a network, or None."""
+        return None
 
     @abstractmethod
     def draw(
         self, manifest: Manifest, image: NDArray[np.uint8], golden: Outputs, got: Outputs, distances: NDArray[Any]
     ) -> tuple[NDArray[np.uint8], str]:
-        """Draw the results of the reference and of an engine over one another.
-
-        Args:
-            manifest: manifest of the bundle.
-            image: (H, W, 3) uint8 RGB.
-            golden, got: outputs for this image, without the batch.
-            distances: distances of this image's points, in pixels.
+        """Draw the results of the reference and of an engine, without the batch, over an image (H, W, 3) uint8 RGB.
 
         Returns:
-            the enlarged picture; and the name of the worst point in parentheses, or an empty text.
+            the enlarged picture; and the name of the point with the largest of the ``distances`` (in pixels) in
+            parentheses, or an empty text.
         """
 
 
@@ -131,9 +126,6 @@ class _Pose(Task):
     def score_range(self, goldens: Outputs) -> float:
         scores = goldens[HEATMAPS] if HEATMAPS in goldens else goldens[KEYPOINTS][..., 2]
         return float(np.ptp(scores)) or 1.0
-
-    def flaw(self, goldens: Outputs) -> str | None:  # noqa: ARG002  every keypoint is compared, wherever it is
-        return None
 
     def draw(
         self, manifest: Manifest, image: NDArray[np.uint8], golden: Outputs, got: Outputs, distances: NDArray[Any]

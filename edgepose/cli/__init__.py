@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import CheckError, UsageError
 from ..core.files import STDOUT, place
 from .commands import close_stdout
-from .options import COMMANDS, DEBUG
+from .options import COMMANDS, DEBUG, Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _printing(arguments):
             arguments.call(arguments)
-    except CheckError as error:
-        return _report(error, 1, arguments.debug)
-    except UsageError as error:
-        return _report(error, 2, arguments.debug)
+    except (CheckError, UsageError) as error:
+        if arguments.debug:
+            raise
+        print(f"edgepose: {error}", file=sys.stderr)
+        return 1 if isinstance(error, CheckError) else 2
     except KeyboardInterrupt:
         print("edgepose: stopped", file=sys.stderr)
         return 130
@@ -44,22 +44,8 @@ def _printing(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr) if place(STDOUT) in map(place, paths) else nullcontext()
 
 
-def _report(error: Exception, code: int, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"edgepose: {error}", file=sys.stderr)
-    return code
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints errors in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"edgepose: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
+    parser = Parser(prog="edgepose", description="Pose networks from PyTorch to the edge, verified.")
     parser.add_argument("--version", action="version", version=f"edgepose {__version__}")
     parser.add_argument("--debug", action="store_true", help=DEBUG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UsageError
+from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.manifest import ENGINES
+from ..bundle.tasks import POSE
+from ..core import files
+from ..core.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
     from ..build import BuildOptions
-    from ..bundle.bundle import Bundle
     from ..core.report import Report
-    from ..graphs.read_quantisation import Quantisation
-    from ..train.recipes import Recipe
 
 
 def train_network(a: argparse.Namespace) -> None:
     _require_torch("train", "tqdm")
+    from ..graphs.read_quantisation import read_quantisation
+    from ..train.learner import model_spec
     from ..train.recipes import get_recipe
     from ..train.trainer import check_samples, train
 
@@ -31,24 +35,9 @@ def train_network(a: argparse.Namespace) -> None:
         return
     if a.output is None:
         raise UsageError("train needs -o RUN, the folder of the run (or --check FILE, to draw samples)")
-    weights = train(
-        recipe,
-        a.data,
-        a.output,
-        weights=a.weights,
-        quantisation=None if a.quantise is None else _quantisation(a.quantise, recipe, a.weights),
-        device=a.device,
-        workers=a.workers,
-        eval_every=a.eval_every,
-    )
-    print(f"weights: {weights}")
-
-
-def _quantisation(bundle: Path, recipe: Recipe, weights: Path | None) -> Quantisation:
-    from ..graphs.read_quantisation import read_quantisation
-    from ..train.learner import model_spec
-
-    return read_quantisation(bundle, model_spec(recipe), weights)
+    quantisation = None if a.quantise is None else read_quantisation(a.quantise, model_spec(recipe), a.weights)
+    options = _given(a, "weights", "device", "workers", "eval_every")
+    print(f"weights: {train(recipe, a.data, a.output, quantisation=quantisation, **options)}")
 
 
 def evaluate_target(a: argparse.Namespace) -> None:
@@ -57,16 +46,8 @@ def evaluate_target(a: argparse.Namespace) -> None:
     from ..evaluate import check_outputs, evaluate
 
     check_outputs(a.worst, a.json, a.results)  # before hours of work
-    accuracy = evaluate(
-        a.target,
-        a.data,
-        boxes=a.boxes,
-        flip=a.flip,
-        decode=a.decode,
-        backend=a.backend,
-        precision=a.precision,
-        shared_joints=a.shared_joints,
-    )
+    options = _given(a, "boxes", "flip", "decode", "backend", "precision", "shared_joints")
+    accuracy = evaluate(a.target, a.data, **options)
     show(accuracy)
     if a.json:
         accuracy.save(a.json)
@@ -87,13 +68,10 @@ def export_bundle(a: argparse.Namespace) -> None:
 def import_bundle(a: argparse.Namespace) -> None:
     from ..export.from_onnx import import_detector
 
-    bundle = import_detector(a.model, a.output)
-    print(f"bundle: {bundle.path}")
+    print(f"bundle: {import_detector(a.model, a.output).path}")
 
 
 def calibrate_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
-    from ..bundle.tasks import POSE
     from ..calib import SearchOptions, calibrate
     from ..calib.crops import collect_crops
     from ..calib.plots import write_plots
@@ -121,8 +99,6 @@ def calibrate_bundle(a: argparse.Namespace) -> None:
 
 def build_engines(a: argparse.Namespace) -> None:
     from ..build import build_engine, build_matrix, plan_matrix
-    from ..bundle.bundle import open_bundle
-    from ..bundle.manifest import ENGINES
 
     if a.target is None and not a.all:
         raise UsageError("build needs --target tensorrt or tensorrt-rtx (or --all for all that can build here)")
@@ -150,15 +126,14 @@ def _build_options(a: argparse.Namespace) -> BuildOptions:
 
 
 def verify_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
-    from ..verify import MAX_DROP, verify
+    from ..verify import verify
 
     bundle = open_bundle(a.bundle)
     if a.data is None:
         _refuse_unused(a, "--data", "max_drop")
     name = f"{_report_name('verify', a.backend, a.precision)}.json"
     place = _report_place(bundle, None if a.report is None else a.report / name, name)
-    report = verify(bundle, a.backend, a.precision, data=a.data, max_drop=_or(a.max_drop, MAX_DROP))
+    report = verify(bundle, a.backend, a.precision, **_given(a, "data", "max_drop"))
     show(report)
     if place is not None:
         report.save(place)
@@ -167,21 +142,18 @@ def verify_bundle(a: argparse.Namespace) -> None:
 
 
 def bench_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
+    from ..bench import bench
 
     bundle = open_bundle(a.bundle)
     place = _report_place(bundle, a.json, "bench.json" if a.source is None else "bench-pipeline.json")
-    report = _bench_network(bundle, a) if a.source is None else _bench_pipeline(bundle, a)
+    if a.source is None:
+        _refuse_unused(a, "--source", "detector", "frames", "detector_backend", "detector_precision")
+        report: Report = bench(bundle, a.backend, precisions=a.precision, **_given(a, batches="batch"))
+    else:
+        report = _bench_pipeline(bundle, a)
     show(report)
     if place is not None:
         report.save(place)
-
-
-def _bench_network(bundle: Bundle, a: argparse.Namespace) -> Report:
-    from ..bench import BATCHES, bench
-
-    _refuse_unused(a, "--source", "detector", "frames", "detector_backend", "detector_precision")
-    return bench(bundle, a.backend, a.batch or BATCHES, precisions=a.precision)
 
 
 def _bench_pipeline(bundle: Bundle, a: argparse.Namespace) -> Report:
@@ -192,23 +164,13 @@ def _bench_pipeline(bundle: Bundle, a: argparse.Namespace) -> Report:
         if len(names) > 1:
             raise UsageError(f"bench --source measures one {what}, got {', '.join(names)}")
     backend, precision = ("auto" if names == ("all",) else names[0] for names in (a.backend, a.precision))
-    return bench_pipeline(
-        bundle,
-        a.source,
-        a.detector or "none",
-        backend,
-        _or(a.frames, 100),
-        precision,
-        a.detector_backend or "auto",
-        a.detector_precision or "auto",
-    )
+    options = _given(a, "detector", "frames", "detector_backend", "detector_precision")
+    return bench_pipeline(bundle, a.source, backend=backend, precision=precision, **options)
 
 
 def prove_bundle(a: argparse.Namespace) -> None:
-    from ..bundle.bundle import open_bundle
     from ..nvidia.tensorrt import TARGETS
     from ..prove import prove
-    from ..verify import MAX_DROP
 
     options = _build_options(a)
     bundle = open_bundle(a.bundle)
@@ -219,8 +181,8 @@ def prove_bundle(a: argparse.Namespace) -> None:
         _refuse_unused(a, "--target tensorrt or tensorrt-rtx", *engines)
     if a.output is None or set(a.target) & set(TARGETS):
         bundle.require_writable()
-    drop = _or(a.max_drop, MAX_DROP)
-    proof = prove(bundle, a.target, a.precision, options, data=a.data, max_drop=drop, folder=a.output, say=show)
+    accuracy = _given(a, "data", "max_drop")
+    proof = prove(bundle, a.target, a.precision, options, folder=a.output, say=show, **accuracy)
     show(proof)
     print(f"page: {proof.page}\nrecord: {proof.record}")
     proof.require_passed()
@@ -229,25 +191,13 @@ def prove_bundle(a: argparse.Namespace) -> None:
 def run_source(a: argparse.Namespace) -> None:
     from ..runtime.run import run
 
-    summary = run(
-        a.bundle,
-        a.source,
-        detector=a.detector,
-        backend=a.backend,
-        save_video=a.save_video,
-        save_json=a.save_json,
-        save_coco=a.save_coco,
-        limit=a.limit,
-        precision=a.precision,
-        self_check=not a.no_self_check,
-        detector_backend=a.detector_backend or "auto",
-        detector_precision=a.detector_precision or "auto",
-        detector_threshold=a.detector_threshold,
-        threshold=a.threshold,
-        threads=a.threads,
-        deadline_ms=a.deadline,
+    options = _given(
+        a,
+        *("detector", "detector_backend", "detector_precision", "detector_threshold", "backend", "precision"),
+        *("save_video", "save_json", "save_coco", "limit", "threshold", "threads"),
+        deadline_ms="deadline",
     )
-    print(summary)
+    print(run(a.bundle, a.source, self_check=not a.no_self_check, **options))
 
 
 def run_demo(a: argparse.Namespace) -> None:
@@ -270,41 +220,35 @@ def build_plugins(a: argparse.Namespace) -> None:
 
 def _require_torch(extra: str, *others: str) -> None:
     """Raise UsageError if torch or another module is missing, before the import of modules that need it."""
-    from importlib.util import find_spec
-
-    from ..core.errors import missing_extra
-
     for module in ("torch", "safetensors", *others):
-        if find_spec(module) is None:
+        if importlib.util.find_spec(module) is None:
             raise missing_extra(module, extra)
 
 
 def _refuse_unused(a: argparse.Namespace, needs: str, *options: str) -> None:
-    """Refuse options that would have no effect.
-
-    Args:
-        a: the parsed options; one that was not given is None or False.
-        needs: what the options need, for the error.
-        options: names in ``a``.
-    """
+    """Refuse options that were given, so are not None or False, and would have no effect without ``needs``."""
     given = [f"--{name.replace('_', '-')}" for name in options if getattr(a, name) not in (None, False)]
     if given:
         raise UsageError(f"{', '.join(given)} would have no effect: expected with {needs}")
 
 
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _given(a: argparse.Namespace, *names: str, **renamed: str) -> dict[str, Any]:
+    """Return the options that were given or have a default, as keyword arguments: the function knows the others'.
+
+    >>> _given(argparse.Namespace(flip=True, limit=None, deadline=5.0), "flip", "limit", deadline_ms="deadline")
+    {'flip': True, 'deadline_ms': 5.0}
+    """
+    keywords = {name: name for name in names} | renamed
+    return {keyword: value for keyword, name in keywords.items() if (value := getattr(a, name)) is not None}
 
 
 def _report_place(bundle: Bundle, given: Path | None, name: str) -> Path | None:
     """Return where a report goes, tried before the work; None, said on stderr, if the bundle cannot be written to."""
-    from ..core.files import check_writable
-
     place = given or bundle.reports / name
     if given is None and bundle.read_only:
         print(f"edgepose: no report is written: {bundle.read_only}", file=sys.stderr)
         return None
-    check_writable(place)
+    files.check_writable(place)
     return place
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,16 @@ def evaluate(
         flip: average with the mirrored crops (the papers' protocol).
         decode: ``quarter`` or ``dark``, see :func:`edgepose.accuracy.scoring.score`.
         shared_joints: score only the joints that both the network and the data set have.
-        backend: backend for a bundle; a checkpoint runs in PyTorch.
-        precision: precision for a bundle, as in :func:`edgepose.load`; a checkpoint computes in fp32.
+        backend, precision: for a bundle, as in :func:`edgepose.load`; a checkpoint runs in PyTorch in fp32.
 
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph differs from the contract.
     """
-    open_target = _open_checkpoint if target.is_file() else _open_bundle
-    with open_target(target, backend, precision) as network:
+    if target.is_file():
+        opened = _open_checkpoint(target, backend, precision)
+    else:
+        opened = _open_runner(choose(open_bundle(target), backend, precision))
+    with opened as network:
         split = load_data(data, "val")
         detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
@@ -87,14 +89,9 @@ def score_runner(runner: Runner, split: PoseData) -> Scores:
 
 
 def check_outputs(worst: Path | None, *others: Path | None) -> None:
-    """Refuse outputs that could not be written after the evaluation; None is ignored.
+    """Raise UsageError for outputs that could not be written after the evaluation; None is ignored.
 
-    Args:
-        worst: path for :meth:`Accuracy.draw_worst`.
-        others: paths for :meth:`Accuracy.save` and :meth:`Accuracy.save_results`.
-
-    Raises:
-        UsageError: a folder cannot be written to, a path is a folder, or ``worst`` has no suffix of a picture.
+    ``worst``, for :meth:`Accuracy.draw_worst`, also needs the suffix of a picture.
     """
     if worst:
         check_image_name(worst)
@@ -118,14 +115,9 @@ class _Network:
         return score(self.predict, split, self.skeleton, self.input_size, padding=self.crop_padding, **options)
 
 
-def _open_bundle(target: Path, backend: str, precision: str) -> AbstractContextManager[_Network]:
-    return _open_runner(choose(open_bundle(target), backend, precision))
-
-
 @contextmanager
 def _open_runner(runner: Runner) -> Iterator[_Network]:
-    bundle, manifest = runner.bundle, runner.bundle.manifest
-    skeleton = bundle.skeleton
+    bundle, manifest, skeleton = runner.bundle, runner.bundle.manifest, runner.bundle.skeleton
     with closing(runner.open()) as session:
         bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
         if HEATMAPS not in {spec.name for spec in session.outputs}:

@@ -29,17 +29,9 @@ _COLUMNS, _LINE = 5, 34
 class Accuracy(Report):
     """The accuracy of a network on a data set; as text the main figure, the settings, other figures, and the joints.
 
-    Attributes:
-        target: the bundle or checkpoint.
-        backend, precision: backend and precision of the network.
-        data: KIND:ROOT.
-        split: the labelled persons, and what was skipped.
-        boxes: ``gt``, or the file of detected boxes.
-        flip: whether results were averaged with those of the mirrored crops.
-        decode: method of decoding the heat-maps.
-        input_size: (height, width) of the crops.
-        crop_padding: factor from a box to its crop.
-        scores: the figures, in percent.
+    The settings are those of :func:`edgepose.evaluate.evaluate`, with the backend and precision that ran; ``split``
+    holds the labelled persons and what was skipped, ``input_size`` is (height, width) of the crops, ``crop_padding``
+    the factor from a box to its crop, and ``scores`` are in percent.
     """
 
     target: str
@@ -72,20 +64,11 @@ class Accuracy(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except the keypoints as JSON values."""
-        scores = self.scores
+        scores, settings = self.scores, ("boxes", "flip", "decode", "input_size", "crop_padding")
         return {
-            "target": self.target,
-            "backend": self.backend,
-            "precision": self.precision,
-            "data": self.data,
+            **{name: getattr(self, name) for name in ("target", "backend", "precision", "data")},
             "annotations": str(self.split.annotations),
-            "settings": {
-                "boxes": self.boxes,
-                "flip": self.flip,
-                "decode": self.decode,
-                "input_size": list(self.input_size),
-                "crop_padding": self.crop_padding,
-            },
+            "settings": {name: getattr(self, name) for name in settings},
             "metric": scores.name,
             "value": scores.value,
             "figures": scores.figures,

@@ -59,19 +59,13 @@ def export(
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / POSE.graph)
         make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
-        return replace_bundle(output, _manifest(output.resolve().name, spec, trained=weights is not None), folder)
-
-
-def _manifest(folder: str, spec: ModelSpec, *, trained: bool) -> Manifest:
-    return Manifest(
-        name=folder.removesuffix(".edgepose"),
-        model=spec.model,
-        skeleton=spec.skeleton,
-        input_size=spec.input_size,
-        options=spec.options,
-        trained=trained,
-        made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
-    )
+        manifest = Manifest(
+            output.resolve().name.removesuffix(".edgepose"),
+            *(spec.model, spec.skeleton, spec.input_size, spec.options),
+            trained=weights is not None,
+            made_with=versions("python", "edgepose", "torch", "onnx", "onnxsim", "numpy"),
+        )
+        return replace_bundle(output, manifest, folder)
 
 
 def _decide_spec(

@@ -70,9 +70,8 @@ boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[
 def import_detector(detector: Path | str, output: Path) -> Bundle:
     """Make a bundle from a person detector, for ``build``, ``calibrate``, ``verify`` and ``bench``.
 
-    Args:
-        detector: ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``.
-        output: bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
+    ``detector`` is the ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``;
+    ``output`` is the bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
 
     Raises:
         UsageError: the file is of an unknown kind or finds no person, it cannot be converted to the package's opset or
@@ -108,8 +107,15 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
 
 def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
     """Return a detector's outputs for :func:`golden_pictures`; raise UsageError for NaN or no person."""
-    pictures = golden_pictures(detector.size)
-    found = [_detect(detector, picture, file) for picture in pictures]
+    pictures, found = golden_pictures(detector.size), []
+    for picture in pictures:
+        outputs = detector.infer(detector.prepare(picture))
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            raise UsageError(f"{file} gives NaN or infinity: check its weights")
+        with np.errstate(over="ignore", invalid="ignore"):
+            found.append(detector.kind.decode(outputs, detector.size, -np.inf))
+        if not (np.abs(found[-1][0]) < np.finfo(np.float32).max).all():
+            raise UsageError(f"the boxes of {file} are not finite: export it without --decode_in_inference")
     boxes, scores = (np.stack(parts).astype(np.float32) for parts in zip(*found, strict=True))
     if not scores.max() >= PERSON_SCORE:
         raise UsageError(
@@ -117,20 +123,6 @@ def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
             "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
         )
     return Goldens(pictures, {BOXES: boxes, SCORES: scores}, PERSONS)
-
-
-def _detect(
-    detector: NetworkDetector, picture: NDArray[np.uint8], file: Path
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Return all boxes and scores for one picture."""
-    outputs = detector.infer(detector.prepare(picture))
-    if not all(np.isfinite(values).all() for values in outputs.values()):
-        raise UsageError(f"{file} gives NaN or infinity: check its weights")
-    with np.errstate(over="ignore", invalid="ignore"):
-        boxes, scores = detector.kind.decode(outputs, detector.size, -np.inf)
-    if not (np.abs(boxes) < np.finfo(np.float32).max).all():
-        raise UsageError(f"the boxes of {file} are not finite: export it without --decode_in_inference")
-    return boxes, scores
 
 
 def golden_pictures(size: Size) -> NDArray[np.uint8]:

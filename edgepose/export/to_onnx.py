@@ -46,10 +46,7 @@ def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
     ``edgepose::DynamicDepthwiseConv2d`` node with a function body of standard ops in the file. The name of every node
     contains the path of its module (:mod:`edgepose.graphs.module_names`).
 
-    Args:
-        network: normalised (N, 3, H, W) to heat-maps; it is not modified.
-        input_size: (height, width) of the crops.
-        path: the file to write.
+    ``network`` takes normalised (N, 3, H, W) and is not modified; ``input_size`` is (height, width) of the crops.
 
     Raises:
         UsageError: onnx, onnxscript or onnxsim is not installed, or ``path`` cannot be written.
@@ -77,13 +74,8 @@ def require_exporter() -> None:
 def trace(graph: nn.Module, input_size: Size, outputs: Sequence[str]) -> onnx.ModelProto:
     """Export a module as ONNX with the input ``images``, uint8 (N, H, W, 3) with dynamic N.
 
-    Args:
-        graph: module in eval mode on the CPU, from pictures to as many tensors as there are ``outputs``.
-        input_size: (height, width) of the pictures.
-        outputs: names of the graph's outputs.
-
-    Raises:
-        UsageError: onnx, onnxscript or onnxsim is not installed.
+    The module is in eval mode on the CPU, and takes pictures of (height, width) to as many tensors as there are names
+    of ``outputs``. Raises UsageError as :func:`require_exporter`.
     """
     require_exporter()
     # Two samples, because the exporter would treat a batch of one as a constant.

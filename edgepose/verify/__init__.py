@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ..backends.plan import plan
 from ..bundle.bundle import Bundle
-from ..bundle.goldens import Goldens, read_goldens
+from ..bundle.goldens import read_goldens
 from ..core.errors import UsageError
-from .checks import Check, check_runner
+from .checks import check_runner
 from .drop import MAX_DROP, AccuracyCheck, AccuracyReport, check_accuracy, check_max_drop
 from .locate import first_difference
 from .page import verification_html
@@ -37,7 +37,6 @@ def verify(
     """Replay a bundle's goldens, one by one and in one batch, and compare with the reference that made them.
 
     Args:
-        bundle: an opened bundle.
         backends: names of :data:`edgepose.backends.plan.BACKENDS`; None or ``["all"]`` for all that can run here, with
             the others in ``skipped``.
         precisions: names of :data:`edgepose.bundle.manifest.PRECISIONS`; None or ``["all"]`` for all that the bundle
@@ -57,13 +56,9 @@ def verify(
     for check in checks:
         if check.problem and check.outputs and check.name not in differences:
             image = int(bundle.task.errors(goldens.outputs, check.outputs)[1].argmax())
-            differences[check.name] = _locate(check, goldens, image)
+            try:
+                differences[check.name] = first_difference(check.runner, goldens, image)
+            except UsageError as error:  # without onnx, for example, report the failure without its cause
+                differences[check.name] = f"the first difference cannot be searched for: {error}"
     notes = {str(runner): runner.note for runner in found.runners if runner.note}
     return VerifyReport(bundle, goldens, checks, found.skipped, differences, notes, accuracy)
-
-
-def _locate(check: Check, goldens: Goldens, image: int) -> str:
-    try:
-        return first_difference(check.runner, goldens, image)
-    except UsageError as error:  # without onnx, for example, report the failure without its cause
-        return f"the first difference cannot be searched for: {error}"

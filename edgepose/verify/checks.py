@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,10 @@ from ..core.errors import UsageError, first_line
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one runner at one batch size.
+    """The result of one runner at one batch size, and why it failed, or None.
 
-    Attributes:
-        figures: None if the outputs are malformed or not finite.
-        problem: why it failed, None if it passed.
-        outputs: outputs for all goldens by name; None if they are malformed.
+    ``figures`` is None if the outputs are malformed or not finite; ``outputs``, for all goldens by name, is None if
+    they are malformed.
     """
 
     runner: Runner
@@ -43,6 +42,17 @@ class Check:
             return ("-",) * 5
         f = self.figures
         return (f"{f.score:.2g}", f"{f.score_fraction:.2g}", *(f"{px:.2f}" for px in (f.p50, f.p99, f.largest)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything except the outputs as JSON values."""
+        return {
+            "backend": self.runner.backend,
+            "precision": self.runner.precision,
+            "batch": self.batch,
+            "passed": self.problem is None,
+            "problem": self.problem,
+            "figures": asdict(self.figures) if self.figures else None,
+        }
 
 
 def check_runner(runner: Runner, goldens: Goldens) -> Iterator[Check]:

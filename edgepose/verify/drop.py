@@ -20,13 +20,9 @@ MAX_DROP = 0.5
 
 @dataclass(frozen=True)
 class AccuracyCheck:
-    """The accuracy of one runner on labelled data.
+    """The accuracy of one runner on labelled data in percent (None if it could not be computed).
 
-    Attributes:
-        runner: the runner that was measured.
-        value: the main figure in percent; None if it could not be computed.
-        drop: percentage points below FP32, negative above.
-        problem: why it failed, None if it passed.
+    ``drop`` is in percentage points below FP32, negative above; ``problem`` is None if the check passed.
     """
 
     runner: Runner
@@ -52,15 +48,10 @@ class AccuracyCheck:
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """Accuracies on one data set.
+    """The accuracies of several runners on one data set, KIND:ROOT.
 
-    Attributes:
-        data: KIND:ROOT.
-        metric: name of the main figure, such as ``AP``.
-        reference: accuracy of FP32 in percent.
-        reference_backend: backend that ran FP32.
-        max_drop: largest loss against it, in percentage points.
-        checks: one per runner.
+    ``metric`` is the main figure, such as ``AP``; ``reference`` is FP32's in percent, and ``max_drop`` the largest loss
+    against it, in percentage points.
     """
 
     data: str
@@ -72,8 +63,7 @@ class AccuracyReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        names = ("data", "metric", "reference", "reference_backend", "max_drop")
-        return {**{name: getattr(self, name) for name in names}, "checks": [check.to_json() for check in self.checks]}
+        return {**vars(self), "checks": [check.to_json() for check in self.checks]}
 
 
 def check_max_drop(points: float) -> None:
@@ -83,14 +73,10 @@ def check_max_drop(points: float) -> None:
 
 
 def check_accuracy(bundle: Bundle, runners: Sequence[Runner], data: str, max_drop: float = MAX_DROP) -> AccuracyReport:
-    """Score every runner of a bundle on the val split of a data set, from labelled boxes.
+    """Score every runner of a bundle on the val split of a data set (KIND:ROOT), from labelled boxes.
 
-    Args:
-        bundle: an opened bundle.
-        runners: runners of the bundle.
-        data: KIND:ROOT, see :func:`edgepose.data.load_data`.
-        max_drop: largest loss in percentage points against FP32, which runs on the first of the runners' backends that
-            has it, or else on any.
+    ``max_drop`` is the largest loss in percentage points against FP32, which runs on the first of the runners' backends
+    that has it, or else on any.
 
     Raises:
         UsageError: ``max_drop`` is not from 0 to 100, the data cannot be read, or FP32 cannot run.
@@ -108,11 +94,9 @@ def check_accuracy(bundle: Bundle, runners: Sequence[Runner], data: str, max_dro
             checks.append(AccuracyCheck(runner, problem=str(error)))
             continue
         drop = fp32.value - scores.value
-        problem = None
-        if drop > max_drop:
-            problem = (
-                f"{fp32.name} is {scores.value:.2f} %, {drop:.2f} points below FP32's {fp32.value:.2f} %, the limit is "
-                f"{max_drop:g}"
-            )
-        checks.append(AccuracyCheck(runner, scores.value, drop, problem))
+        problem = (
+            f"{fp32.name} is {scores.value:.2f} %, {drop:.2f} points below FP32's {fp32.value:.2f} %, the limit is "
+            f"{max_drop:g}"
+        )
+        checks.append(AccuracyCheck(runner, scores.value, drop, problem if drop > max_drop else None))
     return AccuracyReport(data, fp32.name, fp32.value, exact.backend, max_drop, tuple(checks))

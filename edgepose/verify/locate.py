@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,12 +26,9 @@ _SAME = 1e-4
 
 
 def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
-    """Return one sentence with the first wrong node, or with the reason why none is found.
+    """Return one sentence with the first wrong node of a runner that failed, or with the reason why none is found.
 
-    Args:
-        runner: the runner that failed.
-        goldens: the bundle's goldens.
-        image: index of the golden image to run, best one that fails.
+    ``image`` is the index of the golden image to run, best one that fails.
     """
     bundle, backend = runner.bundle, runner.backend
     if backend == "torch":
@@ -76,21 +73,17 @@ def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays
 
 def first_not_finite(nodes: Iterable[Node], tensors: Arrays) -> str | None:
     """Return the label of the first node with NaN or infinity in an output, or None."""
-    for node in nodes:
-        for name in node.output:
-            tensor = tensors.get(name)
-            if tensor is not None and not np.isfinite(tensor).all():
-                return node.label
-    return None
+    return _first(nodes, lambda name: name in tensors and not np.isfinite(tensors[name]).all())
 
 
 def first_unequal(nodes: Iterable[Node], expected: Arrays, got: Arrays) -> str | None:
     """Return the label of the first node with an output that differs between two runs of one graph, or None."""
-    for node in nodes:
-        for name in node.output:
-            if name in expected and name in got and not _same(got[name], expected[name]):
-                return node.label
-    return None
+    both = expected.keys() & got.keys()
+    return _first(nodes, lambda name: name in both and not _same(got[name], expected[name]))
+
+
+def _first(nodes: Iterable[Node], is_wrong: Callable[[str], bool]) -> str | None:
+    return next((node.label for node in nodes if any(map(is_wrong, node.output))), None)
 
 
 def first_unmatched(nodes: Sequence[Node], got: Arrays, reference: Iterable[NDArray[Any]]) -> str | None:

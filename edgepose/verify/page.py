@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from ..backends.environment import environment
-from ..backends.plan import Runner
-from ..bundle.tasks import Task
 from ..core.html import html_page, html_table
 from ..core.pictures import picture_tag
 from .checks import Check
+from .drop import AccuracyReport
 
 if TYPE_CHECKING:
     from .report import VerifyReport
 
-#: Columns of the table of accuracies, in text and in HTML.
-DATA_HEAD = ("backend", "precision", "metric", "percent", "drop", "result")
+Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 #: Number of images that are drawn for each backend and precision.
 _SHOWN = 8
 
 
-def check_head(task: Task) -> tuple[str, ...]:
-    """Return the columns of the table of checks, in text and in HTML."""
-    return ("backend", "precision", "batch", f"{task.score} error", "of range", "p50 px", "p99 px", "max px", "result")
+def check_table(report: VerifyReport, result: Callable[[str | None], str]) -> Table:
+    """Return the head and the rows of the table of checks; ``result`` words a problem, or None for none."""
+    errors = (f"{report.task.score} error", "of range", "p50 px", "p99 px", "max px")
+    rows = [(c.runner.backend, c.runner.precision, str(c.batch), *c.cells, result(c.problem)) for c in report.checks]
+    return ("backend", "precision", "batch", *errors, "result"), rows
+
+
+def accuracy_table(accuracy: AccuracyReport, result: Callable[[str | None], str]) -> Table:
+    """Return the head and the rows of the table of accuracies, likewise."""
+    metric = accuracy.metric
+    rows = [(c.runner.backend, c.runner.precision, metric, *c.cells, result(c.problem)) for c in accuracy.checks]
+    return ("backend", "precision", "metric", "percent", "drop", "result"), rows
 
 
 def verify_page(report: VerifyReport) -> str:
@@ -45,45 +52,27 @@ def verify_page(report: VerifyReport) -> str:
 def verification_html(report: VerifyReport) -> Iterator[str]:
     """Return the sections of a verification: figures, accuracy, limits, and the images that moved most."""
     last = {check.name: check for check in report.checks}  # the check with the largest batch
-    yield _figures_html(report)
-    yield _accuracy_html(report)
-    yield "<h2>Limits</h2>" + _limits_html(report)
+    remarks = [*report.differences.items(), *report.notes.items()]
+    lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
+    lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
+    yield html_table(*check_table(report, _result)) + "\n".join(lines)
+    if report.accuracy is not None:
+        title = f"<h2>Accuracy on {escape(report.accuracy.data)}</h2>"
+        yield title + html_table(*accuracy_table(report.accuracy, _result))
+    limits = {check.runner.precision: report.task.limits(check.runner.precision) for check in report.checks}
+    rows = [
+        (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
+        for p, x in limits.items()
+    ]
+    head = ("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why")
+    yield f"<h2>Limits</h2>{html_table(head, rows)}"
     yield from (_check_html(report, check) for check in last.values())
-
-
-def _pair(runner: Runner) -> tuple[str, str]:
-    return runner.backend, escape(runner.precision)
 
 
 def _result(problem: str | None) -> str:
     if problem:
         return f'<span class="fail">failed</span>: {escape(problem)}'
     return '<span class="pass">passed</span>'
-
-
-def _figures_html(report: VerifyReport) -> str:
-    rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in report.checks]
-    remarks = [*report.differences.items(), *report.notes.items()]
-    lines = [f"<p><b>{name}</b>: {escape(sentence)}</p>" for name, sentence in remarks]
-    lines += [f"<p><b>{name}</b> skipped: {escape(reason)}</p>" for name, reason in report.skipped.items()]
-    return html_table(check_head(report.task), rows) + "\n".join(lines)
-
-
-def _accuracy_html(report: VerifyReport) -> str:
-    accuracy = report.accuracy
-    if accuracy is None:
-        return ""
-    rows = [(*_pair(c.runner), escape(accuracy.metric), *c.cells, _result(c.problem)) for c in accuracy.checks]
-    return f"<h2>Accuracy on {escape(accuracy.data)}</h2>{html_table(DATA_HEAD, rows)}"
-
-
-def _limits_html(report: VerifyReport) -> str:
-    precisions = dict.fromkeys(check.runner.precision for check in report.checks)
-    rows = [
-        (escape(p), f"{x.score:g}", f"{x.p50:.2f}", "-" if x.p99 is None else f"{x.p99:.2f}", escape(x.why))
-        for p, x in ((p, report.task.limits(p)) for p in precisions)
-    ]
-    return html_table(("precision", f"{report.task.score}s, of range", "p50 px", "p99 px", "why"), rows)
 
 
 def _check_html(report: VerifyReport, check: Check) -> str:

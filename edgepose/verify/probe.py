@@ -13,12 +13,9 @@ from ..graphs.probe import READ
 
 
 def run_probe(probe: Path, backend: str, feeds: Arrays) -> Arrays:
-    """Return every tensor of a probe by its name in the graph, in FP32 except for the inputs.
+    """Return every tensor of a probe (:func:`edgepose.graphs.probe.write_probe`), in FP32 except for the inputs.
 
-    Args:
-        probe: file from :func:`edgepose.graphs.probe.write_probe`.
-        backend: ``onnxruntime`` or ``openvino``.
-        feeds: the inputs by name.
+    The backend is ``onnxruntime`` or ``openvino``; tensors are named as in the graph.
     """
     with closing(open_graph(probe, backend)) as session:
         tensors = session.run(feeds)

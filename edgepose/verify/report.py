@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.environment import environment
-from ..backends.plan import Runner
 from ..bundle.bundle import Bundle
 from ..bundle.goldens import Goldens
 from ..bundle.tasks import Task
@@ -17,7 +16,7 @@ from ..core.report import Report
 from ..core.tables import text_table
 from .checks import Check
 from .drop import AccuracyReport
-from .page import DATA_HEAD, check_head, verify_page
+from .page import accuracy_table, check_table, verify_page
 
 #: Error in pixels at p99 from which a check that passes gets a note.
 _FAR = 4.0
@@ -64,27 +63,20 @@ class VerifyReport(Report):
         return bool(self.checks) and not self.problems
 
     def __str__(self) -> str:
-        rows = [(*_pair(c.runner), str(c.batch), *c.cells, _result(c.problem)) for c in self.checks]
-        lines = [text_table(check_head(self.task), rows)]
+        lines = [text_table(*check_table(self, _result))]
         if self.accuracy is not None:
-            metric = self.accuracy.metric
-            rows = [(*_pair(c.runner), metric, *c.cells, _result(c.problem)) for c in self.accuracy.checks]
-            lines += [f"accuracy on {self.accuracy.data}:", text_table(DATA_HEAD, rows)]
+            lines += [f"accuracy on {self.accuracy.data}:", text_table(*accuracy_table(self.accuracy, _result))]
         lines += self.problems
         lines += [f"{name}: {sentence}" for name, sentence in self.differences.items()]
-        lines += [f"note: {sentence}" for sentence in dict.fromkeys([*self.notes.values(), *self._tails()])]
+        lines += [f"note: {sentence}" for sentence in dict.fromkeys(self.notes.values())]
+        far = [check.name for check in self.checks if check.figures and not check.problem and check.figures.p99 > _FAR]
+        if far:
+            lines.append(
+                f"note: {', '.join(dict.fromkeys(far))}: a few {self.task.points} are far off (p99) and pass: below "
+                "FP32 one with two nearly equal candidates may take the other; use --data KIND:ROOT to measure the cost"
+            )
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
-
-    def _tails(self) -> list[str]:
-        """Return a sentence on checks that pass although a few points are far off."""
-        far = [check.name for check in self.checks if check.figures and not check.problem and check.figures.p99 > _FAR]
-        if not far:
-            return []
-        return [
-            f"{', '.join(dict.fromkeys(far))}: a few {self.task.points} are far off (p99) and pass: below FP32 one "
-            "with two nearly equal candidates may take the other; use --data KIND:ROOT to measure the cost"
-        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except the arrays as JSON values."""
@@ -93,7 +85,7 @@ class VerifyReport(Report):
             "bundle": self.bundle.manifest.name,
             "passed": self.passed,
             "goldens": len(self.goldens.images),
-            "checks": [_check_json(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
             "accuracy": self.accuracy.to_json() if self.accuracy else None,
             "skipped": self.skipped,
             "first_differences": self.differences,
@@ -117,20 +109,5 @@ class VerifyReport(Report):
             raise CheckError(f"verify: {len(self.problems)} of {count} checks failed; {self.problems[0]}")
 
 
-def _pair(runner: Runner) -> tuple[str, str]:
-    return runner.backend, runner.precision
-
-
 def _result(problem: str | None) -> str:
     return "FAILED" if problem else "passed"
-
-
-def _check_json(check: Check) -> dict[str, Any]:
-    return {
-        "backend": check.runner.backend,
-        "precision": check.runner.precision,
-        "batch": check.batch,
-        "passed": check.problem is None,
-        "problem": check.problem,
-        "figures": asdict(check.figures) if check.figures else None,
-    }

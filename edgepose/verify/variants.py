@@ -26,10 +26,8 @@ _ADDED = ("_dequantised", "_16", "_32")
 def variant_difference(runner: Runner, images: Arrays) -> str:
     """Return one sentence with the first node that exceeds the limit, or with the reason why none is found.
 
-    Args:
-        runner: the runner that failed, in another precision than fp32. For an engine, whose inner tensors cannot be
-            read, its graph is run on the CPU.
-        images: one golden image, by the name of the input.
+    The runner failed in another precision than fp32, on one golden image, by the name of the input. An engine's inner
+    tensors cannot be read, so its graph is run on the CPU.
 
     Raises:
         UsageError: the bundle has no graph of this precision, or the ``onnx`` package is not installed.
@@ -75,12 +73,8 @@ def first_departure(
 ) -> str | None:
     """Return a sentence on the first node with an output that differs from the FP32 graph's, or None.
 
-    Args:
-        nodes: nodes of the variant, in an order of computation.
-        expected: tensors of the FP32 graph.
-        got: tensors of the variant.
-        limit: largest error as a fraction of the tensor's range in FP32.
-        ranges: see :func:`int8_ranges`.
+    ``nodes`` and ``got`` are those of the variant; ``limit`` is the largest error as a fraction of the tensor's range
+    in FP32, and ``ranges`` comes from :func:`int8_ranges`.
     """
     makers = {name: node.label for node in nodes for name in node.output}
     for node in nodes:

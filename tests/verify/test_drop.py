@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,10 +168,11 @@ def test_labels_are_read_once_and_every_file_of_the_bundle_is_hashed_once(
 def test_the_command_has_the_librarys_default(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def stop(*_: object, data: str, max_drop: float) -> None:
-        asked.append((data, max_drop))
+    def stop(*values: object, **options: object) -> None:
+        asked.append(inspect.signature(verify).bind(*values, **options))
         raise UsageError("enough")
 
     monkeypatch.setattr("edgepose.verify.verify", stop)
     assert main(["verify", str(bundle.path), "--data", "lsp:x"]) == 2
-    assert asked == [("lsp:x", MAX_DROP)]
+    asked[0].apply_defaults()
+    assert (asked[0].arguments["data"], asked[0].arguments["max_drop"]) == ("lsp:x", MAX_DROP)
