@@ -39,6 +39,7 @@ _BACKEND_HELP = f"default: the first of {_BACKENDS} that can run here"
 _PRECISIONS = ", ".join(PRECISIONS)
 _PRECISION_HELP = f"one of {_PRECISIONS} (default: auto, which is mixed, else the most exact that the bundle has)"
 _PRECISIONS_HELP = f"all that the bundle has and a backend can run (default: all), or some of {_PRECISIONS}"
+_BUNDLE = "folder of a bundle, or ditn_lite, which is shipped"
 DEBUG = "show the traceback of an error"
 _DATA = "KIND:ROOT of a data set, such as lsp:data/lspet (kinds: coco, crowdpose, lsp, mpii)"
 
@@ -130,7 +131,7 @@ def add_calibrate(commands: Commands) -> None:
         "from whole pictures. Two thirds of them set the ranges, the others test the result. With --max-drop also "
         "search the fastest mix.",
     )
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     p.option("--images DIR", "folder of pictures of persons", Path)
     p.option(
         "--data", f"or the training split of a data set; its labels are used if they have the bundle's joints: {_DATA}"
@@ -164,7 +165,7 @@ def add_build(commands: Commands) -> None:
         "Build engines into a bundle: one, or every combination of the named targets and precisions. The builder's log "
         "of each is in BUNDLE/reports/.",
     )
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     p.option("--target T[,T]", "tensorrt, tensorrt-rtx, or both with a comma", _names)
     graphs = f"some of {_PRECISIONS} (default: fp32); edgepose calibrate makes the other graphs"
     p.option("--precision P[,P]", graphs, _names)
@@ -200,7 +201,7 @@ def _add_build_options(p: Parser) -> None:
 
 def add_verify(commands: Commands) -> None:
     p = _command(commands, "verify", run.verify_bundle, "replay the goldens; exit 0 only if every check passed")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
     _add_engines(p, _PRECISIONS_HELP)
     _add_accuracy(p)
     p.option("--report DIR", "folder for the report (default: BUNDLE/reports)", Path)
@@ -222,7 +223,7 @@ def _add_accuracy(p: Parser) -> None:
 
 def add_bench(commands: Commands) -> None:
     p = _command(commands, "bench", run.bench_bundle, "measure latency, throughput, load time and memory")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
     _add_engines(p, f"{_PRECISIONS_HELP}; with --source one (default: auto)")
     p.option("--batch", "images per call (default: 1,2,4,8)", _numbers)
     p.option("--source S", "measure the stages of the whole pipeline on this source instead")
@@ -263,7 +264,7 @@ def add_prove(commands: Commands) -> None:
 
 def add_run(commands: Commands) -> None:
     p = _command(commands, "run", run.run_source, "find poses in a source and write them to files")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE", help=_BUNDLE)
     p.option("--source S", "file, folder, glob, camera index or rtsp:// address", required=True)
     p.option(
         "--detector D",
