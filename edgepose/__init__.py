@@ -10,8 +10,6 @@ From frame to frame, with a detector:
 >>> picture = edgepose.draw_poses(image_rgb, pipeline.process(image_rgb), estimator.skeleton)  # doctest: +SKIP
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from .core.errors import CheckError, EdgeposeError, UsageError
 from .core.pose import People, Pose
 from .detectors.kinds import open_detector
@@ -19,10 +17,7 @@ from .runtime.draw import draw_poses
 from .runtime.pipeline import Pipeline
 from .runtime.pose import PoseEstimator, load
 
-try:
-    __version__ = version("edgepose")
-except PackageNotFoundError:  # imported from a checkout that was not installed
-    __version__ = "0.0.0"
+__version__ = "0.1.0"
 
 __all__ = [
     "CheckError",

@@ -17,7 +17,6 @@ from ..nvidia import device, tensorrt
 from ..nvidia.device import CudaError
 from ..nvidia.stream import Stream, open_stream
 from ..nvidia.tensorrt import recording_logger
-from ..plugins.registration import register
 from .backend import Backend
 from .session import Arrays, running
 
@@ -46,6 +45,8 @@ class TensorRtSession:
             raise UsageError(f"engine {engine} needs an NVIDIA GPU to run: {missing}")
         self.backend = backend
         if record.plugin_hash is not None:
+            from ..plugins.registration import register  # import edgepose is faster without it
+
             plugin = register(trt, device.device_info().sm)
             if plugin.sha256 != record.plugin_hash:
                 raise UsageError(f"engine {engine} was built with another plugin than {plugin}: {command}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -16,6 +15,8 @@ def usable_threads() -> int:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed; ``python`` stands for the interpreter."""
+    from importlib.metadata import PackageNotFoundError, version  # a seventh of the time of import edgepose
+
     found = {}
     for name in packages:
         try:

@@ -169,7 +169,8 @@ def test_an_engine_gets_the_plugin_that_it_was_built_with(
 ) -> None:
     assert cudart
     asked: list[str] = []
-    monkeypatch.setattr(backend_module, "register", lambda _, sm: asked.append(sm) or Registered("library", "abc"))
+    register = "edgepose.plugins.registration.register"
+    monkeypatch.setattr(register, lambda _, sm: asked.append(sm) or Registered("library", "abc"))
     bundle = make_bundle(tmp_path, replace(RECORD, plugin_hash="abc"))
     TensorRtSession(find_engine(bundle, "tensorrt"), "tensorrt").close()
     assert asked == ["sm87"]
