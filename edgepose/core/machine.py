@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from pathlib import Path
 
@@ -15,7 +14,8 @@ def usable_threads() -> int:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed; ``python`` stands for the interpreter."""
-    from importlib.metadata import PackageNotFoundError, version  # a seventh of the time of import edgepose
+    import platform  # here, so that import edgepose is fast
+    from importlib.metadata import PackageNotFoundError, version
 
     found = {}
     for name in packages:
@@ -48,6 +48,8 @@ def peak_memory_mb() -> float | None:
 
 def cpu_name() -> str:
     """Return the processor's name from ``/proc/cpuinfo`` or ``platform``, else the architecture."""
+    import platform
+
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
