@@ -6,6 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from edgepose import __version__
+
 pytest.importorskip("torch")
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -27,3 +29,7 @@ def test_every_network_is_on_the_page(model_sizes: ModuleType) -> None:
     from edgepose.models import MODELS
 
     assert {row.model for row in model_sizes.NETWORKS} == set(MODELS)
+
+
+def test_the_citation_names_the_version() -> None:
+    assert f"\nversion: {__version__}\n" in (_ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -49,6 +49,8 @@ def open_detector(
             threshold is not within 0 to 1.
         CheckError: a bundle's network does not reproduce its goldens here.
     """
+    if not str(detector):
+        raise UsageError(f"the detector is empty: expected a bundle, an ONNX file or {SHIPPED_NAME}")
     if threshold is not None:
         check_threshold(threshold, "the detector's threshold")
     if str(detector) != SHIPPED_NAME and Path(detector).is_dir():

@@ -322,6 +322,8 @@ def test_the_shipped_detector_finds_athletes_that_it_did_not_learn_from(shared: 
 
 
 def test_detector_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the detector is empty: expected a bundle, an ONNX file or person_lite"):
+        open_detector("")
     with pytest.raises(UsageError, match="does not exist"):
         open_detector(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_text("not a graph")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import cv2
 from ..job import Frame
 
 
-class Source:
+class Source(ABC):
     """Frames in order; a context manager that frees the device or file. Iterate once.
 
     Attributes:
@@ -28,14 +29,17 @@ class Source:
     inputs: Sequence[Path] = ()
     skipped = 0
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
+        """Read frame after frame; raise UsageError where the source breaks off."""
 
     def stop(self) -> None:
         """End the frames soon, and end a wait for the next one; may be called from any thread."""
+        return
 
     def close(self) -> None:
         """Free the source's resources; call it from the thread that iterates, or after that has ended."""
+        return
 
     def __enter__(self) -> Source:
         return self

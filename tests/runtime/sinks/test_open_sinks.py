@@ -103,7 +103,7 @@ outputs = {"video": None, "json_lines": None, "coco": None}
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
 for name in sys.argv[2:]:
     kind = {".jsonl": "json_lines", ".json": "coco"}.get(Path(name).suffix, "video")
-    sink, = open_sinks(**{**outputs, kind: folder / name}, source=Source(), skeleton=COCO17, header={})
+    sink, = open_sinks(**{**outputs, kind: folder / name}, source=FakeSource(), skeleton=COCO17, header={})
     try:
         try:
             for i in range(100):
