@@ -19,7 +19,7 @@ from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.nvidia.device import CudaError
 from tests.doubles.backends import set_unavailable
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 ONNX_BACKENDS = ("onnxruntime", "openvino")
 

@@ -23,7 +23,7 @@ from edgepose.core.errors import CheckError, UsageError
 from edgepose.nvidia import device as nvidia_device
 from edgepose.runtime.pose import load
 from edgepose.runtime.run import run
-from tests.doubles.tiny_bundle import change_goldens, make_bundle, make_weights, write_graph
+from tests.doubles.pose_network import change_goldens, make_bundle, make_weights, pose_model, put_graph
 
 pytest.importorskip("onnx")
 
@@ -61,9 +61,8 @@ def bundle(tmp_path: Path) -> Bundle:
 def spoil(bundle: Bundle) -> Bundle:
     """A graph with another weight, hashes and all: what a broken engine of an intact bundle would compute."""
     weights = make_weights()
-    weights["w2"][3] *= 1.5
-    write_graph(bundle.graph, weights)
-    return bundle.with_files(bundle.graph)
+    weights["w_head"][3] *= 1.5
+    return put_graph(bundle, pose_model(weights))
 
 
 def test_it_is_proven_once(bundle: Bundle, replays: Replays, cache: Path) -> None:
@@ -125,9 +124,8 @@ def test_other_keypoints_are_refused_in_one_sentence(bundle: Bundle, replays: Re
 
 def test_nan_is_refused(bundle: Bundle, replays: Replays) -> None:
     weights = make_weights()
-    weights["w2"][5] = np.nan
-    write_graph(bundle.graph, weights)
-    bundle.with_files(bundle.graph)
+    weights["w_head"][5] = np.nan
+    put_graph(bundle, pose_model(weights))
     with pytest.raises(
         CheckError, match=r"\(heatmaps hold \d+ NaN or infinite values, the first in crop 0, keypoint 5\)"
     ):

@@ -22,7 +22,7 @@ from edgepose.build.options import BuildOptions
 from edgepose.bundle.bundle import open_bundle
 from edgepose.core.errors import UsageError
 from edgepose.nvidia.device import check, gpu_missing, import_cudart
-from tests.doubles.small_graph import HEIGHT, WIDTH, small_bundle, small_model
+from tests.doubles.pose_network import DYNAMIC, HEIGHT, WIDTH, make_bundle, pictures
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu_missing() is not None, reason=str(gpu_missing()))]
 
@@ -41,8 +41,8 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def engine(target: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An engine of the small graph for batches up to 4, which is built on this GPU."""
-    bundle = small_bundle(tmp_path_factory.mktemp("engine") / "small.edgepose", small_model())
+    """An engine of the pose network for batches up to 4, which is built on this GPU."""
+    bundle = make_bundle(tmp_path_factory.mktemp("engine") / "small.edgepose", body=DYNAMIC)
     build_engine(bundle, target, options=BuildOptions(batches=(1, 2, 4)))
     return find_engine(open_bundle(bundle.path), target)
 
@@ -54,12 +54,12 @@ def session(engine: Path, target: str) -> Iterator[TensorRtSession]:
 
 
 def crops(count: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return pictures(count, seed=count)
 
 
 def expected(images: np.ndarray, folder: Path) -> Arrays:
     """What ONNX Runtime computes from the same graph."""
-    bundle = small_bundle(folder / "reference.edgepose", small_model())
+    bundle = make_bundle(folder / "reference.edgepose", body=DYNAMIC)
     with closing(open_graph(bundle.graph)) as session:
         return session.run({"images": images})
 

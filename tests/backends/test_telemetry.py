@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 CODE = """
 import sys

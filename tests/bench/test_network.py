@@ -15,7 +15,7 @@ from edgepose.bench.network import BenchReport, Row, bench, measure, plot
 from edgepose.bundle.bundle import Bundle
 from edgepose.core.errors import UsageError
 from edgepose.core.timing import Budget, Latency, summarise, time_calls
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 QUICK = Budget(calls=3, seconds=10.0, warm_up=1)
 

@@ -16,7 +16,7 @@ from edgepose.core.timing import Latency
 from edgepose.runtime.job import Job
 from edgepose.runtime.sinks import Sink
 from edgepose.runtime.sources import Source
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 
 @pytest.fixture

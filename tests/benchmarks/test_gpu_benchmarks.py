@@ -24,7 +24,7 @@ from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.goldens import read_goldens
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.timing import Budget, Latency
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 torch = pytest.importorskip("torch")
 

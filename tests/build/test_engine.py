@@ -27,7 +27,7 @@ from edgepose.nvidia.device import DeviceInfo
 from edgepose.nvidia.tensorrt import load_target, recording_logger
 from edgepose.plugins.onnx_function import hand_to_plugin, is_dynamic_conv
 from edgepose.plugins.registration import Registered
-from tests.doubles.small_graph import small_bundle, small_model
+from tests.doubles.pose_network import DYNAMIC, make_bundle, pose_model, put_graph
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -44,7 +44,7 @@ def without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def test_build_writes_an_engine_and_what_tensorrt_chose(tmp_path: Path) -> None:
     import tensorrt_rtx
 
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     record = build_engine(bundle, RTX, options=BuildOptions((1, 4, 6)))
 
     version = ".".join(tensorrt_rtx.__version__.split(".")[:3])
@@ -68,19 +68,19 @@ def test_build_writes_an_engine_and_what_tensorrt_chose(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_layers_carry_the_types_of_the_graph(tmp_path: Path) -> None:
-    record = build_engine(small_bundle(tmp_path / "small.edgepose", small_model()), RTX)
+    record = build_engine(make_bundle(tmp_path / "small.edgepose", body=DYNAMIC), RTX)
 
     assert set(record.datatypes) <= {"float32", "uint8", "int32", "int64", "bool"}
     assert record.datatypes["uint8"] == 1  # only the layer that reads the crops
     crops = next(layer for layer in record.layers if "uint8" in layer.reads)
     assert crops.writes == ("float32",)
     stem = next(layer for layer in record.layers if layer.name.startswith("stem"))
-    assert stem == EngineLayer(stem.name, "correlation", ("float32",), ("float32",), ("stem",))
+    assert stem == EngineLayer(stem.name, "correlation", ("float32",), ("float32",), ("stem", "relu"))
 
 
 @needs_rtx
 def test_a_half_layer_is_not_fp32(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model(half=True))
+    bundle = put_graph(make_bundle(tmp_path / "small.edgepose"), pose_model(precision="fp16", body=DYNAMIC))
     with pytest.raises(CheckError, match=r"expected fp32, layer \S+ \(\w+\) is in float16"):
         build_engine(bundle, RTX)
     assert open_bundle(bundle.path).engines() == []
@@ -89,7 +89,7 @@ def test_a_half_layer_is_not_fp32(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
-    stale = small_bundle(tmp_path / "small.edgepose", small_model())
+    stale = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     other = stale.path / "calibration.json"
     other.write_bytes(b"added after the bundle was opened")
     stale.with_files(other)
@@ -99,7 +99,7 @@ def test_build_adds_to_the_manifest_as_it_is_now(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     build_engine(bundle, RTX, options=BuildOptions((1, 2, 2)))
     record = build_engine(open_bundle(bundle.path), RTX, options=BuildOptions((1, 4, 4)))
     (engine,) = open_bundle(bundle.path).engines()
@@ -109,7 +109,7 @@ def test_building_again_replaces_the_engine(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_a_rebuild_that_fails_leaves_the_older_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     older = build_engine(bundle, RTX, options=BuildOptions((1, 2, 2)))
 
     def full_disk(record: EngineRecord, path: Path) -> None:
@@ -138,7 +138,8 @@ def _unknown_op_in_body(model: onnx.ModelProto) -> None:
 
 
 def _wrong_kernel(model: onnx.ModelProto) -> None:
-    model.graph.node[3].input[1] = "mean"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(5, np.float32), "flat_kernel"))
+    model.graph.node[3].input[1] = "flat_kernel"
 
 
 def _renamed_output(model: onnx.ModelProto) -> None:
@@ -164,29 +165,29 @@ def _static_batch(model: onnx.ModelProto) -> None:
             _renamed_output,
             (
                 r"pose\.onnx does not keep the graph contract: network gives points float32 \(N, 14, 3\), heatmaps "
-                r"float32 \(N, 14, 4, 3\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
+                r"float32 \(N, 14, 8, 6\), expected keypoints float32 \(N, 14, 3\): export the bundle again \(log: "
             ),
         ),
         (
             _float_input,
             (
-                r"network takes images float32 \(N, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"network takes images float32 \(N, 32, 24, 3\), expected images uint8 \(N, 32, 24, 3\): export the "
                 r"bundle again \(log: "
             ),
         ),
         (
             _static_batch,
             (
-                r"network takes images uint8 \(1, 16, 12, 3\), expected images uint8 \(N, 16, 12, 3\): export the "
+                r"network takes images uint8 \(1, 32, 24, 3\), expected images uint8 \(N, 32, 24, 3\): export the "
                 r"bundle again \(log: "
             ),
         ),
     ],
 )
 def test_a_graph_that_does_not_fit_is_one_sentence(tmp_path: Path, spoil: object, sentence: str) -> None:
-    model = small_model()
+    model = pose_model(body=DYNAMIC)
     spoil(model)
-    bundle = small_bundle(tmp_path / "small.edgepose", model)
+    bundle = put_graph(make_bundle(tmp_path / "small.edgepose"), model)
     with pytest.raises(UsageError, match=sentence) as caught:
         build_engine(bundle, RTX)
     assert "\n" not in str(caught.value)
@@ -196,14 +197,15 @@ def test_a_graph_that_does_not_fit_is_one_sentence(tmp_path: Path, spoil: object
 @needs_rtx
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     """TensorRT's parser accepts these bytes as an empty graph."""
-    bundle = small_bundle(tmp_path / "small.edgepose", b"hello")
-    with pytest.raises(UsageError, match=r"network takes nothing, expected images uint8 \(N, 16, 12, 3\)"):
+    bundle = make_bundle(tmp_path / "small.edgepose")
+    bundle.graph.write_bytes(b"hello")
+    with pytest.raises(UsageError, match=r"network takes nothing, expected images uint8 \(N, 32, 24, 3\)"):
         build_engine(bundle, RTX)
 
 
 @needs_rtx
 def test_a_graph_that_vanished(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     bundle.graph.unlink()
     with pytest.raises(UsageError, match=r"cannot parse \S+pose.onnx: .*cannot be found"):
         build_engine(bundle, RTX)
@@ -212,23 +214,25 @@ def test_a_graph_that_vanished(tmp_path: Path) -> None:
 @needs_rtx
 def test_a_graph_that_parses_but_does_not_build(tmp_path: Path) -> None:
     """Only the builder sees that a Reshape changes the number of elements."""
-    model = small_model()
+    model = pose_model(body=DYNAMIC)
     reshape = next(node for node in model.graph.node if node.op_type == "Reshape")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 14, 5]), "five"))
     reshape.input[1] = "five"
-    bundle = small_bundle(tmp_path / "small.edgepose", model)
+    bundle = put_graph(make_bundle(tmp_path / "small.edgepose"), model)
     with pytest.raises(UsageError, match=r"tensorrt_rtx [\d.]+ cannot build .*pose.onnx: .*reshape changes volume"):
         build_engine(bundle, RTX)
 
 
 def test_an_unknown_target(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", b"")
+    bundle = make_bundle(tmp_path / "small.edgepose")
+    bundle.graph.write_bytes(b"")
     with pytest.raises(UsageError, match="unknown engine target 'tflite': expected one of tensorrt, tensorrt-rtx"):
         build_engine(bundle, "tflite")
 
 
 def test_tensorrt_needs_a_gpu_or_first_of_all_tensorrt(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", b"")
+    bundle = make_bundle(tmp_path / "small.edgepose")
+    bundle.graph.write_bytes(b"")
     expected = "pip install tensorrt" if find_spec("tensorrt") is None else "no GPU in this test"
     with pytest.raises(UsageError, match=expected):
         build_engine(bundle, "tensorrt")
@@ -252,7 +256,7 @@ def test_a_module_that_is_broken_is_not_called_missing(tmp_path: Path, monkeypat
 
 
 def test_the_graph_for_the_plugin_has_no_body_and_names_the_plugin() -> None:
-    model = small_model()
+    model = pose_model(body=DYNAMIC)
     before = model.SerializeToString()
     handed = hand_to_plugin(model)
     assert model.SerializeToString() == before
@@ -271,7 +275,7 @@ PLUGIN = Registered("library", "abc")
 def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(engine_module, "register", lambda _, sm: asked.append(sm) or PLUGIN)
-    graph = small_bundle(tmp_path / "small.edgepose", small_model()).graph
+    graph = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC).graph
     with_plugin, without = BuildOptions(), BuildOptions(plugin=False)
     trt = SimpleNamespace(__version__="10.13.2")
     assert engine_module._choose_plugin(trt, graph, GPU, with_plugin) is PLUGIN
@@ -286,22 +290,19 @@ def test_the_plugin_is_registered_where_the_graph_needs_it(tmp_path: Path, monke
         engine_module._choose_plugin(trt, graph, GPU, without)
     trt.__version__ = "11.1.0"
     assert engine_module._choose_plugin(trt, graph, GPU, without) is None
-    plain = small_model()
-    plain.graph.node.remove(next(filter(is_dynamic_conv, plain.graph.node)))
-    del plain.functions[:]
-    graph = small_bundle(tmp_path / "plain.edgepose", plain).graph
+    graph = make_bundle(tmp_path / "plain.edgepose").graph
     assert engine_module._choose_plugin(trt, graph, GPU, with_plugin) is None
     assert asked == ["sm87"]
 
 
 def test_the_parser_gets_the_file_or_the_graph_for_the_plugin(tmp_path: Path) -> None:
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     parser = SimpleNamespace(parse_from_file=lambda path: path == str(bundle.graph), parse=onnx.load_from_string)
     assert parse_module._parse(parser, bundle.graph, plugin=False)
     parsed: list[bytes] = []
     parser.parse = lambda content: parsed.append(content) or True
     assert parse_module._parse(parser, bundle.graph, plugin=True)
-    assert onnx.load_from_string(parsed[0]) == hand_to_plugin(small_model())
+    assert onnx.load_from_string(parsed[0]) == hand_to_plugin(pose_model(body=DYNAMIC))
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_an_sm_that_tensorrt_rtx_does_not_know_is_named(tmp_path: Path, monkeypa
     monkeypatch.setattr(nvidia_device, "gpu_missing", lambda: None)
     monkeypatch.setattr(nvidia_device, "device_info", lambda: DeviceInfo("H200", "sm90", 1 << 37))
     monkeypatch.setattr(tensorrt_rtx.IBuilderConfig, "set_compute_capability", lambda *_: False)
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     with pytest.raises(UsageError, match=r"tensorrt_rtx [\d.]+ cannot build for the SM of this GPU, sm90 \(H200\): "):
         build_engine(bundle, RTX)
     assert open_bundle(bundle.path).engines() == []

@@ -14,8 +14,7 @@ from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.cli import main
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.nvidia import device as nvidia_device
-from tests.doubles.engine_graphs import add_graph, model_in
-from tests.doubles.small_graph import small_bundle
+from tests.doubles.pose_network import make_bundle, pose_model, put_graph
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -28,7 +27,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return add_graph(small_bundle(tmp_path / "typed.edgepose", model_in("fp32")), "fp16")
+    return make_bundle(tmp_path / "typed.edgepose", "fp16")
 
 
 def test_what_is_built(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +43,7 @@ def test_what_is_built(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_rtx
 def test_one_failure_does_not_stop_the_others(bundle: Bundle) -> None:
-    bundle = add_graph(bundle, "bf16", model_in("fp32"))
+    bundle = put_graph(bundle, pose_model(), "bf16")
     said: list[str] = []
     matrix = build_matrix(bundle, [(RTX, name) for name in ("bf16", "int8", "fp32", "fp16")], say=said.append)
     assert [row.record is not None for row in matrix.rows] == [False, False, True, True]

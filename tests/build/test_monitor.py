@@ -19,7 +19,7 @@ from edgepose.build.engine import build_engine
 from edgepose.build.monitor import Phases, Show, progress_bar
 from edgepose.bundle.bundle import open_bundle
 from edgepose.nvidia import device as nvidia_device
-from tests.doubles.small_graph import small_bundle, small_model
+from tests.doubles.pose_network import DYNAMIC, make_bundle
 
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 
@@ -70,7 +70,7 @@ def record_shown(monkeypatch: pytest.MonkeyPatch, show: Show) -> None:
 def test_a_build_reports_its_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[float, str]] = []
     record_shown(monkeypatch, lambda fraction, phase: shown.append((fraction, phase)))
-    build_engine(small_bundle(tmp_path / "small.edgepose", small_model()), "tensorrt-rtx")
+    build_engine(make_bundle(tmp_path / "small.edgepose", body=DYNAMIC), "tensorrt-rtx")
     fractions = [fraction for fraction, _ in shown]
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < 0.5 < fractions[-1] <= 1
@@ -92,7 +92,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(tmp_path: Path, monkeypatch: pyt
             noticed.wait(60)  # the build's thread waits here until the main thread has stopped it
 
     record_shown(monkeypatch, interrupt)
-    bundle = small_bundle(tmp_path / "small.edgepose", small_model())
+    bundle = make_bundle(tmp_path / "small.edgepose", body=DYNAMIC)
     with pytest.raises(KeyboardInterrupt):
         build_engine(bundle, "tensorrt-rtx")
     assert shown[1:] == ["stopping at TensorRT's next step"]

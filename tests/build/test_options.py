@@ -20,8 +20,7 @@ from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.nvidia.device import DeviceInfo
 from edgepose.plugins.registration import Registered
-from tests.doubles.engine_graphs import add_graph, model_in
-from tests.doubles.small_graph import small_bundle, small_model
+from tests.doubles.pose_network import DYNAMIC, make_bundle, pose_model, put_graph
 from tests.doubles.tensorrt_double import HALF, tensorrt_double
 
 RTX = "tensorrt-rtx"
@@ -37,7 +36,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return add_graph(small_bundle(tmp_path / "typed.edgepose", model_in("fp32")), "int8+fp16")
+    return make_bundle(tmp_path / "typed.edgepose", "int8+fp16")
 
 
 def test_options_say_which_flag_is_wrong() -> None:
@@ -79,7 +78,7 @@ def test_the_record_keeps_the_options(bundle: Bundle) -> None:
 def test_too_little_workspace_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT-RTX holds all activations there: with 10,000 crops more than a megabyte."""
     monkeypatch.setattr(options_module, "LARGEST_BATCH", 10_000)
-    bundle = small_bundle(tmp_path / "small.edgepose", model_in("fp32"))
+    bundle = make_bundle(tmp_path / "small.edgepose")
     with pytest.raises(
         UsageError, match=r"workspace limit.*; allow more by --workspace, or smaller batches by --batch"
     ):
@@ -138,7 +137,7 @@ def test_every_version_builds_the_same_explicit_graph(build: Any, bundle: Bundle
     record = build(trt)
     assert trt.asked["creation"] == (1 if version.startswith("11") else 2)  # strongly typed, whatever its bit
     assert trt.asked["flags"] == set()  # neither TF32 nor a weakly typed precision
-    assert trt.asked["profile"] == ("images", ((1, 16, 12, 3), (8, 16, 12, 3), (32, 16, 12, 3)))
+    assert trt.asked["profile"] == ("images", ((1, 32, 24, 3), (8, 32, 24, 3), (32, 32, 24, 3)))
     assert trt.asked["pools"] == {}
     assert record.file_name == f"tensorrt-{'.'.join(version.split('.')[:3])}-sm89-int8+fp16.engine"
     assert record.asked == {"float16": 2, "int8": 1}
@@ -212,7 +211,7 @@ def test_hardware_compatibility_that_cannot_be_had(build: Any, monkeypatch: pyte
 
 def test_the_plugin_is_named(build: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "register", lambda *_: Registered("library", "abc"))
-    add_graph(bundle, "int8+fp16", small_model())
+    put_graph(bundle, pose_model(body=DYNAMIC), "int8+fp16")
     record = build(tensorrt_double("10.3.0"))
     assert record.plugin == "edgepose::DynamicDepthwiseConv2d version 1, namespace edgepose (library)"
     assert record.plugin_hash == "abc"

@@ -13,8 +13,7 @@ from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import read_record
 from edgepose.core.errors import CheckError, UsageError
 from edgepose.nvidia import device as nvidia_device
-from tests.doubles.engine_graphs import add_graph, model_in, typed_model
-from tests.doubles.small_graph import small_bundle
+from tests.doubles.pose_network import make_bundle, pose_model, put_graph
 
 RTX = "tensorrt-rtx"
 pytestmark = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
@@ -27,7 +26,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return small_bundle(tmp_path / "typed.edgepose", model_in("fp32"))
+    return make_bundle(tmp_path / "typed.edgepose")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,8 @@ def test_an_engine_computes_in_the_types_of_its_graph(
     bundle: Bundle, precision: str, convolutions: dict[str, int], words: set[str]
 ) -> None:
     if precision != "fp32":
-        bundle = add_graph(bundle, precision, model_in("int8+fp16" if precision == "mixed" else precision))
+        model = pose_model(precision="int8+fp16" if precision == "mixed" else precision)
+        bundle = put_graph(bundle, model, precision)
     record = build_engine(bundle, RTX, precision)
 
     assert record.asked == record.chosen == convolutions
@@ -61,7 +61,7 @@ def test_an_engine_computes_in_the_types_of_its_graph(
 
 
 def test_fp32_in_a_graph_that_is_called_fp16(bundle: Bundle) -> None:
-    bundle = add_graph(bundle, "fp16", model_in("fp32"))
+    bundle = put_graph(bundle, pose_model(), "fp16")
     with pytest.raises(CheckError) as caught:
         build_engine(bundle, RTX, "fp16")
     graph = bundle.path / "pose.fp16.onnx"
@@ -73,7 +73,7 @@ def test_fp32_in_a_graph_that_is_called_fp16(bundle: Bundle) -> None:
 
 def test_a_convolution_that_tensorrt_leaves_in_floats(bundle: Bundle) -> None:
     """TensorRT-RTX has no INT8 transposed convolution: it dequantises first."""
-    bundle = add_graph(bundle, "int8+fp16", typed_model("float16", int8=True, op="ConvTranspose"))
+    bundle = put_graph(bundle, pose_model(precision="int8+fp16", body="ConvTranspose"), "int8+fp16")
     with pytest.raises(CheckError) as caught:
         build_engine(bundle, RTX, "int8+fp16")
     expected = (
@@ -100,7 +100,7 @@ def test_the_whole_log_is_kept(bundle: Bundle) -> None:
     assert text.startswith("[")
     assert "[VERBOSE] Layers:\nName: " in text
     assert all(f"Name: {layer.name}, LayerType: {layer.kind}, " in text for layer in record.layers)
-    broken = model_in("fp32")
+    broken = pose_model()
     broken.graph.node[3].input[1] = "w_nowhere"
     onnx.save(broken, bundle.graph)
     with pytest.raises(UsageError, match=r"cannot parse .* \(log: .*/reports/build-tensorrt-rtx-.*-any-fp32.log\)$"):

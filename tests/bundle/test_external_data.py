@@ -19,7 +19,7 @@ from edgepose.bundle.manifest import read_manifest
 from edgepose.core.errors import UsageError
 from edgepose.detectors.kinds import open_detector
 from edgepose.runtime.pose import load
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 #: Puts a tensor somewhere into a model.
 Place = Callable[[ModelProto, TensorProto], object]

@@ -21,25 +21,26 @@ from edgepose.graphs.calibration import METHODS, Calibration, read_calibration
 
 onnx = pytest.importorskip("onnx")
 
-from tests.doubles.tiny_bundle import HEIGHT, JOINTS, WIDTH, twin, write_graph
+from tests.doubles.pose_network import CHANNELS, HEIGHT, JOINTS, WIDTH, pose_model, twin
 
 SHIPPED = Path(edgepose.__file__).parent / "assets" / "ditn_lite.edgepose"
-#: Floating-point tensors of the tiny graph that its twin knows.
-TENSORS = ["features", "rectified", "heatmaps"]
+#: Floating-point tensors of the graph that its twin knows.
+TENSORS = ["features", "rectified", "mixed", "heatmaps"]
 
 
 def make_weights() -> dict[str, np.ndarray]:
-    """Multiples of 1/16 and 1/4, so that every sum is exact and the order of its terms does not matter."""
+    """Multiples of 1/16, 1/4 and 1/4, so that every sum is exact and the order of its terms does not matter."""
     rng = np.random.default_rng(7)
-    w1 = rng.integers(-2, 3, (4, 3, 4, 4)).astype(np.float32) / 16
-    w2 = rng.integers(-2, 3, (JOINTS, 4, 1, 1)).astype(np.float32) / 4
-    return {"w1": w1, "w2": w2, "last": np.array([2], np.int64)}
+    w_stem = rng.integers(-1, 2, (CHANNELS, 3, 4, 4)).astype(np.float32) / 16
+    w_body = rng.integers(-1, 2, (CHANNELS, CHANNELS, 3, 3)).astype(np.float32) / 4
+    w_head = rng.integers(-1, 2, (JOINTS, CHANNELS, 1, 1)).astype(np.float32) / 4
+    return {"w_stem": w_stem, "w_body": w_body, "w_head": w_head}
 
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    write_graph(path, make_weights())
+    onnx.save(pose_model(make_weights()), path)
     return path
 
 
@@ -125,7 +126,7 @@ def test_what_cannot_be_collected(graph, crops, tmp_path):
     cases = {
         "computes no tensor 'relu_9'": (graph, ["features", "relu_9"], crops, "mse"),
         "computes no tensor 'images'": (graph, ["images"], crops, "mse"),
-        "computes no tensor 'w1'": (graph, ["w1"], crops, "mse"),
+        "computes no tensor 'w_stem'": (graph, ["w_stem"], crops, "mse"),
         "index int64 (N, 14, 1) of": (graph, ["index"], crops, "mse"),
         "got no tensors of": (graph, [], crops, "mse"),
         "got no images": (graph, TENSORS, crops[:0], "mse"),
@@ -150,7 +151,8 @@ def test_largest_magnitudes_are_those_of_the_twin(graph, crops):
         assert found[name] == np.abs(computed[name]).max()
     assert found["planes"] == crops.max()
     # Every tensor of floating-point numbers, none of whole numbers or truths, and no weights.
-    floats = {"pixels", "planes", *TENSORS, "flat", "score", "point", "crop_point", "kept", "keypoints"}
+    network = {"entering", *TENSORS, "leaving"}
+    floats = {"pixels", "planes", *network, "flat", "score", "point", "crop_point", "kept", "keypoints"}
     assert set(found) == floats
 
 

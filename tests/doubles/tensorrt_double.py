@@ -9,12 +9,13 @@ import enum
 from types import SimpleNamespace
 from typing import Any
 
-HEIGHT, WIDTH, JOINTS = 16, 12, 14
+from tests.doubles.pose_network import HEIGHT, JOINTS, WIDTH
+
 #: What the inspector of TensorRT 10 tells of the engine.
 LISTING = """Layers:
-Name: stem + relu, LayerType: CaskConvolution, Inputs: [ { Name: crops, Location: Device, Dimensions: [8,3,16,12], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], Outputs: [ { Name: aq, Location: Device, Dimensions: [8,16,4,3], Format/Datatype: Thirty-two wide channel vectorized row major Int8 format }], ParameterType: Convolution, TacticName: sm80_xmma, TacticValue: 0x1, StreamId: 0, Metadata: [ONNX Layer: stem]\x1e[ONNX Layer: relu]\x1e[ONNX Layer: quantise]
-Name: w_quantised + wd + body, LayerType: CaskConvolution, Inputs: [ { Name: aq, Location: Device, Dimensions: [8,16,4,3], Format/Datatype: {body} }], Outputs: [ { Name: b, Location: Device, Dimensions: [8,16,4,3], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], ParameterType: Convolution, TacticName: sm80_xmma_i8, TacticValue: 0x2, StreamId: 0, Metadata: [ONNX Layer: wd]\x1e[ONNX Layer: body]
-Name: {ForeignNode[head...keypoints]}, LayerType: Myelin, Inputs: [ { Name: b, Location: Device, Dimensions: [8,16,4,3], Format/Datatype: Row major linear FP32 }], Outputs: [ { Name: keypoints, Location: Device, Dimensions: [8,14,3], Format/Datatype: Row major linear FP32 }], TacticName: , StreamId: 0, Metadata: [ONNX Layer: head]\x1e[ONNX Layer: index]
+Name: stem + relu, LayerType: CaskConvolution, Inputs: [ { Name: crops, Location: Device, Dimensions: [8,3,32,24], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], Outputs: [ { Name: aq, Location: Device, Dimensions: [8,16,8,6], Format/Datatype: Thirty-two wide channel vectorized row major Int8 format }], ParameterType: Convolution, TacticName: sm80_xmma, TacticValue: 0x1, StreamId: 0, Metadata: [ONNX Layer: stem]\x1e[ONNX Layer: relu]\x1e[ONNX Layer: quantise]
+Name: w_quantised + wd + body, LayerType: CaskConvolution, Inputs: [ { Name: aq, Location: Device, Dimensions: [8,16,8,6], Format/Datatype: {body} }], Outputs: [ { Name: b, Location: Device, Dimensions: [8,16,8,6], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], ParameterType: Convolution, TacticName: sm80_xmma_i8, TacticValue: 0x2, StreamId: 0, Metadata: [ONNX Layer: wd]\x1e[ONNX Layer: body]
+Name: {ForeignNode[head...keypoints]}, LayerType: Myelin, Inputs: [ { Name: b, Location: Device, Dimensions: [8,16,8,6], Format/Datatype: Row major linear FP32 }], Outputs: [ { Name: keypoints, Location: Device, Dimensions: [8,14,3], Format/Datatype: Row major linear FP32 }], TacticName: , StreamId: 0, Metadata: [ONNX Layer: head]\x1e[ONNX Layer: index]
 """  # noqa: E501
 INT8, HALF = "Thirty-two wide channel vectorized row major Int8 format", "Channel major FP16 format"
 

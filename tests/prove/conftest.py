@@ -9,25 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edgepose import prove as prove_module
-from edgepose.backends import onnxruntime as onnxruntime_module
 from edgepose.backends.plan import Runner
 from edgepose.bench.network import BenchReport, Row, bench
 from edgepose.build import options as options_module
 from edgepose.bundle.bundle import Bundle
-from edgepose.bundle.goldens import Goldens
-from edgepose.bundle.manifest import GOLDENS
 from edgepose.core.timing import Latency
 from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
 from edgepose.verify import verify
-from tests.doubles.engine_graphs import add_graph, model_in
-from tests.doubles.small_graph import small_bundle
+from tests.doubles.pose_network import make_bundle
 from tests.doubles.tensorrt_double import tensorrt_double
-from tests.doubles.tiny_bundle import make_bundle
 from tests.prove.proofs import GPU, QUICK
 
 
@@ -78,10 +72,4 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
         return replace(report, checks=tuple(checks))
 
     monkeypatch.setattr(prove_module, "verify", replay)
-    bundle = small_bundle(tmp_path / "typed.edgepose", model_in("fp32"))
-    bundle = add_graph(bundle, "int8+fp16")
-    session = onnxruntime_module.OnnxRuntimeSession(bundle.graph)
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3), dtype=np.uint8)
-    outputs = session.run({"images": images})
-    Goldens(images, {name: outputs[name] for name in ("keypoints", "heatmaps")}).save(bundle.path / GOLDENS)
-    return bundle.with_files(bundle.path / GOLDENS)
+    return make_bundle(tmp_path / "typed.edgepose", "int8+fp16")

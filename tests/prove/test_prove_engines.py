@@ -26,7 +26,7 @@ from edgepose.prove import prove
 from edgepose.prove.record import FAILED, NOT_RUN, PASSED
 from edgepose.verify import verify
 from edgepose.verify.drop import AccuracyCheck, AccuracyReport
-from tests.doubles.tiny_bundle import CPU
+from tests.doubles.pose_network import CPU
 from tests.prove.proofs import ONE, read, states
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from edgepose.core.errors import CheckError
 from edgepose.prove import prove
 from edgepose.prove.page import proof_page
 from edgepose.prove.record import FAILED, NOT_RUN, PASSED, SCHEMA, UNFINISHED
-from tests.doubles.tiny_bundle import CPU, change_goldens
+from tests.doubles.pose_network import CPU, change_goldens
 from tests.prove.proofs import ONE, read, states
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from edgepose.nvidia import device as nvidia_device
 from edgepose.prove import device as device_module
 from edgepose.prove import prove
 from edgepose.prove.anonymous import anonymiser
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 from tests.prove.proofs import GPU, ONE, read
 
 

@@ -19,7 +19,7 @@ from edgepose.data import PoseData
 from edgepose.verify import verify
 from edgepose.verify.drop import MAX_DROP, AccuracyCheck, check_accuracy
 from edgepose.verify.page import verify_page
-from tests.doubles.tiny_bundle import make_bundle
+from tests.doubles.pose_network import make_bundle
 
 PAIRS = (("openvino", "fp32"), ("openvino", "int8"), ("torch", "fp32"))
 SPLIT = object()

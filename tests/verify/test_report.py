@@ -16,7 +16,7 @@ from edgepose.verify import verify
 from edgepose.verify.checks import Check
 from edgepose.verify.page import verify_page
 from edgepose.verify.report import VerifyReport
-from tests.doubles.tiny_bundle import CPU, change_goldens, make_bundle
+from tests.doubles.pose_network import CPU, change_goldens, make_bundle
 
 _VOID = {"meta", "img", "br", "link"}
 

@@ -21,7 +21,16 @@ from edgepose.graphs.probe import Node
 from edgepose.verify import locate, verify
 from edgepose.verify.locate import first_not_finite, first_unequal, first_unmatched
 from tests.doubles.backends import no_gpu, set_unavailable
-from tests.doubles.tiny_bundle import CPU, GRAPH, change_goldens, make_bundle, make_weights, twin, write_graph
+from tests.doubles.pose_network import (
+    CPU,
+    DYNAMIC,
+    change_goldens,
+    make_bundle,
+    make_weights,
+    pose_model,
+    put_graph,
+    twin,
+)
 
 
 @pytest.fixture
@@ -29,8 +38,9 @@ def bundle(tmp_path: Path) -> Bundle:
     return make_bundle(tmp_path / "tiny.edgepose")
 
 
-def test_every_engine_gives_the_goldens(bundle: Bundle) -> None:
-    report = verify(bundle, CPU)
+@pytest.mark.parametrize("body", ["Conv", DYNAMIC])
+def test_every_engine_gives_the_goldens(tmp_path: Path, body: str) -> None:
+    report = verify(make_bundle(tmp_path / "tiny.edgepose", body=body), CPU)
     assert report.passed and not report.skipped and not report.differences
     assert [(c.runner.backend, c.runner.precision, c.batch) for c in report.checks] == [
         (b, "fp32", n) for b in CPU for n in (1, 3)
@@ -124,8 +134,8 @@ def test_a_score_counts_as_a_heatmap_value(bundle: Bundle) -> None:
 
 def test_nan_names_the_output_and_the_node(bundle: Bundle) -> None:
     weights = make_weights()
-    weights["w2"][5] = np.nan
-    write_graph(bundle.graph, weights)
+    weights["w_head"][5] = np.nan
+    put_graph(bundle, pose_model(weights))
     report = verify(bundle, ("onnxruntime",))
     assert "NaN or infinite values, the first in crop 0, keypoint 5" in (report.checks[0].problem or "")
     assert report.checks[0].figures is None
@@ -153,8 +163,10 @@ def test_wrong_names_and_shapes_fail(bundle: Bundle) -> None:
 
 
 def test_wrong_shapes_fail(bundle: Bundle) -> None:
-    text = GRAPH.replace("float[N, 14, 3] keypoints", "float[N, 14, 1] keypoints").replace("(kept, score)", "(score)")
-    write_graph(bundle.graph, make_weights(), text)
+    model = pose_model()
+    model.graph.node[-1].input.remove("kept")
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 1
+    put_graph(bundle, model)
     (check, _) = verify(bundle, ("onnxruntime",)).checks
     assert check.problem == "output keypoints has shape (3, 14, 1), expected (3, 14, 3)"
 
@@ -168,8 +180,8 @@ def test_a_graph_that_does_not_load_fails_the_check(bundle: Bundle) -> None:
 def test_changed_weights_name_the_node_by_pytorch(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph departs from the checkpoint: every engine agrees, and only PyTorch's tensors can tell where."""
     weights = make_weights()
-    weights["w2"][3, 1] += 0.1
-    write_graph(bundle.graph, weights)
+    weights["w_head"][3, 1] += 0.1
+    put_graph(bundle, pose_model(weights))
     report = verify(bundle, ("openvino",))
     assert "heat-map error" in (report.checks[0].problem or "")
     assert "the graph itself differs from PyTorch" in report.differences["openvino fp32"]
@@ -194,8 +206,8 @@ def test_an_engine_that_computes_otherwise_is_caught_at_its_node(
 
     def faulty(_: object, graph: Path) -> OpenVinoSession:
         model = onnx.load(graph)
-        wrong = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
-        wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * np.float32(1.01), "w1"))
+        wrong = next(tensor for tensor in model.graph.initializer if tensor.name == "w_stem")
+        wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * np.float32(1.01), "w_stem"))
         onnx.save(model, graph.with_name("faulty.onnx"))
         return OpenVinoSession(graph.with_name("faulty.onnx"))
 

@@ -21,8 +21,8 @@ from edgepose.core.errors import CheckError, UsageError
 from edgepose.detectors.kinds import open_detector
 from edgepose.graphs.sixteen_bit import network_nodes, to_16_bit
 from edgepose.verify import verify
-from tests.doubles import tiny_bundle
-from tests.doubles.tiny_bundle import CPU, change_goldens, write_graph
+from tests.doubles import pose_network
+from tests.doubles.pose_network import CPU, change_goldens, parse_graph, put_graph
 
 SIDE, CELL, BOXES = 32, 16, 4
 #: Each of four cells holds a box: the more red, the more certain, and the more green, the smaller.
@@ -93,14 +93,14 @@ def bundle(tmp_path: Path) -> Bundle:
     path = tmp_path / "finder.edgepose"
     path.mkdir()
     images = paint(LEVELS)
-    write_graph(path / "detector.onnx", make_weights(), GRAPH)
     Goldens(images, twin(images)).save(path / "golden.npz")
     manifest = Manifest("finder", "peaks", "", (SIDE, SIDE), options={"boxes": BOXES}, decode="boxes")
-    return write_manifest(path, manifest).with_files(path / "detector.onnx", path / "golden.npz")
+    bundle = put_graph(write_manifest(path, manifest), parse_graph(GRAPH, make_weights()))
+    return bundle.with_files(path / "golden.npz")
 
 
 def change_graph(bundle: Bundle, text: str = GRAPH, **weights: np.ndarray) -> None:
-    write_graph(bundle.graph, {**make_weights(), **weights}, text)
+    put_graph(bundle, parse_graph(text, {**make_weights(), **weights}))
 
 
 # --- verify ---
@@ -288,7 +288,7 @@ def test_a_detector_is_no_pose_network(bundle: Bundle) -> None:
 
 
 def test_a_pose_network_is_no_detector(tmp_path: Path) -> None:
-    pose = tiny_bundle.make_bundle(tmp_path / "tiny.edgepose")
+    pose = pose_network.make_bundle(tmp_path / "tiny.edgepose")
     assert pose.task is POSE
     with pytest.raises(UsageError, match=r"tiny\.edgepose holds a pose network: expected a person detector$"):
         open_detector(pose.path)
