@@ -18,7 +18,8 @@ from edgepose.calib import scorer as scorer_module
 from edgepose.calib.scorer import PoseScorer, open_engine, open_on_cpu
 from edgepose.core.errors import CheckError
 from edgepose.core.skeletons import get_skeleton
-from tests.doubles.small import HEIGHT, JOINTS, WIDTH, pictures, small_graph
+from tests.doubles.pose_network import HEIGHT, JOINTS, WIDTH, pictures
+from tests.doubles.quantisable import quantisable_model
 
 
 def make_scorer(opened, count: int = 3) -> PoseScorer:
@@ -28,12 +29,12 @@ def make_scorer(opened, count: int = 3) -> PoseScorer:
 
 def test_keypoints_are_those_of_the_graph_whatever_the_batch(tmp_path):
     scorer = make_scorer(lambda model: open_on_cpu("onnxruntime", model), count=19)
-    onnx.save(small_graph(), tmp_path / "graph.onnx")
+    onnx.save(quantisable_model(), tmp_path / "graph.onnx")
     session = open_graph(tmp_path / "graph.onnx")
     want = np.concatenate([session.run({"images": crop[None]})["keypoints"] for crop in scorer.crops])
-    np.testing.assert_allclose(scorer.find(small_graph()), want, atol=1e-5)
+    np.testing.assert_allclose(scorer.find(quantisable_model()), want, atol=1e-5)
     np.testing.assert_allclose(scorer.read(session, scorer.crops), want, atol=1e-5)
-    assert scorer.latency(small_graph()) > 0
+    assert scorer.latency(quantisable_model()) > 0
 
 
 def test_labels_come_before_fp32():
@@ -55,7 +56,7 @@ def test_a_graph_that_gives_nan_is_refused():
         yield Broken()
 
     with pytest.raises(CheckError, match="NaN or infinity"):
-        make_scorer(opened).find(small_graph())
+        make_scorer(opened).find(quantisable_model())
 
 
 def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):
@@ -68,6 +69,6 @@ def test_an_engine_is_built_of_the_candidate_and_run(tmp_path, monkeypatch):
     monkeypatch.setattr(scorer_module, "build_engine", build)
     monkeypatch.setattr(scorer_module, "choose", lambda opened, _, precision: choose(opened, "onnxruntime", precision))
     bundle = Bundle(tmp_path, Manifest("b", "none", "lsp14", (HEIGHT, WIDTH), files={"pose.onnx": "0" * 64}))
-    with open_engine(bundle, "tensorrt", small_graph()) as session:
+    with open_engine(bundle, "tensorrt", quantisable_model()) as session:
         assert session.run({"images": pictures(2)})["keypoints"].shape == (2, JOINTS, 3)
-    assert built == [("tensorrt", "mixed", (1, 1, 8), len(small_graph().graph.node), (HEIGHT, WIDTH))]
+    assert built == [("tensorrt", "mixed", (1, 1, 8), len(quantisable_model().graph.node), (HEIGHT, WIDTH))]

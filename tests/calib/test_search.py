@@ -15,7 +15,7 @@ from edgepose.graphs.module_names import MODULE
 from edgepose.graphs.parts import partition
 from edgepose.graphs.quantise import tensors_to_collect
 from edgepose.graphs.variants import Choice
-from tests.doubles.small import small_graph
+from tests.doubles.quantisable import quantisable_model
 
 #: Points that each convolution costs in INT8; everything else costs nothing.
 COST = {"stem": 8.0, "block.conv1": 0.05, "block.conv2": 0.0, "down": 2.0, "fuse.up": 0.2, "mix": 0.5}
@@ -46,7 +46,7 @@ class Scorer:
 
 @pytest.fixture
 def make(tmp_path):
-    model = small_graph()
+    model = quantisable_model()
     ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
 
     def search(subject=SUBJECT):
@@ -104,7 +104,7 @@ def test_where_the_rest_is_fp16_a_part_has_three_precisions(tmp_path):
         def latency(self, model):
             return sum({"int8": 1.0, "fp16": 2.0, "fp32": 3.0}[level] for _, level in self.levels(model))
 
-    model = small_graph()
+    model = quantisable_model()
     ranges = dict.fromkeys(tensors_to_collect(model), 1.0)
     search = Search(model, Choice(rest="fp16"), ranges, Engines(), Memory(tmp_path / "figures.json", SUBJECT))
     result = search.run(max_drop=0.3, seconds=60)

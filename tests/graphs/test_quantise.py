@@ -23,7 +23,8 @@ from edgepose.graphs.quantise import (
     weight_scales,
 )
 from edgepose.graphs.sixteen_bit import to_16_bit
-from tests.doubles.small import pictures, run, small_graph
+from tests.doubles.pose_network import pictures
+from tests.doubles.quantisable import quantisable_model, run
 
 ALL = ("block.conv1", "block.conv2", "down", "fuse.up", "mix")
 
@@ -34,7 +35,7 @@ def ranges_of(model, tensors, images):
 
 @pytest.fixture(scope="module")
 def model():
-    return small_graph()
+    return quantisable_model()
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from edgepose.core.errors import UsageError
 from edgepose.graphs.quantise import place, quantisable
 from edgepose.graphs.sixteen_bit import network_nodes, to_16_bit, unsafe_nodes, with_rounding
 from edgepose.graphs.variants import Choice, choice_for, make_graph
-from tests.doubles.small import pictures, run, small_graph
+from tests.doubles.pose_network import pictures
+from tests.doubles.quantisable import quantisable_model, run
 
 
 @pytest.fixture(scope="module")
 def model():
-    return small_graph()
+    return quantisable_model()
 
 
 def types(model):
