@@ -11,7 +11,8 @@ from ..core.boxes import LEAST_SCORE, PERSON_SCORE, find_persons, person_errors
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size
 from ..core.skeletons import Skeleton
-from .coco import AREA_OF_BOX, box_ap
+from ..data.samples import AREA_OF_BOX
+from .coco import box_ap
 from .metrics import keypoint_similarity
 
 #: FP32 keypoints with a lower score are ignored: their position is arbitrary, so moving is no loss.

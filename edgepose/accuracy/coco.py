@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import UsageError, missing_extra
-from ..data.coco import PERSON, persons_of, whole_number
+from ..core.errors import missing_extra
+from ..data.categories import PERSON
+from ..data.samples import Label, PoseData
 from .metrics import oks_nms, person_scores, pose_oks
 
 #: The ten figures of COCO's keypoint evaluation, in pycocotools' order.
 FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 #: CrowdPose's AP for pictures of different crowdedness: ranges [low, high) of the crowd index.
 CROWD_LEVELS = {"AP easy": (0.0, 0.1), "AP medium": (0.1, 0.8), "AP hard": (0.8, np.inf)}
-#: A person's area as a share of the box's, for persons without a labelled area (CrowdPose's own evaluation).
-AREA_OF_BOX = 0.53
 
 Result = dict[str, Any]
 
@@ -59,58 +56,31 @@ def result(image_id: int, pose: NDArray[np.floating], score: float) -> Result:
     return {"image_id": int(image_id), "category_id": PERSON, "keypoints": points, "score": float(score)}
 
 
-def read_labels(path: Path, image_ids: Iterable[int], count: int, joints: Sequence[int]) -> dict[str, Any]:
-    """Read the labels of some pictures from a COCO-style JSON, in the form that pycocotools takes, with integer ids.
+def labels_of(data: PoseData, joints: Sequence[int]) -> dict[str, Any]:
+    """Return the labels of a split in the form that pycocotools takes: the samples, and the regions to ignore.
 
-    Persons without an ``area`` (all of CrowdPose's) get 0.53 x their box's. Other categories and damaged persons, such
-    as those with another number of joints, are left out.
-
-    Args:
-        path: the file.
-        image_ids: pictures to evaluate.
-        count: number of joints that the file labels.
-        joints: indices of those to evaluate, in the order to return.
-
-    Raises:
-        UsageError: the file cannot be read.
+    ``joints`` are the indices of those to evaluate, in the order to return.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the labels of {path} ({error}): copy the file again") from error
-    wanted = set(image_ids)
-    images = {number: i for i in content["images"] if (number := whole_number(i.get("id"))) in wanted}
-    is_person = persons_of(content)
-    persons = [
-        _person({**annotation, "image_id": number}, count, list(joints))
-        for annotation in content["annotations"]
-        if is_person(annotation) and (number := whole_number(annotation.get("image_id"))) in images
-    ]
+    crowding = {number: {"crowdIndex": crowd} for number, crowd in data.crowding.items()}
     return {
-        "images": [{**image, "id": number} for number, image in images.items()],
-        "annotations": [{**person, "id": i} for i, person in enumerate(filter(None, persons), start=1)],
+        "images": [{"id": number, **crowding.get(number, {})} for number in data.pictures],
+        "annotations": [_annotation(i, label, list(joints)) for i, label in enumerate(data.labels, start=1)],
         "categories": [{"id": PERSON, "name": "person"}],
     }
 
 
-def _person(annotation: dict[str, Any], count: int, joints: list[int]) -> dict[str, Any] | None:
-    """Return the fields of a person that pycocotools reads, with the wanted joints; None if the person is damaged."""
-    try:
-        left, top, width, height = (float(side) for side in annotation["bbox"])
-        keypoints = np.asarray(annotation.get("keypoints") or np.zeros(3 * count), np.float64).reshape(count, 3)[joints]
-        labelled = int((keypoints[:, 2] > 0).sum())
-        return {
-            "image_id": annotation["image_id"],
-            "category_id": PERSON,
-            "iscrowd": int(annotation.get("iscrowd", 0)),
-            "bbox": [left, top, width, height],
-            "area": float(annotation.get("area", AREA_OF_BOX * width * height)),
-            # Persons with 0 are ignored. CrowdPose's number leaves hidden joints out, so it can be 0 when ours is not.
-            "num_keypoints": min(labelled, int(annotation.get("num_keypoints", labelled))),
-            "keypoints": keypoints.ravel().tolist(),
-        }
-    except (KeyError, TypeError, ValueError):
-        return None
+def _annotation(number: int, label: Label, joints: list[int]) -> dict[str, Any]:
+    visible = label.visible[joints]
+    return {
+        "id": number,
+        "image_id": label.image_id,
+        "category_id": PERSON,
+        "iscrowd": int(label.crowd),
+        "bbox": list(label.bbox),
+        "area": label.area,
+        "num_keypoints": int(visible.sum()) if label.counted else 0,  # persons with 0 are ignored
+        "keypoints": np.column_stack([label.joints[joints], visible]).ravel().tolist(),
+    }
 
 
 def need_pycocotools() -> None:
@@ -122,7 +92,7 @@ def need_pycocotools() -> None:
 def coco_figures(labels: dict[str, Any], results: Sequence[Result], sigmas: ArrayLike) -> dict[str, float | None]:
     """Return COCO's ten figures in percent; None for a size that no labelled person has.
 
-    ``labels`` are from :func:`read_labels`, ``results`` in COCO's format, perhaps none, and ``sigmas`` (J,).
+    ``labels`` are from :func:`labels_of`, ``results`` in COCO's format, perhaps none, and ``sigmas`` (J,).
 
     Raises:
         UsageError: pycocotools is not installed.

@@ -34,9 +34,10 @@ def percent_by_joint(right: ArrayLike, counted: ArrayLike) -> NDArray[np.float64
     return np.where(count > 0, 100.0 * (np.asarray(right) & counted).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def mean_pck(per_joint: ArrayLike) -> float:
-    """Return the mean of percentages per joint (J,), leaving out NaN: joints without a label."""
-    return float(np.nanmean(np.asarray(per_joint, np.float64)))
+def mean_pck(per_joint: ArrayLike) -> float | None:
+    """Return the mean of percentages per joint (J,), leaving out NaN: joints without a label; None if all are."""
+    percent = np.asarray(per_joint, np.float64)
+    return None if np.isnan(percent).all() else float(np.nanmean(percent))
 
 
 def torso_size(joints: ArrayLike, skeleton: Skeleton) -> NDArray[np.float64]:
@@ -46,9 +47,14 @@ def torso_size(joints: ArrayLike, skeleton: Skeleton) -> NDArray[np.float64]:
     return np.linalg.norm(joints[:, hip] - joints[:, shoulder], axis=-1)
 
 
-def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> float:
-    """Return MPII's mean of percentages per joint (J,), over all ``visible`` keypoints (N, J) but pelvis and thorax."""
+def mean_pckh(per_joint: ArrayLike, visible: ArrayLike, skeleton: Skeleton) -> float | None:
+    """Return MPII's mean of percentages per joint (J,), over all ``visible`` keypoints (N, J) but pelvis and thorax.
+
+    None if there are none.
+    """
     weights = (np.asarray(visible) > 0).sum(axis=0) * [name not in _NOT_IN_MEAN for name in skeleton.joints]
+    if not weights.any():
+        return None
     return float(np.average(np.nan_to_num(np.asarray(per_joint, np.float64)), weights=weights))
 
 

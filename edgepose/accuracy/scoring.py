@@ -17,8 +17,8 @@ from ..core.heatmaps import decode, decode_dark, merge_flipped
 from ..core.images import read_image
 from ..core.progress import bar
 from ..core.skeletons import Skeleton, get_skeleton
-from ..data.samples import PoseData, PoseSample
-from .coco import Result, coco_figures, coco_results, crowd_figures, need_pycocotools, read_labels, result
+from ..data.samples import PoseData, PoseSample, require_size
+from .coco import Result, coco_figures, coco_results, crowd_figures, labels_of, need_pycocotools, result
 from .metrics import (
     correct_keypoints,
     keypoint_similarity,
@@ -122,16 +122,18 @@ def predict(
 def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return crops (N, h, w, 3) and the matrices (N, 2, 3) back; reads a picture once for consecutive samples."""
     pairs = [
-        crop_boxes(_read(image), np.stack([s.box for s in group]), size, padding)
-        for image, group in groupby(samples, key=lambda s: s.image)
+        crop_boxes(_read(group[0]), np.stack([s.box for s in group]), size, padding)
+        for group in (list(same) for _, same in groupby(samples, key=lambda s: (s.image, s.size)))
     ]
     crops, back = zip(*pairs, strict=True)
     return np.concatenate(crops), np.concatenate(back)
 
 
-def _read(image: Path) -> NDArray[np.uint8]:
+def _read(sample: PoseSample) -> NDArray[np.uint8]:
     try:
-        return read_image(image)
+        picture = read_image(sample.image)
+        require_size(sample, picture)
+        return picture
     except UsageError as error:  # not skipped as in training: that would change the result
         raise UsageError(f"{error} (to evaluate without this picture and its persons, remove it)") from error
 
@@ -246,8 +248,7 @@ def _titled(name: str, data: PoseData, scored: Skeleton) -> str:
 
 def _score_oks(data: PoseData, results: list[Result], skeleton: Skeleton) -> Scores:
     """Compute AP; for the figures per joint, pair each labelled person with the pose of highest OKS in its picture."""
-    whole = get_skeleton(data.skeleton)
-    labels = read_labels(data.annotations, data.pictures, len(whole.joints), _positions(skeleton, whole))
+    labels = labels_of(data, _positions(skeleton, get_skeleton(data.skeleton)))
     measure = coco_figures if data.kind == "coco" else crowd_figures
     figures = measure(labels, results, skeleton.sigmas)
     value = figures.pop("AP")
@@ -306,6 +307,8 @@ def _score_pck(data: PoseData, poses: NDArray[np.float64], skeleton: Skeleton) -
         figures = {row: _or_none(share) for row, share in mpii_rows(percent, skeleton).items()}
         # A true 0.1: HRNet's evaluation computes its column of this name at 0.11.
         figures["PCKh@0.1"] = mean_pckh(percent_by_joint(right(0.1), counted), counted, skeleton)
+    if value is None:
+        raise UsageError(f"{data.annotations} has no labelled joint that counts: {name} needs at least one")
     joints = _by_joint(percent, skeleton)
     return Scores(_titled(name, data, skeleton), value, skeleton, figures, "joints right", joints, persons, results)
 

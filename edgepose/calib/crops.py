@@ -20,7 +20,7 @@ from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING, Size, crop_boxes, invert_affine, transform_points
 from ..core.images import IMAGE_SUFFIXES, letterbox, read_image
 from ..data import load_data
-from ..data.samples import first_five
+from ..data.samples import first_five, require_size
 from ..detectors.kinds import open_detector
 from ..runtime.track import RegionTracker
 
@@ -160,7 +160,8 @@ def crops_from_data(
     are left out. The other arguments are those of :func:`crops_from_images`.
 
     Raises:
-        UsageError: the data or all of its pictures cannot be read, or it has fewer persons than :data:`MIN_CROPS`.
+        UsageError: the data or all of its pictures cannot be read, a picture has another size than its labels say, or
+            there are fewer persons than :data:`MIN_CROPS`.
     """
     cutter = _Cutter(input_size, padding, limit)
     try:
@@ -169,6 +170,7 @@ def crops_from_data(
         raise UsageError(f"calibration reads the training split: {error}") from error
     numbers = Counter[Path]()
     for sample, image in cutter.read(data.samples, lambda sample: sample.image):
+        require_size(sample, image)
         cutter.cut(image, sample.image.name, sample.box[None], first=numbers[sample.image])
         numbers[sample.image] += 1
         if data.skeleton == skeleton:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UsageError
+from ..core.images import read_image
 from .coco import load_coco, load_crowdpose
 from .detections import detected_samples
 from .lsp import load_lsp
 from .mpii import load_mpii
-from .samples import PoseData, PoseSample, describe_skipped
+from .samples import PoseData, PoseSample, describe_skipped, require_size
 
 __all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data"]
 
@@ -24,7 +26,9 @@ def load_data(spec: str, split: str) -> PoseData:
         split: ``train``, or ``val`` for the split that results are published on (of LSP, its test list).
 
     Raises:
-        UsageError: ``spec`` or ``split`` is none of these, files are missing or broken, or no person can be used.
+        UsageError: ``spec`` or ``split`` is none of these, files are missing or broken, no person can be used, or the
+            first, the middle or the last picture has another size than its labels say. (The others are compared when
+            they are read: see :func:`edgepose.data.samples.require_size`.)
     """
     kind, _, root = spec.partition(":")
     if kind not in _KINDS or not root:
@@ -33,4 +37,18 @@ def load_data(spec: str, split: str) -> PoseData:
         raise UsageError(f"split {split!r}: expected train or val")
     if not Path(root).is_dir():
         raise UsageError(f"--data {spec!r}: {root} is not a folder, expected that of the data set")
-    return _KINDS[kind](Path(root), split)
+    data = _KINDS[kind](Path(root), split)
+    _try_sizes(data.samples)
+    return data
+
+
+def _try_sizes(samples: Sequence[PoseSample]) -> None:
+    for number in sorted({0, len(samples) // 2, len(samples) - 1}):
+        sample = samples[number]
+        if sample.size is None:
+            continue
+        try:
+            image = read_image(sample.image)
+        except UsageError:  # refused or left out by whoever needs this picture
+            continue
+        require_size(sample, image)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.skeletons import get_skeleton
-from .coco import PERSON
+from .categories import PERSON
 from .reading import DAMAGED, plausible, read_list
 from .samples import PoseData, PoseSample, describe_skipped
 
@@ -63,4 +63,5 @@ def _read_entry(entry: dict[str, Any], data: PoseData) -> PoseSample | str:
         return "no area"
     joints = len(get_skeleton(data.skeleton).joints)
     points, visible = np.zeros((joints, 2)), np.zeros(joints, dtype=bool)
-    return PoseSample(data.pictures[number], points, visible, np.array([x, y, x + width, y + height]), number, score)
+    box = np.array([x, y, x + width, y + height])
+    return PoseSample(data.pictures[number], points, visible, box, number, score, size=data.sizes.get(number))

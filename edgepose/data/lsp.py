@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.geometry import keypoint_box
-from .reading import Intake, plausible, read_mat
+from .reading import Intake, plausible, read_mat, too_small
 from .samples import PoseData, PoseSample
 
 
@@ -22,7 +22,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
     annotations = root / "joints.mat"
     joints, visible = _read_joints(annotations)
     listing = root / ("train.txt" if split == "train" else "test.txt")
-    intake = Intake("lsp", "lsp14", annotations, [root / "images"])
+    intake = Intake("lsp", "lsp14", annotations, root, [root / "images"])
     for number in _numbers(listing, len(joints)):
         if not 1 <= number <= len(joints):
             raise UsageError(f"{listing}: got image {number}, expected 1 to {len(joints)}, the images of joints.mat")
@@ -35,6 +35,8 @@ def load_lsp(root: Path, split: str) -> PoseData:
             intake.skip("fewer than two labelled joints", image.name)
         elif not plausible(points[seen]):
             intake.skip("damaged annotation", image.name)
+        elif too_small(points[seen]):
+            intake.skip("smaller than a pixel", image.name)
         else:
             intake.data.samples.append(PoseSample(image, points, seen, keypoint_box(points[seen]), number))
     return intake.finish()

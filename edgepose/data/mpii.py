@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UsageError
 from ..core.geometry import CROP_PADDING
-from .reading import DAMAGED, Intake, PersonLabels, find_annotations, plausible, read_list, read_mat
+from .reading import DAMAGED, Intake, PersonLabels, find_annotations, plausible, read_list, read_mat, too_small
 from .samples import PoseData, PoseSample
 
 #: PCKh's reference length as a share of the head box's diagonal (MPII's own evaluation code).
@@ -31,7 +31,7 @@ def load_mpii(root: Path, split: str) -> PoseData:
     heads = np.full(len(persons), np.nan)
     if split == "val" and (root / "annot/gt_valid.mat").is_file():
         heads = _head_sizes(root / "annot/gt_valid.mat", len(persons))
-    intake = Intake("mpii", "mpii16", annotations, [root / "images"])
+    intake = Intake("mpii", "mpii16", annotations, root, [root / "images"])
     numbers: dict[str, int] = {}
     for index, (person, head) in enumerate(zip(persons, heads, strict=True)):
         name = str(person.get("image"))
@@ -61,6 +61,8 @@ def _read_person(person: dict[str, Any]) -> PersonLabels | str:
         return "damaged annotation"
     if scale <= 0:
         return "no area"
+    if too_small(joints[visible > 0], 200 * scale):
+        return "smaller than a pixel"
     half = 100 * scale
     if x == -1:  # a missing centre: HRNet then neither moves the centre nor pads the box
         half /= CROP_PADDING
@@ -70,11 +72,15 @@ def _read_person(person: dict[str, Any]) -> PersonLabels | str:
 
 
 def _head_sizes(path: Path, count: int) -> NDArray[np.float64]:
-    """Return PCKh's reference lengths (N,) in pixels, from ``headboxes_src`` (2 corners, 2, N) in MPII's own file."""
+    """Return PCKh's reference lengths (N,) in pixels, NaN for an empty box.
+
+    They come from ``headboxes_src`` (2 corners, 2, N) in MPII's own file.
+    """
     boxes = read_mat(path, "headboxes_src")
     if boxes.shape != (2, 2, count):
         raise UsageError(
             f"{path}: 'headboxes_src' has shape {boxes.shape}, expected (2, 2, {count}) for the {count} persons of "
             "valid.json: use the two files of the same release"
         )
-    return np.asarray(_HEAD_SHARE * np.linalg.norm(boxes[1] - boxes[0], axis=0), dtype=np.float64)
+    sizes = np.asarray(_HEAD_SHARE * np.linalg.norm(boxes[1] - boxes[0], axis=0), dtype=np.float64)
+    return np.where(sizes > 0, sizes, np.nan)

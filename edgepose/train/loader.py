@@ -19,7 +19,7 @@ from ..core.heatmaps import STRIDE, encode_bones, encode_joints, encode_segmenta
 from ..core.images import read_image
 from ..core.machine import usable_threads
 from ..core.skeletons import get_skeleton
-from ..data.samples import PoseSample
+from ..data.samples import PoseSample, require_size
 from .augment import Augmentation
 from .recipes import Recipe
 
@@ -63,13 +63,13 @@ class PoseDataset(Dataset):
 
         Returns:
             ``crop`` uint8 (H, W, 3) RGB; float32: ``joints`` (J, h, w), ``weights`` (J,), ``bones`` (B, h, w) and
-            ``segmentation`` (h, w). A picture that cannot be read gives a black crop without labels, and a line on
-            stderr the first time.
+            ``segmentation`` (h, w). A picture that cannot be read, or has another size than its labels say, gives a
+            black crop without labels, and a line on stderr the first time.
         """
         recipe, size = self.recipe, self.recipe.input_size
         matrix = augmentation.affine(sample, self.skeleton, size)
         points, visible = augmentation.place(sample, self.skeleton, matrix)
-        picture = self._read(sample.image)
+        picture = self._read(sample)
         if picture is None:
             crop, visible = np.zeros((*size, 3), np.uint8), np.zeros_like(visible)
         else:
@@ -85,13 +85,15 @@ class PoseDataset(Dataset):
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def _read(self, image: Path) -> NDArray[np.uint8] | None:
+    def _read(self, sample: PoseSample) -> NDArray[np.uint8] | None:
         """Return the picture, or None with a line on stderr: one damaged file must not end a run of days."""
         try:
-            return read_image(image)
+            picture = read_image(sample.image)
+            require_size(sample, picture)
+            return picture
         except UsageError as error:
-            if image not in self._damaged:  # once per worker, not per epoch
-                self._damaged.add(image)
+            if sample.image not in self._damaged:  # once per worker, not per epoch
+                self._damaged.add(sample.image)
                 print(f"a training picture is left out: {error}", file=sys.stderr)
             return None
 

@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from edgepose.accuracy import coco as coco_module
-from edgepose.accuracy.coco import CROWD_LEVELS, FIGURES, coco_figures, coco_results, crowd_figures, read_labels
+from edgepose.accuracy.coco import CROWD_LEVELS, FIGURES, coco_figures, coco_results, crowd_figures, labels_of
 from edgepose.accuracy.metrics import oks_nms, person_scores
 from edgepose.core.errors import UsageError
 from edgepose.core.skeletons import COCO17
+from edgepose.data.samples import Label, PoseData
 from tests.doubles.hrnet_variants import soft_oks_nms
 
 ALL = range(17)
@@ -24,20 +26,23 @@ def as_stats(figures):
     return [-1.0 if figures[name] is None else figures[name] / 100 for name in FIGURES]
 
 
-def person(image_id, keypoints, **other):
-    return {"id": 7, "image_id": image_id, "category_id": 1, "bbox": [0, 0, 20, 10], "keypoints": keypoints, **other}
+def label(image_id, keypoints, area=106.0, **other):
+    """A person with joints (J, 3) x, y, v."""
+    keypoints = np.asarray(keypoints, np.float64)
+    return Label(image_id, (0, 0, 20, 10), area, keypoints[:, :2], keypoints[:, 2] > 0, **other)
 
 
-def write_labels(path, annotations, images=({"id": 1},)):
-    path.write_text(json.dumps({"images": list(images), "annotations": annotations, "categories": []}))
-    return path
+def split(*labels, crowding=None):
+    pictures = {entry.image_id: Path(f"{entry.image_id}.jpg") for entry in labels}
+    return PoseData(
+        "coco", "coco17", [], Path("x.json"), pictures=pictures, labels=list(labels), crowding=crowding or {}
+    )
 
 
 @pytest.fixture
 def synthetic(reference):
-    """Labels of the reference data set: all of its pictures."""
-    path = reference.folder / "coco_synth_gt.json"
-    return read_labels(path, [image["id"] for image in json.loads(path.read_text())["images"]], 17, ALL)
+    """The reference data set as pycocotools reads it."""
+    return reference.load("coco_synth_gt.json")
 
 
 def test_average_precision_equals_the_reference(reference, synthetic, capsys):
@@ -93,66 +98,37 @@ def test_without_results_everything_is_missed(synthetic):
     assert set(figures.values()) == {0.0}
 
 
-def test_a_size_that_nobody_has_has_no_figure(tmp_path):
-    points = [10, 5, 2] * 17
-    path = write_labels(tmp_path / "x.json", [person(1, points, area=10_000)])
-    labels = read_labels(path, [1], 17, ALL)
+def test_a_size_that_nobody_has_has_no_figure():
+    points = [[10, 5, 2]] * 17
+    labels = labels_of(split(label(1, points, area=10_000)), ALL)
     found = coco_results([1], np.reshape(points, (1, 17, 3)), [1], [200], COCO17.sigmas)
     figures = coco_figures(labels, found, COCO17.sigmas)
     assert figures["AP"] == figures["APL"] == pytest.approx(100)
     assert figures["APM"] is figures["ARM"] is None
 
 
-def test_labels_are_completed(tmp_path):
-    points = np.zeros((3, 3))
-    points[0], points[2] = (4, 5, 2), (6, 7, 1)
-    annotations = [
-        person(1, points.ravel().tolist()),
-        person(1, points.ravel().tolist(), num_keypoints=0, area=3),
-        person(1, [], iscrowd=1),
-        person(2, points.ravel().tolist()),  # a picture that is not asked for
-        person(1, points.ravel().tolist(), category_id=2),
-    ]
-    annotations[2]["image_id"] = "1"
-    path = write_labels(tmp_path / "x.json", annotations, [{"id": 1}, {"id": "01"}, {"id": 2}, {"id": None}])
-    labels = read_labels(path, [1, 5], 3, [2, 0])
-    assert labels["images"] == [{"id": 1}]
+def test_labels_are_in_the_form_of_pycocotools():
+    points = [[4, 5, 2], [0, 0, 0], [6, 7, 1]]
+    data = split(
+        label(1, points), label(1, points, 3.0, counted=False), label(3, np.zeros((3, 3)), counted=False, crowd=True)
+    )
+    labels = labels_of(data, [2, 0])
+    assert labels["images"] == [{"id": 1}, {"id": 3}]
+    assert labels["categories"] == [{"id": 1, "name": "person"}]
     first, ignored, crowd = labels["annotations"]
-    want = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 20, 10], "area": pytest.approx(106)}
-    assert first == {**want, "num_keypoints": 2, "keypoints": [6, 7, 1, 4, 5, 2]}
-    assert (ignored["num_keypoints"], ignored["area"]) == (0, 3)
-    assert crowd["image_id"] == 1
-    assert (crowd["iscrowd"], crowd["num_keypoints"], crowd["keypoints"]) == (1, 0, [0] * 6)
+    want = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 20, 10], "area": 106}
+    assert first == {**want, "num_keypoints": 2, "keypoints": [6, 7, 1, 4, 5, 1]}
+    assert ignored == {**want, "id": 2, "area": 3, "num_keypoints": 0, "keypoints": [6, 7, 1, 4, 5, 1]}
+    assert crowd == {**want, "id": 3, "image_id": 3, "iscrowd": 1, "num_keypoints": 0, "keypoints": [0] * 6}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [{"keypoints": [1, 2]}, {"keypoints": "x"}, {"bbox": [1, 2, 3]}, {"bbox": None}, {"area": "big"}, {"area": None}],
-)
-def test_damaged_persons_are_left_out(tmp_path, damage):
-    whole = person(1, [4, 5, 2] * 3)
-    path = write_labels(tmp_path / "x.json", [{**whole, **damage}, whole])
-    labels = read_labels(path, [1], 3, range(3))
-    assert [a["id"] for a in labels["annotations"]] == [1]
-    assert labels["annotations"][0]["area"] == pytest.approx(106)
-
-
-@pytest.mark.parametrize("text", ["", '{"images": [', None])
-def test_labels_that_cannot_be_read_are_refused(tmp_path, text):
-    if text is not None:
-        (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UsageError, match=r"cannot read the labels of .*x\.json"):
-        read_labels(tmp_path / "x.json", [1], 17, ALL)
-
-
-def test_crowdpose_by_hand(tmp_path):
+def test_crowdpose_by_hand():
     # Four pictures with one person each, all found but the one in the most crowded picture.
-    points = np.tile([10.0, 5.0, 2.0], 14)
-    images = [{"id": i, "crowdIndex": crowd} for i, crowd in enumerate((0.05, 0.1, 0.5, 0.8), start=1)]
-    path = write_labels(tmp_path / "x.json", [person(i, points.tolist()) for i in range(1, 5)], images)
-    labels = read_labels(path, range(1, 5), 14, range(14))
+    points = np.tile([10.0, 5.0, 2.0], (14, 1))
+    data = split(*(label(i, points) for i in range(1, 5)), crowding={1: 0.05, 2: 0.1, 3: 0.5, 4: 0.8})
+    labels = labels_of(data, range(14))
     sigmas = [0.08] * 14
-    poses = np.tile(points.reshape(14, 3), (4, 1, 1))
+    poses = np.tile(points, (4, 1, 1))
     poses[3, :, 0] += 500
     found = coco_results([1, 2, 3, 4], poses, [0.9, 0.8, 0.7, 0.1], [100] * 4, sigmas)
     figures = crowd_figures(labels, found, sigmas)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgepose.core.boxes import box_iou
 from edgepose.core.errors import UsageError
-from edgepose.data.coco import persons_of, whole_number
+from edgepose.data.categories import person_category, whole_number
 from edgepose.data.reading import DAMAGED, read_json
 from edgepose.data.samples import PoseSample
 
@@ -55,7 +55,7 @@ def coco_scenes(annotations: Path, folder: Path) -> list[Scene]:
     try:
         names = {whole_number(image["id"]): image["file_name"] for image in content["images"]}
         people: dict[int | None, list[list[float]]] = {number: [] for number in names}
-        for label in filter(persons_of(content), content["annotations"]):
+        for label in filter(person_category(annotations, content).holds, content["annotations"]):
             x, y, width, height = map(float, label["bbox"])
             box = [x, y, x + width, y + height, float(label.get("iscrowd", 0))]
             people[whole_number(label["image_id"])].append(box)
