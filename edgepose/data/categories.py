@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UsageError
+from .samples import first_five
 
 #: Id of the category "person" in COCO's files and in results.
 PERSON = 1
@@ -72,9 +73,10 @@ def person_category(path: Path, content: dict[str, Any]) -> Category:
     used = {number for number in numbers if number is not None}
     if not with_joints and (len(used) < 2 or PERSON in used):
         return Category(used.pop() if len(used) == 1 else PERSON)
+    there = first_five([str(category) for category in every]) or "none"
     raise UsageError(
-        f"{path} has the categories {', '.join(map(str, every)) or 'none'}: expected one with joints, or one of these "
-        "called 'person': rename that of the persons"
+        f"{path} has the categories {there}: expected one with joints, or one of these called 'person': rename that of "
+        "the persons"
     )
 
 

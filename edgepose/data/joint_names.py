@@ -12,6 +12,8 @@ from ..core.skeletons import Skeleton
 _OTHER_NAMES = {"head_top": ("head", "top head", "top of head")}
 #: Spellings of the sides; they stand before or after the name of the joint.
 _SIDES = {"left": ("left", "l"), "right": ("right", "r")}
+#: Most names in a message.
+_MOST_NAMES = 40
 
 
 def joint_order(names: Sequence[str], skeleton: Skeleton) -> list[int]:
@@ -27,10 +29,13 @@ def joint_order(names: Sequence[str], skeleton: Skeleton) -> list[int]:
     places = {joint: _places(keys, joint) for joint in skeleton.joints}
     if all(len(found) == 1 for found in places.values()):
         return [found[0] for found in places.values()]
-    lacks = ", ".join(joint for joint, found in places.items() if not found)
-    twice = ", ".join(joint for joint, found in places.items() if len(found) > 1)
-    wrong = " and ".join([f"{lacks} missing"] * bool(lacks) + [f"{twice} twice"] * bool(twice))
-    raise UsageError(f"the joints {', '.join(names)}, expected those of {skeleton.name}, of which it has {wrong}")
+    wrong = {
+        "missing": [joint for joint, found in places.items() if not found],
+        "twice": [joint for joint, found in places.items() if len(found) > 1],
+    }
+    why = "; ".join(f"{what}: {', '.join(joints)}" for what, joints in wrong.items() if joints)
+    listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    raise UsageError(f"the joints {listed}, expected those of {skeleton.name} ({why})")
 
 
 def _places(keys: Sequence[str], joint: str) -> list[int]:

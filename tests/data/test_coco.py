@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,44 +13,7 @@ from edgepose.core.geometry import crop_regions
 from edgepose.data import load_data
 from edgepose.data.detections import detected_samples
 from edgepose.data.samples import PoseData, describe_skipped
-
-#: A person who can be used: the nose at (30, 40), in a picture of 100 x 80.
-PERSON: dict[str, Any] = {
-    "id": 7,
-    "image_id": 1,
-    "category_id": 1,
-    "iscrowd": 0,
-    "area": 1200.0,
-    "bbox": [10, 20, 40, 50],
-    "num_keypoints": 1,
-    "keypoints": [30, 40, 2, *[0] * 48],
-}
-CONTENT: dict[str, Any] = {
-    "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}],
-    "annotations": [PERSON],
-    "categories": [{"id": 1, "name": "person"}],
-}
-
-
-def make_root(root: Path, content: Any, *pictures: str, file: str = "person_keypoints_val2017.json") -> str:
-    """A folder in COCO's layout: ``content`` (JSON, or a file to link to), and empty files for pictures."""
-    (root / "annotations").mkdir(parents=True)
-    (root / "val2017").mkdir()
-    if isinstance(content, Path):
-        (root / "annotations" / file).symlink_to(content)
-    else:
-        (root / "annotations" / file).write_text(content if isinstance(content, str) else json.dumps(content))
-    for name in pictures:
-        (root / "val2017" / name).touch()
-    return f"coco:{root}"
-
-
-def with_person(**changes: Any) -> dict[str, Any]:
-    """The content with a second person, number 8, who differs in some fields; None leaves a field out."""
-    content = deepcopy(CONTENT)
-    person = {key: value for key, value in {**PERSON, "id": 8, **changes}.items() if value is not None}
-    content["annotations"].append(person)
-    return content
+from tests.doubles.coco_root import BROKEN, CONTENT, PERSON, make_root, with_person
 
 
 def test_a_person_is_read_by_value(tmp_path):
@@ -88,26 +49,6 @@ def test_persons_and_boxes_equal_hrnet(reference, tmp_path):
     labelled = [a["num_keypoints"] for a in content["annotations"] if a["num_keypoints"] and a["area"]]
     reference.match("coco_synth_gt.json", sorted(s.visible.sum() for s in data.samples), sorted(labelled))
     assert len(data.pictures) == 30  # two of them empty
-
-
-BROKEN = {
-    "crowd": with_person(iscrowd=1),
-    "no labelled joint": with_person(keypoints=[0] * 51),
-    "no labelled joint (none)": with_person(keypoints=None),
-    "no labelled joint (places, not seen)": with_person(keypoints=[30, 40, 0] * 17),
-    "no area": with_person(area=0),
-    "no area (flat box)": with_person(bbox=[10, 20, 40, 0]),
-    "box outside the picture": with_person(bbox=[100, 20, 40, 50]),
-    "box outside the picture (left)": with_person(bbox=[-41, 20, 40, 50]),
-    "wrong number of joints (expected 17)": with_person(keypoints=[30, 40, 2] * 14),
-    "damaged annotation": with_person(bbox=[10, 20, 40]),
-    "damaged annotation (no box)": with_person(bbox=None),
-    "damaged annotation (text)": with_person(keypoints=["x"] * 51),
-    "damaged annotation (NaN)": with_person(keypoints=[float("nan"), 40, 2] * 17),
-    "damaged annotation (list)": with_person(area=[1]),
-    "damaged annotation (huge)": with_person(keypoints=[1e30, 40, 2] * 17),
-    "damaged annotation (no number)": with_person(bbox=[10, 20, 10**400, 50]),
-}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -256,7 +197,14 @@ def test_crowdpose_reads_real_samples(shared, tmp_path, folder):
 
 def test_joints_of_another_data_set_are_refused(shared, tmp_path):
     sample = shared / "data/dataset_samples/crowdpose"
-    spec = make_root(tmp_path, sample / "test_crowdpose.json", "103319.jpg", "106848.jpg")
+    content = json.loads((sample / "test_crowdpose.json").read_text())
+    spec = make_root(tmp_path / "named", content, "103319.jpg", "106848.jpg")
+    with pytest.raises(
+        UsageError, match=r"right_ankle, head, neck, expected those of coco17 \(missing: nose, left_eye"
+    ):
+        load_data(spec, "val")
+    content["categories"] = [{"id": 1, "name": "person"}]
+    spec = make_root(tmp_path / "nameless", content, "103319.jpg", "106848.jpg")
     with pytest.raises(UsageError, match=r"coco17, skipped 5 \(4 wrong number of joints \(expected 17\), 1 no"):
         load_data(spec, "val")
 
