@@ -16,7 +16,9 @@ from edgepose.accuracy.coco import CROWD_LEVELS, FIGURES, coco_figures, coco_res
 from edgepose.accuracy.metrics import oks_nms, person_scores
 from edgepose.core.errors import UsageError
 from edgepose.core.skeletons import COCO17
+from edgepose.data import load_data
 from edgepose.data.samples import Label, PoseData
+from tests.doubles.coco_root import make_root
 from tests.doubles.hrnet_variants import soft_oks_nms
 
 ALL = range(17)
@@ -54,6 +56,24 @@ def test_average_precision_equals_the_reference(reference, synthetic, capsys):
     reference.match("coco_synth_gt.json", len(synthetic["annotations"]), golden["n_gt"])
     assert capsys.readouterr().out == ""
     assert (synthetic, found) == before
+
+
+def test_labels_that_are_read_give_the_reference_figures(reference, synthetic, tmp_path):
+    """They differ from the file's in one person without an area, who is not run and so is not missed, but ignored."""
+    file = reference.folder / "coco_synth_gt.json"
+    make_root(tmp_path, file, *(image["file_name"] for image in synthetic["images"]))
+    labels = labels_of(load_data(f"coco:{tmp_path}", "val"), ALL)
+    found, golden = reference.load("coco_synth_dt.json"), reference.load("coco_synth_eval.json")
+    (flat,) = [a for a in synthetic["annotations"] if not a["area"]]
+    ignored = {**flat, "area": 0.53 * flat["bbox"][2] * flat["bbox"][3], "num_keypoints": 0, "keypoints": [0] * 51}
+    changed = [ignored if a is flat else a for a in synthetic["annotations"]]
+    want = coco_figures({**synthetic, "annotations": changed}, found, golden["sigmas"])
+    assert want["AP"] > coco_figures(synthetic, found, golden["sigmas"])["AP"]
+    reference.match(file.name, as_stats(coco_figures(labels, found, golden["sigmas"])), as_stats(want), atol=1e-9)
+    region = next(a for a in labels["annotations"] if a["bbox"] == flat["bbox"])
+    region.update(area=0, num_keypoints=flat["num_keypoints"], keypoints=flat["keypoints"])
+    figures = coco_figures(labels, found, golden["sigmas"])
+    reference.match("coco_synth_eval.json", as_stats(figures), golden["stats"], atol=1e-9)
 
 
 @pytest.mark.parametrize(

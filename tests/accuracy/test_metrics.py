@@ -17,7 +17,7 @@ from edgepose.accuracy.metrics import (
     torso_size,
 )
 from edgepose.core.boxes import nms
-from edgepose.core.skeletons import COCO17, LSP14, MPII16
+from edgepose.core.skeletons import COCO17, CROWDPOSE14, LSP14, MPII16
 from tests.doubles.hrnet_variants import pose_oks_of_sure_joints, soft_oks_nms
 
 LIMITS = (0.3, 0.5, 0.7, 0.9)
@@ -170,3 +170,50 @@ def test_persons_score_by_their_sure_joints():
     poses = np.zeros((3, 3, 3))
     poses[..., 2] = np.array([[0.2, 0.5, 0.7], [0.2, 0.1, -1.0], [1, 1, 1]])  # exactly 0.2 does not count
     np.testing.assert_allclose(person_scores(poses, [0.5, 1, 0.25]), [0.3, 0, 0.25])
+
+
+def test_sigmas_are_the_published():
+    """COCO's, as pycocotools writes them, and CrowdPose's, as its evaluation code does."""
+    coco = [0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89]
+    crowdpose = [0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89, 0.79, 0.79]
+    np.testing.assert_allclose(COCO17.sigmas, np.array(coco) / 10, atol=1e-12)
+    np.testing.assert_allclose(CROWDPOSE14.sigmas, np.array(crowdpose) / 10, atol=1e-12)
+
+
+def test_oks_by_cocos_formula():
+    """exp(-d^2 / (2 s^2 k^2)) with k = 2 sigma and s^2 = area (cocodataset.org): a nose 5 px off, area 50 x 100."""
+    nose = np.zeros((1, 17, 2))
+    nose[0, 0] = (3, 4)
+    want = np.exp(-25 / (2 * 5000 * 0.052**2))
+    assert want == pytest.approx(0.39671, abs=1e-5)
+    labelled = np.arange(17) == 0
+    assert oks(nose, np.zeros((1, 17, 2)), [labelled], [5000], COCO17.sigmas) == pytest.approx(want, rel=1e-9)
+
+
+def test_oks_between_poses_takes_the_mean_area():
+    """HRNet's oks_iou: with the areas 80 and 120 the similarity is that of 100, over all joints."""
+    points = np.zeros((2, 2, 2))
+    points[1, 0] = (3, 4)
+    got = pose_oks(points, np.array([80.0, 120.0]), [0.5, 0.1])
+    np.testing.assert_allclose(got, [[1, (np.exp(-0.125) + 1) / 2], [(np.exp(-0.125) + 1) / 2, 1]], rtol=1e-12)
+
+
+def test_poses_are_doubles_above_hrnets_limit():
+    """OKS_THRE 0.9 of HRNet's experiments: 0.9 itself stays."""
+    for similar, kept in ((0.9, [1, 0]), (0.9001, [1]), (0.89, [1, 0])):
+        assert oks_nms(np.array([[1, similar], [similar, 1]]), [0.5, 0.6]) == kept
+
+
+def test_joints_count_above_hrnets_limit():
+    """IN_VIS_THRE 0.2 of HRNet's experiments: 0.2 itself does not count."""
+    poses = np.zeros((1, 3, 3))
+    poses[0, :, 2] = (0.2, 0.21, 0.5)
+    np.testing.assert_allclose(person_scores(poses, [0.8]), [0.8 * 0.71 / 2])
+
+
+def test_the_mean_without_any_label_is_none():
+    assert mean_pckh(np.full(16, np.nan), np.zeros((2, 16)), MPII16) is None
+    only_pelvis = np.arange(16) == MPII16.joints.index("pelvis")
+    assert mean_pckh(np.where(only_pelvis, 100, np.nan), only_pelvis[None], MPII16) is None
+    assert mean_pckh([], np.zeros((0, 16)), MPII16) is None
+    assert mean_pck(np.full(14, np.nan)) is None

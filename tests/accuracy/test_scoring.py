@@ -356,3 +356,95 @@ def test_real_pictures_give_pycocotools_figures(shared, tmp_path):
     assert 20 < scores.value < 95
     want = by_hand(data.annotations, scores.results, tmp_path)
     assert {"AP": scores.value, **scores.figures} == pytest.approx(want, abs=1e-9)
+
+
+def edited(coco, root, edit):
+    """The data set with ``edit`` applied to the content of its file."""
+    content = json.loads((coco / "annotations/person_keypoints_val2017.json").read_text())
+    edit(content)
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations/person_keypoints_val2017.json").write_text(json.dumps(content))
+    (root / "val2017").symlink_to(coco / "val2017")
+    return load_data(f"coco:{root}", "val")
+
+
+@pytest.mark.parametrize("fault", [{"area": 0}, {"area": float("nan")}, {"keypoints": [5, 5, 2]}, {"bbox": "none"}])
+def test_who_is_not_run_is_no_miss(coco, tmp_path, fault):
+    data = edited(coco, tmp_path, lambda content: content["annotations"][0].update(fault))
+    assert len(data.samples) == len(PEOPLE) - 1
+    scores = score(knowing(data), data, COCO17, SIZE, decode="dark")
+    assert (scores.value, scores.figures["AR"]) == (pytest.approx(100), pytest.approx(100))
+    assert len(scores.persons) == len(data.samples)
+
+
+@pytest.mark.parametrize("field", ["iscrowd", "num_keypoints", "area"])
+def test_who_is_run_is_scored_with_null_flags(coco, tmp_path, field):
+    data = edited(coco, tmp_path, lambda content: [a.update({field: None}) for a in content["annotations"]])
+    joints = [s.joints + (number == 0) * 500 for number, s in enumerate(data.samples)]
+    scores = score(KnowingPredictor(data.samples, joints), data, COCO17, SIZE, decode="dark")
+    assert len(scores.persons) == len(data.samples) == len(PEOPLE)
+    assert scores.figures["AR"] == pytest.approx(80)  # the first of five is missed
+
+
+def test_who_is_not_run_may_be_found_by_a_detector(coco, tmp_path):
+    """A pose on a person without an area is neither right nor wrong, as COCO's rule is for persons without joints."""
+    data = edited(coco, tmp_path, lambda content: content["annotations"][0].update(area=0))
+    entries = [
+        {"image_id": image, "category_id": 1, "bbox": [left, top, width, height], "score": 1 - image / 10}
+        for image, left, top, width, height in PEOPLE
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(entries))
+    detected = detected_samples(data, tmp_path / "boxes.json")
+    whole = load_data(f"coco:{coco}", "val")
+    predictor = KnowingPredictor(detected.samples, [s.joints for s in whole.samples])
+    assert score(predictor, data, COCO17, SIZE, detected=detected, decode="dark").value == pytest.approx(100)
+
+
+def test_a_picture_of_another_size_is_refused_when_it_is_read(coco, tmp_path):
+    """The second of three pictures with persons; the first, the middle and the last person's are looked at before."""
+
+    def edit(content):
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 3] + [
+            {**content["annotations"][0], "image_id": 3, "id": 50 + i} for i in range(3)
+        ]
+        content["images"][1].update(width=150, height=200)
+
+    data = edited(coco, tmp_path, edit)
+    assert [s.image_id for s in data.samples] == [1, 1, 2, 3, 3, 3]
+    message = r"2\.jpg is 200x150 pixels .* the labels are for 150x200: .* \(to evaluate without this picture"
+    with pytest.raises(UsageError, match=message):
+        score(knowing(data), data, COCO17, SIZE)
+    (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 2, "bbox": PEOPLE[2][1:], "score": 1}]))
+    detected = detected_samples(data, tmp_path / "boxes.json")
+    with pytest.raises(UsageError, match=message):
+        score(knowing(detected), data, COCO17, SIZE, detected=detected)
+
+
+def mpii_data(*visible, head_size=30.0):
+    samples = [
+        PoseSample(Path("x"), np.full((16, 2), 50.0), np.isin(MPII16.joints, names), np.zeros(4), head_size=head_size)
+        for names in visible
+    ]
+    return PoseData("mpii", "mpii16", samples, Path("valid.json"))
+
+
+def test_pckh_by_hand(monkeypatch):
+    """Half a head of 30 px is 15 px, and PCKh@0.1 means 3 px; pelvis and thorax are left out of the mean."""
+    errors = {"left_hip": 15.0, "right_hip": 15.1, "head_top": 3.0, "left_knee": 3.1, "thorax": 99.0}
+    data, poses = mpii_data(list(errors)), np.full((1, 16, 3), 50.0)
+    for name, error in errors.items():
+        poses[0, MPII16.joints.index(name), 0] += error
+    monkeypatch.setattr(accuracy, "predict", lambda *_, **__: poses)
+    scores = score(lambda _: None, data, MPII16, SIZE)
+    assert (scores.name, scores.value, scores.figures["PCKh@0.1"]) == ("PCKh@0.5", 75, 25)
+    assert {name: scores.per_joint[name] for name in errors} == {
+        **dict.fromkeys(("left_hip", "head_top", "left_knee"), 100),
+        **dict.fromkeys(("right_hip", "thorax"), 0),
+    }
+
+
+def test_pckh_without_a_joint_that_counts_is_refused(monkeypatch):
+    monkeypatch.setattr(accuracy, "predict", lambda *_, **__: np.full((1, 16, 3), 50.0))
+    message = r"^valid\.json has no labelled joint that counts: PCKh@0\.5 needs at least one$"
+    with pytest.raises(UsageError, match=message):
+        score(lambda _: None, mpii_data(["pelvis", "thorax"]), MPII16, SIZE)

@@ -251,6 +251,13 @@ def test_labels_are_in_crop_pixels(tmp_path):
         assert crop[y, x].min() > 200
 
 
+def test_labels_of_pictures_of_another_size_are_refused(tmp_path):
+    root = make_coco(tmp_path / "coco")
+    write_image(root / "images" / "0003.png", np.zeros((160, 120, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"0003\.png is 120x160 pixels .* the labels are for 160x120"):
+        crops_from_data(f"coco:{root}", SIZE)
+
+
 def test_damaged_pictures_of_data_are_named_once(tmp_path):
     root = make_coco(tmp_path / "coco")
     (root / "images" / "0003.png").write_bytes(b"")

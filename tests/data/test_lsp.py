@@ -73,14 +73,16 @@ def test_persons_of_no_use_are_named(tmp_path):
     stored = scipy_io.loadmat(root / "joints.mat")["joints"]
     stored[1:, 2, 2] = 0  # the third has one labelled joint
     stored[5, 0, 3] = np.nan
+    stored[:, :2, 4] /= 1000
     scipy_io.savemat(root / "joints.mat", {"joints": stored})
     (root / "images/im00002.jpg").unlink()
     data = load_data(f"lsp:{root}", "train")
-    assert [s.image_id for s in data.samples] == [1, 5, 6]
+    assert [s.image_id for s in data.samples] == [1, 6]
     assert data.skipped == {
         "picture missing": ["im00002.jpg"],
         "fewer than two labelled joints": ["im00003.jpg"],
         "damaged annotation": ["im00004.jpg"],
+        "smaller than a pixel": ["im00005.jpg"],
     }
 
 

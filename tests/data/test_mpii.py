@@ -121,6 +121,8 @@ BROKEN = {
     "no labelled joint": {"joints_vis": [0] * 16},
     "wrong number of joints (expected 16)": {"joints": [[1, 2]] * 14},
     "no area": {"scale": 0},
+    "smaller than a pixel": {"joints": [[0.4, 0.6]] * 16},
+    "smaller than a pixel: the body": {"scale": 0.0049},
     "damaged annotation": {"center": [3.0]},
     "damaged annotation: text": {"joints": "none"},
     "damaged annotation: no joints_vis": {"joints_vis": None},  # left out
@@ -171,3 +173,11 @@ def test_head_boxes_of_other_persons_are_refused(tmp_path):
     scipy_io.savemat(file, {"headboxes_src": "text"})
     with pytest.raises(UsageError, match="holds <U4, expected numbers"):
         load_data(spec, "val")
+
+
+def test_the_reference_length_is_six_tenths_of_the_head(tmp_path):
+    """SC_BIAS of MPII's evaluation: a head box of 30 x 40 px has a diagonal of 50. An empty one has no length."""
+    heads = np.zeros((2, 2, 2))
+    heads[:, :, 0] = [[100, 50], [130, 90]]
+    data = load_data(make_root(tmp_path, [PERSON, PERSON], "a.jpg", heads=heads), "val")
+    np.testing.assert_allclose([person.head_size for person in data.samples], [30, np.nan], atol=1e-12)

@@ -237,3 +237,13 @@ def test_more_workers_than_cores_are_one_line(samples, monkeypatch, capfd):
 def test_another_skeleton_is_refused(samples):
     with pytest.raises(UsageError, match="the data label 14 joints, the recipe's skeleton coco17 has 17"):
         PoseDataset(samples, replace(RECIPE, skeleton="coco17"))
+
+
+def test_a_picture_of_another_size_is_left_out_as_a_damaged_one_is(dataset, capsys):
+    dataset.samples = [replace(dataset.samples[0], size=(1, 2))]
+    for _ in range(2):
+        item = dataset.make(dataset.samples[0], Augmentation())
+        assert not item["crop"].any() and not item["weights"].any() and not item["joints"].any()
+    line = capsys.readouterr().err
+    assert line.count("a training picture is left out: picture ") == line.count("\n") == 1
+    assert "the labels are for 2x1: give the pictures that were labelled" in line
