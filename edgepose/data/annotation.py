@@ -43,19 +43,19 @@ class JointReader:
 class _Fields:
     """The fields of an annotation as numbers: ``box`` x, y, width, height, ``keypoints`` the file's list.
 
-    ``labelled_area`` is the one that the file gives, or a share of the box's.
+    ``given_area`` is the one in the file, or a share of the box's.
     """
 
     box: tuple[float, float, float, float]
-    labelled_area: float
+    given_area: float
     crowd: bool
     counted: bool
     keypoints: NDArray[np.float64]
 
     @property
-    def size(self) -> float:
-        """Area to score with: the labelled one where it is one."""
-        return self.labelled_area if 0 < self.labelled_area < np.inf else AREA_OF_BOX * self.box[2] * self.box[3]
+    def area(self) -> float:
+        """Area to score with, in square pixels."""
+        return self.given_area if 0 < self.given_area < np.inf else AREA_OF_BOX * self.box[2] * self.box[3]
 
 
 def _read_fields(annotation: dict[str, Any]) -> _Fields | None:
@@ -68,7 +68,7 @@ def _read_fields(annotation: dict[str, Any]) -> _Fields | None:
         x, y, width, height = (float(value) for value in annotation["bbox"])
         fields = _Fields(
             box=(x, y, width, height),
-            labelled_area=number("area", AREA_OF_BOX * width * height),
+            given_area=number("area", AREA_OF_BOX * width * height),
             crowd=number("iscrowd", 0) != 0,
             # CrowdPose's number leaves hidden joints out, so it can be 0 for a person with labelled joints.
             counted=number("num_keypoints", 1) > 0,
@@ -101,11 +101,12 @@ def read_person(
     reason = _fault(fields, keypoints, size)
     if keypoints is None and reason is None:
         reason = f"wrong number of joints (expected {joints.listed or joints.count})"
-    if keypoints is None or (reason and not fields.crowd):
-        keypoints = np.zeros((joints.count, 3))
-    visible = keypoints[:, 2] > 0
-    points = np.where(visible[:, None], keypoints[:, :2], 0.0)
-    label = Label(image_id, fields.box, fields.size, points, visible, fields.counted and not reason, fields.crowd)
+    if keypoints is None or reason:
+        points, visible = np.zeros((joints.count, 2)), np.zeros(joints.count, dtype=bool)
+    else:
+        visible = keypoints[:, 2] > 0
+        points = np.where(visible[:, None], keypoints[:, :2], 0.0)
+    label = Label(image_id, fields.box, fields.area, points, visible, fields.counted and not reason, fields.crowd)
     return label if min(fields.box[2:]) > 0 else None, reason or _run_box(fields.box, size)
 
 
@@ -120,9 +121,9 @@ def _fault(fields: _Fields, keypoints: NDArray[np.float64] | None, size: tuple[f
     points = keypoints[keypoints[:, 2] > 0, :2]
     if not len(points):
         return "no labelled joint"
-    if not (plausible(points) and np.isfinite(fields.labelled_area)):
+    if not (plausible(points) and np.isfinite(fields.given_area)):
         return "damaged annotation"
-    sides = (*fields.box[2:], fields.labelled_area)
+    sides = (*fields.box[2:], fields.given_area)
     if min(sides) <= 0:
         return "no area"
     return "smaller than a pixel" if too_small(points, *sides) else _misfit(fields, points, size)
@@ -130,15 +131,15 @@ def _fault(fields: _Fields, keypoints: NDArray[np.float64] | None, size: tuple[f
 
 def _misfit(fields: _Fields, points: NDArray[np.float64], size: tuple[float, float]) -> str | None:
     """Return which of picture, box, area and labelled joints (K, 2) do not fit each other, or None."""
-    corner, sides, limit = np.array(fields.box[:2]), np.array(fields.box[2:]), np.array(size[::-1])
-    far = corner + sides
-    if (corner >= limit).any() or (far <= 0).any():
+    (x, y, width, height), (tall, wide) = fields.box, size
+    if x >= wide or y >= tall or x + width <= 0 or y + height <= 0:
         return "box outside the picture"
-    if (corner < -limit).any() or (far > 2 * limit).any():
+    if x < -wide or y < -tall or x + width > 2 * wide or y + height > 2 * tall:
         return "box far outside the picture"
-    if not _AREAS[0] <= fields.labelled_area / sides.prod() <= _AREAS[1]:
+    if not _AREAS[0] <= fields.given_area / (width * height) <= _AREAS[1]:
         return "area that does not fit the box"
-    near = (points >= corner - sides) & (points <= far + sides)
+    # Near is inside the box grown by its own size on every side: joints may lie outside of what is seen of a person.
+    near = np.abs(points - (x + width / 2, y + height / 2)) <= (1.5 * width, 1.5 * height)
     return None if near.all(axis=1).any() else "joints far from the box"
 
 

@@ -61,6 +61,8 @@ def _read_entry(entry: dict[str, Any], data: PoseData) -> PoseSample | str:
         return "picture not in the data"
     if min(width, height) <= 0:
         return "no area"
+    if min(width, height) < 1:
+        return "smaller than a pixel"
     joints = len(get_skeleton(data.skeleton).joints)
     points, visible = np.zeros((joints, 2)), np.zeros(joints, dtype=bool)
     box = np.array([x, y, x + width, y + height])

@@ -234,6 +234,7 @@ def test_detected_boxes_of_no_use_are_named(tmp_path):
         {**good, "image_id": 2},
         {**good, "bbox": [1, 2, 0, 4]},
         {**good, "bbox": [1, 2]},
+        {**good, "bbox": [0.1, 0.2, 0.3, 0.9]},
         {**good, "score": "high"},
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(entries))
@@ -242,7 +243,8 @@ def test_detected_boxes_of_no_use_are_named(tmp_path):
     assert found.skipped == {
         "picture not in the data": ["entry 2"],
         "no area": ["entry 3"],
-        "damaged entry": ["entry 4", "entry 5"],
+        "damaged entry": ["entry 4", "entry 6"],
+        "smaller than a pixel": ["entry 5"],
     }
 
 
