@@ -112,9 +112,8 @@ def require_size(sample: PoseSample, image: NDArray[np.uint8]) -> None:
         advice = "give the pictures that were labelled, or correct the size in the labels"
     stated = f"{sample.size[1]}x{sample.size[0]}" if sample.size else "none"
     raise UsageError(
-        f"picture {sample.image} is {width}x{height} pixels (width x height, turned by its EXIF orientation), the "
-        f"labels are for {stated}: "
-        f"{advice}"
+        f"picture {sample.image} is {width}x{height} pixels (width x height, EXIF orientation applied), the labels are "
+        f"for {stated}: {advice}"
     )
 
 
