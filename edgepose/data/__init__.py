@@ -27,8 +27,8 @@ def load_data(spec: str, split: str) -> PoseData:
 
     Raises:
         UsageError: ``spec`` or ``split`` is none of these, files are missing or broken, no person can be used, or the
-            first, the middle or the last picture has another size than its labels say. (The others are compared when
-            they are read: see :func:`edgepose.data.samples.require_size`.)
+            first or another of about three pictures has another size than its labels say. (The others are compared
+            when they are read: see :func:`edgepose.data.samples.require_size`.)
     """
     kind, _, root = spec.partition(":")
     if kind not in _KINDS or not root:
@@ -43,8 +43,7 @@ def load_data(spec: str, split: str) -> PoseData:
 
 
 def _try_sizes(samples: Sequence[PoseSample]) -> None:
-    for number in sorted({0, len(samples) // 2, len(samples) - 1}):
-        sample = samples[number]
+    for sample in samples[:: max(1, (len(samples) - 1) // 2)]:
         if sample.size is None:
             continue
         try:

@@ -25,13 +25,13 @@ def load_coco(root: Path, split: str) -> PoseData:
     names = [f"person_keypoints_{split}{year}.json" for year in ("2017", "")]
     annotations = find_annotations([root / "annotations" / name for name in names])
     folders = (f"{split}2017", f"images/{split}2017", split, f"images/{split}", "images")
-    return _read(Intake("coco", "coco17", annotations, root, [root / folder for folder in folders]))
+    return _read(Intake("coco", "coco17", annotations, [*(root / folder for folder in folders), root]))
 
 
 def load_crowdpose(root: Path, split: str) -> PoseData:
     """Read ``json/crowdpose_{split}.json`` or ``annotations/crowdpose_{split}.json``; pictures as for MPII."""
     annotations = find_annotations([root / f / f"crowdpose_{split}.json" for f in ("json", "annotations")])
-    return _read(Intake("crowdpose", "crowdpose14", annotations, root, [root / "images"]))
+    return _read(Intake("crowdpose", "crowdpose14", annotations, [root / "images", root]))
 
 
 def _read(intake: Intake) -> PoseData:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.skeletons import get_skeleton
-from .categories import PERSON
+from .categories import PERSON, whole_number
 from .reading import DAMAGED, plausible, read_list
 from .samples import PoseData, PoseSample, describe_skipped
 
@@ -35,7 +35,7 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
     entries = read_list(boxes, wanted, "image_id", "bbox", "score")
     found = replace(data, samples=[], skipped={})
     for index, entry in enumerate(entries):
-        if entry.get("category_id", PERSON) != PERSON:
+        if whole_number(entry.get("category_id", PERSON)) != PERSON:
             continue
         person = _read_entry(entry, data)
         if isinstance(person, str):
@@ -43,7 +43,8 @@ def detected_samples(data: PoseData, boxes: Path) -> PoseData:
         else:
             found.samples.append(person)
     if not found.samples:
-        why = f"({describe_skipped(found) or f'{len(entries)} entries'}): run the detector on those pictures"
+        none = f"{len(entries)} entries" + (f", none of category {PERSON}" if entries else "")
+        why = f"({describe_skipped(found) or none}): run the detector on those pictures"
         raise UsageError(f"{boxes} has no person in the pictures of {data.annotations} {why}")
     return found
 

@@ -22,7 +22,7 @@ def load_lsp(root: Path, split: str) -> PoseData:
     annotations = root / "joints.mat"
     joints, visible = _read_joints(annotations)
     listing = root / ("train.txt" if split == "train" else "test.txt")
-    intake = Intake("lsp", "lsp14", annotations, root, [root / "images"])
+    intake = Intake("lsp", "lsp14", annotations, [root, root / "images"])
     for number in _numbers(listing, len(joints)):
         if not 1 <= number <= len(joints):
             raise UsageError(f"{listing}: got image {number}, expected 1 to {len(joints)}, the images of joints.mat")

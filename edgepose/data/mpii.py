@@ -31,7 +31,7 @@ def load_mpii(root: Path, split: str) -> PoseData:
     heads = np.full(len(persons), np.nan)
     if split == "val" and (root / "annot/gt_valid.mat").is_file():
         heads = _head_sizes(root / "annot/gt_valid.mat", len(persons))
-    intake = Intake("mpii", "mpii16", annotations, root, [root / "images"])
+    intake = Intake("mpii", "mpii16", annotations, [root / "images", root])
     numbers: dict[str, int] = {}
     for index, (person, head) in enumerate(zip(persons, heads, strict=True)):
         name = str(person.get("image"))

@@ -36,14 +36,13 @@ _ADVICE = {
 class Intake:
     """Builds the :class:`PoseData` of a split, ``data``: finds pictures, and notes what cannot be used.
 
-    Pictures are looked for in ``folders``, in this order, and then in ``root``; the other arguments are those of
-    :class:`PoseData`.
+    Pictures are looked for in ``folders``, in this order; the other arguments are those of :class:`PoseData`.
     """
 
-    def __init__(self, kind: str, skeleton: str, annotations: Path, root: Path, folders: Sequence[Path]) -> None:
+    def __init__(self, kind: str, skeleton: str, annotations: Path, folders: Sequence[Path]) -> None:
         self.data = PoseData(kind, skeleton, [], annotations)
-        self._asked = (root, *folders)
-        self._folders = [folder for folder in (*folders, root) if folder.is_dir()]
+        self._asked = folders
+        self._folders = [folder for folder in folders if folder.is_dir()]
         self._missing: set[int] = set()
         self._named: dict[Path, str] = {}
 

@@ -262,7 +262,11 @@ def test_a_measure_without_use_for_detections_says_so_before_it_reads_them(kind)
         ([{"image_id": 1, "keypoints": [9] * 51, "score": 1}], "is a file of found joints, expected COCO's list"),
         ([1, 2], "a file of another kind, expected COCO's list"),
         ([], r"has no person in the pictures of .* \(0 entries\)"),
-        ([{"image_id": 5, "bbox": [1, 2, 3, 4], "score": 1}], r"\(skipped 1 \(1 picture not in the data\): entry 0\)"),
+        ([{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1}], r"\(1 entries, none of category 1\)"),
+        (
+            [{"image_id": 5, "category_id": "1", "bbox": [1, 2, 3, 4], "score": 1}],
+            r"\(skipped 1 \(1 picture not in the data\): entry 0\)",
+        ),
     ],
 )
 def test_detections_of_another_kind_are_refused(tmp_path, content, message):

@@ -60,6 +60,7 @@ def test_who_is_not_run_is_a_region_to_ignore(tmp_path, name):
     assert (region.counted, region.crowd, region.image_id) == (False, name == "crowd", 1)
     assert list(region.bbox) == BROKEN[name]["annotations"][1]["bbox"]
     assert not region.visible.any()
+    assert region.area == pytest.approx(1060 if name == "no area" else BROKEN[name]["annotations"][1]["area"])
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name.startswith("damaged")])

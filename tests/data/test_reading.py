@@ -14,7 +14,7 @@ def make_intake(root: Path, *files: str) -> Intake:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
-    return Intake("coco", "coco17", root / "labels.json", root, [root / "val", root / "images"])
+    return Intake("coco", "coco17", root / "labels.json", [root / "val", root / "images", root])
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ BROKEN = {
     "smaller than a pixel (the box)": with_person(bbox=[0.1, 0.25, 0.4, 0.6]),
     "smaller than a pixel (the area)": with_person(area=0.15),
     "box far outside the picture": with_person(bbox=[10, 20, 191, 50]),
+    "box far outside the picture (left)": with_person(bbox=[-101, 20, 120, 50]),
     "box far outside the picture (below)": with_person(bbox=[10, 20, 40, 141]),
     "box far outside the picture (above)": with_person(bbox=[10, -81, 40, 120]),
     "area that does not fit the box": with_person(area=4001),
