@@ -85,6 +85,6 @@ def _read(entry: dict[str, Any]) -> Category | None:
     number, joints = whole_number(entry.get("id")), entry.get("keypoints")
     if number is None:
         return None
-    names = joints if isinstance(joints, list) and all(isinstance(name, str) for name in joints) else []
+    names = tuple(map(str, joints)) if isinstance(joints, list) else ()
     numbered = all(name.strip().isdigit() for name in names)  # as CVAT calls points that were not given names
-    return Category(number, str(entry.get("name")), bool(joints), () if numbered else tuple(names))
+    return Category(number, str(entry.get("name")), bool(names), () if numbered else names)

@@ -47,17 +47,26 @@ def _read(intake: Intake) -> PoseData:
             persons.setdefault(whole_number(annotation.get("image_id")), []).append(annotation)
         else:
             _skip(intake, "another category than person", annotation)
-    pictures = dict[int, dict[str, Any]]()
-    for picture in content["images"]:
-        if (number := whole_number(picture.get("id"))) is None:
-            intake.skip("damaged picture entry", str(picture.get("file_name")))
-        else:
-            pictures[number] = picture  # once: some tools repeat the entry of a picture for each of its persons
-    for number, picture in pictures.items():
+    for number, picture in _pictures(intake, content["images"]).items():
         _read_picture(intake, number, picture, persons.pop(number, []), joints)
     for annotation in chain.from_iterable(persons.values()):
         _skip(intake, "annotation of an unlisted picture", annotation)
     return intake.finish()
+
+
+def _pictures(intake: Intake, entries: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return the entries of pictures by number, once: some tools repeat a picture's for each of its persons."""
+    pictures = dict[int, dict[str, Any]]()
+    for picture in entries:
+        name = picture.get("file_name")
+        if (number := whole_number(picture.get("id"))) is None:
+            intake.skip("damaged picture entry", str(name))
+        elif (other := pictures.setdefault(number, picture).get("file_name")) != name:
+            raise UsageError(
+                f"{intake.data.annotations} gives the id {number} to two pictures, {other!r} and {name!r}: number them "
+                "anew"
+            )
+    return pictures
 
 
 def _joint_reader(path: Path, names: tuple[str, ...], skeleton: str) -> JointReader:

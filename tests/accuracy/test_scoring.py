@@ -18,7 +18,8 @@ from edgepose.accuracy import scoring as accuracy
 from edgepose.accuracy.coco import FIGURES
 from edgepose.accuracy.scoring import predict, score, shared_skeleton
 from edgepose.core.errors import CheckError, UsageError
-from edgepose.core.geometry import crop_regions, region_affine, transform_points
+from edgepose.core.geometry import crop_boxes, crop_regions, region_affine, transform_points
+from edgepose.core.images import read_image
 from edgepose.core.skeletons import COCO17, LSP14, MPII16, SKELETONS, get_skeleton
 from edgepose.data import load_data
 from edgepose.data.detections import detected_samples
@@ -448,3 +449,16 @@ def test_pckh_without_a_joint_that_counts_is_refused(monkeypatch):
     message = r"^valid\.json has no labelled joint that counts: PCKh@0\.5 needs at least one$"
     with pytest.raises(UsageError, match=message):
         score(lambda _: None, mpii_data(["pelvis", "thorax"]), MPII16, SIZE)
+
+
+def test_every_crop_is_of_its_own_picture(coco):
+    data, seen = load_data(f"coco:{coco}", "val"), []
+    known = knowing(data)
+
+    def predictor(crops):
+        seen.extend(crops.copy())
+        return known(crops)
+
+    predict(predictor, data.samples, COCO17, SIZE, batch=3)
+    for crop, sample in zip(seen, data.samples, strict=True):
+        np.testing.assert_array_equal(crop, crop_boxes(read_image(sample.image), sample.box[None], SIZE)[0][0])

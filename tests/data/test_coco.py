@@ -108,6 +108,13 @@ def test_a_line_names_five_of_many():
     assert describe_skipped(data) == "skipped 7 (3 crowd, 4 no area): a, b, c, d, e, ..."
 
 
+def test_one_id_for_two_pictures_is_refused(tmp_path):
+    content = {**CONTENT, "images": [*CONTENT["images"], {"id": "1", "file_name": "b.jpg"}]}
+    message = r"val2017\.json gives the id 1 to two pictures, 'a\.jpg' and 'b\.jpg': number them anew$"
+    with pytest.raises(UsageError, match=message):
+        load_data(make_root(tmp_path, content, "a.jpg", "b.jpg"), "val")
+
+
 def test_no_picture_at_all_is_refused(tmp_path):
     content = {**CONTENT, "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(8)]}
     with pytest.raises(

@@ -29,6 +29,13 @@ def test_joints_are_taken_by_their_names(tmp_path):
     assert person.joints.tolist() == [[66 - i, 60] for i in range(17)]
 
 
+@pytest.mark.parametrize("names", [[{"name": "nose"}] * 17, [None] * 17, ["a", 2]])
+def test_names_that_are_no_text_are_refused(tmp_path, names):
+    content = {**CONTENT, "categories": [{"id": 1, "name": "person", "keypoints": names}]}
+    with pytest.raises(UsageError, match=r"expected those of coco17 \(missing: nose, left_eye"):
+        load_data(make_root(tmp_path, content, "a.jpg"), "val")
+
+
 @pytest.mark.parametrize("names", [[], "none", None, [*map(str, range(17))], list(range(17))])
 def test_joints_without_names_are_in_cocos_order(tmp_path, names):
     content = {**CONTENT, "categories": [{"id": 1, "name": "person", "keypoints": names}]}
