@@ -49,7 +49,6 @@ class _Fields:
     box: tuple[float, float, float, float]
     given_area: float
     crowd: bool
-    counted: bool
     keypoints: NDArray[np.float64]
 
     @property
@@ -70,8 +69,6 @@ def _read_fields(annotation: dict[str, Any]) -> _Fields | None:
             box=(x, y, width, height),
             given_area=number("area", AREA_OF_BOX * width * height),
             crowd=number("iscrowd", 0) != 0,
-            # CrowdPose's number leaves hidden joints out, so it can be 0 for a person with labelled joints.
-            counted=number("num_keypoints", 1) > 0,
             keypoints=np.asarray(annotation.get("keypoints") or [], dtype=np.float64).ravel(),
         )
     except DAMAGED:
@@ -106,7 +103,7 @@ def read_person(
     else:
         visible = keypoints[:, 2] > 0
         points = np.where(visible[:, None], keypoints[:, :2], 0.0)
-    label = Label(image_id, fields.box, fields.area, points, visible, fields.counted and not reason, fields.crowd)
+    label = Label(image_id, fields.box, fields.area, points, visible, not reason, fields.crowd)
     return label if min(fields.box[2:]) > 0 else None, reason or _run_box(fields.box, size)
 
 

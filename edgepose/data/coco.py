@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,10 @@ def _read_picture(
         data.crowding[number] = crowd
     for annotation in persons:
         label, box = read_person(annotation, number, size or (math.inf, math.inf), joints)
+        if label and data.kind == "crowdpose" and whole_number(annotation.get("num_keypoints")) == 0:
+            label = replace(
+                label, counted=False
+            )  # its number leaves hidden joints out, and its evaluation such persons
         if label:
             data.labels.append(label)
         if isinstance(box, str):

@@ -83,9 +83,30 @@ def test_null_is_like_a_missing_field(tmp_path, field):
 
 
 def test_crowdpose_runs_hidden_persons_and_ignores_them(tmp_path):
-    data = load_data(make_root(tmp_path, with_person(num_keypoints=0), "a.jpg"), "val")
+    content = with_person(num_keypoints=0, keypoints=[30, 40, 1] * 14)
+    content["annotations"][0]["keypoints"] = [30, 40, 2] * 14
+    make_root(tmp_path, content, file="crowdpose_val.json")
+    (tmp_path / "a.jpg").touch()
+    data = load_data(f"crowdpose:{tmp_path}", "val")
     assert (len(data.samples), [label.counted for label in data.labels]) == (2, [True, False])
-    assert data.labels[1].visible[0]
+    assert data.labels[1].visible.all()
+
+
+@pytest.mark.parametrize("number", [0, "many", -1, [2]])
+def test_the_number_of_joints_is_counted_not_read(tmp_path, number):
+    data = load_data(make_root(tmp_path, with_person(num_keypoints=number), "a.jpg"), "val")
+    assert (len(data.samples), [label.counted for label in data.labels]) == (2, [True, True])
+
+
+def test_crowd_indices_that_are_no_number_are_left_out(tmp_path):
+    content = {
+        **CONTENT,
+        "images": [
+            {**CONTENT["images"][0], "id": i, "crowdIndex": value}
+            for i, value in enumerate((None, "dense", 0.25), start=1)
+        ],
+    }
+    assert load_data(make_root(tmp_path, content, "a.jpg"), "val").crowding == {3: 0.25}
 
 
 def test_labels_equal_the_reference(reference, tmp_path):

@@ -66,7 +66,6 @@ BROKEN = {
     "damaged annotation (no number)": with_person(bbox=[10, 20, 10**400, 50]),
     "damaged annotation (area NaN)": with_person(area=float("nan")),
     "damaged annotation (crowd of text)": with_person(iscrowd="no"),
-    "damaged annotation (number of text)": with_person(num_keypoints="many"),
     "smaller than a pixel": with_person(bbox=[0.1, 0.25, 0.4, 0.6], keypoints=[0.3, 0.5, 2] * 17),
     "smaller than a pixel (the joints)": with_person(keypoints=[0.3, 0.5, 2] * 17),
     "smaller than a pixel (the box)": with_person(bbox=[0.1, 0.25, 0.4, 0.6]),
