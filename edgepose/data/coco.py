@@ -14,7 +14,7 @@ from .annotation import JointReader, read_person
 from .categories import person_category, whole_number
 from .joint_names import joint_order
 from .reading import DAMAGED, Intake, find_annotations, has_objects, read_json, refuse_kind
-from .samples import PoseData, PoseSample
+from .samples import PoseData, PoseSample, first_five
 
 
 def load_coco(root: Path, split: str) -> PoseData:
@@ -48,6 +48,11 @@ def _read(intake: Intake) -> PoseData:
             persons.setdefault(whole_number(annotation.get("image_id")), []).append(annotation)
         else:
             _skip(intake, "another category than person", annotation)
+    if content["annotations"] and not persons:
+        used = sorted({str(annotation.get("category_id")) for annotation in content["annotations"]})
+        raise UsageError(
+            f"{path} has no annotation of the persons' category, {category}, but of {first_five(used)}: correct the ids"
+        )
     for number, picture in _pictures(intake, content["images"]).items():
         _read_picture(intake, number, picture, persons.pop(number, []), joints)
     for annotation in chain.from_iterable(persons.values()):
@@ -59,10 +64,10 @@ def _pictures(intake: Intake, entries: list[dict[str, Any]]) -> dict[int, dict[s
     """Return the entries of pictures by number, once: some tools repeat a picture's for each of its persons."""
     pictures = dict[int, dict[str, Any]]()
     for picture in entries:
-        name = picture.get("file_name")
+        name = str(picture.get("file_name"))
         if (number := whole_number(picture.get("id"))) is None:
-            intake.skip("damaged picture entry", str(name))
-        elif (other := pictures.setdefault(number, picture).get("file_name")) != name:
+            intake.skip("damaged picture entry", name)
+        elif (other := str(pictures.setdefault(number, picture).get("file_name"))) != name:
             raise UsageError(
                 f"{intake.data.annotations} gives the id {number} to two pictures, {other!r} and {name!r}: number them "
                 "anew"

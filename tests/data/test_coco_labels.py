@@ -66,7 +66,19 @@ def test_who_is_not_run_is_a_region_to_ignore(tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in BROKEN if name.startswith("damaged")])
 def test_who_is_damaged_is_not_scored(tmp_path, name):
     data = load_data(make_root(tmp_path, BROKEN[name], "a.jpg"), "val")
-    assert [label.counted for label in data.labels if label.counted or label.visible.any()] == [True]
+    person, *regions = data.labels
+    assert person.counted
+    assert all(not region.counted and not region.visible.any() and np.isfinite(region.area) for region in regions)
+
+
+def test_places_of_joints_that_are_not_labelled_are_left_out(tmp_path):
+    content = {
+        **CONTENT,
+        "annotations": [{**PERSON, "keypoints": [30, 40, 2, 31, 41, 0, None, None, None, *[-1] * 42]}],
+    }
+    (person,) = load_data(make_root(tmp_path, content, "a.jpg"), "val").samples
+    assert person.joints.tolist() == [[30, 40], *[[0, 0]] * 16]
+    assert person.visible.tolist() == [True] + [False] * 16
 
 
 @pytest.mark.parametrize("field", ["area", "iscrowd", "num_keypoints", "category_id"])

@@ -118,6 +118,14 @@ def test_the_category_with_joints_is_the_persons(tmp_path, content):
     assert not data.skipped
 
 
+def test_annotations_of_other_categories_are_named(tmp_path):
+    content = with_categories({"id": 5, "name": "human", "keypoints": NOSES})
+    content["annotations"].append({**PERSON, "category_id": "seven"})
+    message = r"no annotation of the persons' category, 5 'human' with joints, but of 2, seven: correct the ids$"
+    with pytest.raises(UsageError, match=message):
+        load_data(make_root(tmp_path, content, "a.jpg"), "val")
+
+
 @pytest.mark.parametrize(
     ("categories", "listed"),
     [

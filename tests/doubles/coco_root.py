@@ -65,6 +65,7 @@ BROKEN = {
     "damaged annotation (huge)": with_person(keypoints=[1e30, 40, 2] * 17),
     "damaged annotation (no number)": with_person(bbox=[10, 20, 10**400, 50]),
     "damaged annotation (area NaN)": with_person(area=float("nan")),
+    "damaged annotation (area infinite)": with_person(area=float("inf")),
     "damaged annotation (crowd of text)": with_person(iscrowd="no"),
     "smaller than a pixel": with_person(bbox=[0.1, 0.25, 0.4, 0.6], keypoints=[0.3, 0.5, 2] * 17),
     "smaller than a pixel (the joints)": with_person(keypoints=[0.3, 0.5, 2] * 17),
