@@ -43,7 +43,7 @@ def load_data(spec: str, split: str) -> PoseData:
 
 
 def _try_sizes(samples: Sequence[PoseSample]) -> None:
-    for sample in samples[:: max(1, (len(samples) - 1) // 2)]:
+    for sample in samples[:: max(1, len(samples) // 2)]:
         if sample.size is None:
             continue
         try:

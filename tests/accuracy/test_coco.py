@@ -138,6 +138,7 @@ def test_labels_are_in_the_form_of_pycocotools():
     first, ignored, crowd = labels["annotations"]
     want = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 20, 10], "area": 106}
     assert first == {**want, "num_keypoints": 2, "keypoints": [6, 7, 1, 4, 5, 1]}
+    assert labels_of(data, [2, 1])["annotations"][0]["keypoints"] == [6, 7, 1, 0, 0, 0]
     assert ignored == {**want, "id": 2, "area": 3, "num_keypoints": 0, "keypoints": [6, 7, 1, 4, 5, 1]}
     assert crowd == {**want, "id": 3, "image_id": 3, "iscrowd": 1, "num_keypoints": 0, "keypoints": [0] * 6}
 

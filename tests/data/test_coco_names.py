@@ -104,6 +104,11 @@ NOSES = ["nose", *get_skeleton("coco17").joints[1:]]
         with_categories({"id": 1, "name": "person"}, {"id": 2, "name": "skeleton", "keypoints": NOSES}),
         with_categories({"id": 1, "name": "dog"}, {"id": 2, "name": " Person "}),
         with_categories(
+            {"id": 1, "name": "person"},
+            {"id": 2, "name": "Person", "keypoints": NOSES},
+            {"id": 3, "name": "dog", "keypoints": ["tail"]},
+        ),
+        with_categories(
             {"id": 1, "name": "dog", "keypoints": ["tail"]}, {"id": 2, "name": "PERSON", "keypoints": NOSES}
         ),
         with_categories({"id": "2", "name": "person", "keypoints": NOSES}, {"id": 2, "name": "person"}, "x", {}),
