@@ -42,6 +42,12 @@ class Ranks:
         distributed.all_reduce(summed)
         return dict(zip(values, (summed / self.world).tolist(), strict=True))
 
+    def sum(self, counts: torch.Tensor) -> torch.Tensor:
+        """Add up counts over the processes. All must call this, with the same shape; ``counts`` may be changed."""
+        if self.world > 1:
+            distributed.all_reduce(counts)
+        return counts
+
     def share(self, value: Any) -> Any:
         """Return the first process's value in all of them. All must call this."""
         if self.world == 1:

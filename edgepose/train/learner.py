@@ -16,6 +16,7 @@ from ..graphs.read_quantisation import Quantisation
 from ..models.checkpoint import ModelSpec, load_pretrained
 from ..models.layers import Heads
 from ..models.pose_graph import normalise
+from .accuracy import count_right, mean_accuracy
 from .distributed import Ranks
 from .fake_quantise import FakeQuantised
 from .losses import LOSS_FUNCTIONS, DynamicWeights, Targets
@@ -64,6 +65,9 @@ class Learner:
         self.schedule = _schedule(recipe, self.optimizer, steps)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.precision == "fp16")
         self.balance = DynamicWeights()
+        #: Of the last batch, over all processes: see :func:`~edgepose.train.accuracy.mean_accuracy`.
+        self.accuracy = (0.0, 0)
+        self._counts = torch.zeros(0)
 
     @property
     def result(self) -> nn.Module:
@@ -88,6 +92,7 @@ class Learner:
             heads = self.parallel(images)
         heads = Heads(*(None if maps is None else maps.to(dtype) for maps in heads))
         targets = Targets(*(batch[name].to(dtype) for name in Targets._fields))
+        self._counts = count_right(heads.joints.detach(), targets.joints)
         return LOSS_FUNCTIONS[self.recipe.loss](heads, targets, self.recipe)
 
     def backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -96,6 +101,7 @@ class Learner:
         weights = self.balance.of(tuple(terms)) if self.recipe.dynamic_weights else dict.fromkeys(terms, 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(weights[name] * term for name, term in terms.items())).backward()
+        self.accuracy = mean_accuracy(self.ranks.sum(self._counts))
         return self.ranks.mean({name: float(term.detach()) for name, term in terms.items()})
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, float]:

@@ -108,6 +108,8 @@ class Run:
         batch: steps done in the current epoch.
         history: a row of figures per finished epoch.
         seconds, sums: of the current epoch: the time of its steps, and the sum of each term of the loss over them.
+        accuracy: of the current epoch: the sum over its steps of accuracy x joints, and of joints (see
+            :func:`~edgepose.train.accuracy.mean_accuracy`).
     """
 
     _PROGRESS = ("epoch", "batch", "history", "seconds", "sums")
@@ -126,6 +128,7 @@ class Run:
         self.folder, self.data = RunFolder(folder), _fingerprint(samples)
         self.epoch = self.batch = 0
         self.seconds, self.sums = 0.0, dict[str, float]()
+        self.accuracy = [0.0, 0.0]
         self.history: list[dict[str, float]] = []
         keys = ("learner", "data", *self._PROGRESS)
         state = ranks.share(self.folder.load(recipe, keys) if ranks.is_first else None)
@@ -143,11 +146,12 @@ class Run:
                 f"{self.folder.path} was begun with other training samples: give another -o, and --weights to start "
                 "from this run's"
             )
-        # States of older versions have no entry for the quantisation.
+        # States of older versions have no entries for the quantisation and the accuracy.
         _require_quantisation(state["learner"].get("quantisation"), self.learner.quantisation, self.folder.path)
         self.learner.load_state_dict(state["learner"])
         for name in self._PROGRESS:
             setattr(self, name, state[name])
+        self.accuracy = state.get("accuracy", self.accuracy)
 
     def add(self, terms: dict[str, float], seconds: float) -> None:
         """Add the figures of one step; ``seconds`` is what it took."""
@@ -155,13 +159,21 @@ class Run:
         self.seconds += seconds
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+        accuracy, joints = self.learner.accuracy
+        self.accuracy = [self.accuracy[0] + accuracy * joints, self.accuracy[1] + joints]
+
+    @property
+    def percent_right(self) -> float:
+        """The accuracy on the batches of the current epoch so far, in percent, as HRNet prints it."""
+        return 100 * self.accuracy[0] / max(self.accuracy[1], 1)
 
     def finish_epoch(self) -> None:
         """Add the epoch's figures to the history and save."""
         means = {f"loss_{name}": total / self.batch for name, total in self.sums.items()}
-        figures = {"loss": sum(means.values()), **means, "lr": self.learner.schedule.get_last_lr()[0]}
+        figures = {"loss": sum(means.values()), **means, "accuracy": self.percent_right}
+        figures["lr"] = self.learner.schedule.get_last_lr()[0]
         self.history.append({"epoch": self.epoch + 1, **figures, "seconds": self.seconds})
-        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, {}
+        self.epoch, self.batch, self.seconds, self.sums, self.accuracy = self.epoch + 1, 0, 0.0, {}, [0.0, 0.0]
         self.save()
 
     def is_test_due(self, every: int) -> bool:
@@ -191,7 +203,7 @@ class Run:
                 f"the weights became infinite or NaN in epoch {self.epoch + (self.batch > 0)}: lower lr, or clip the "
                 f"gradient (--set clip=1); {self.folder.path} keeps the state before"
             )
-        progress = {name: getattr(self, name) for name in self._PROGRESS}
+        progress = {name: getattr(self, name) for name in (*self._PROGRESS, "accuracy")}
         state = {"learner": self.learner.state_dict(), "data": self.data, **progress}
         self.folder.save(self.recipe, state, self.learner.result, self.learner.spec, self.history, best=best)
 
@@ -317,7 +329,7 @@ def _progress(run: Run) -> str:
     losses = " ".join(f"{name} {total / run.batch:.3g}" for name, total in run.sums.items())
     done = run.epoch * run.steps + run.batch
     left = (run.recipe.epochs * run.steps - done) * run.seconds / run.batch
-    return f"{losses}, ends in {int(left // 3600)}:{int(left // 60 % 60):02}"
+    return f"{losses}, accuracy {run.percent_right:.1f} %, ends in {int(left // 3600)}:{int(left // 60 % 60):02}"
 
 
 @contextmanager

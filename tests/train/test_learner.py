@@ -162,7 +162,7 @@ def test_a_process_alone_needs_no_torchrun():
 
 
 def save_gradients(ranks: Ranks, path: Path) -> None:
-    """Write three steps' gradients, with frozen batch norms; the loss ratios of the dynamic weights enter the last.
+    """Write the gradients and the accuracy of the third step, with frozen batch norms and dynamic weights.
 
     PyTorch's default type must be float64.
     """
@@ -177,7 +177,7 @@ def save_gradients(ranks: Ranks, path: Path) -> None:
         learner.balance.record(learner.backward(mine))
         batch["joints"] = batch["joints"] * 0.5
     if ranks.is_first:
-        torch.save([p.grad for p in learner.network.parameters()], path)
+        torch.save([*(p.grad for p in learner.network.parameters()), torch.tensor(learner.accuracy)], path)
 
 
 ONE_OF_TWO = """
@@ -207,6 +207,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [torch.load(path, weights_only=True) for path in paths]
+    assert found[0].pop().tolist() == pytest.approx(found[1].pop().tolist(), abs=1e-12)
     one, two = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in found)
     assert one.dtype == torch.float64
     assert one.abs().max() > 1e-4
