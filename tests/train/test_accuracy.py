@@ -76,9 +76,9 @@ def test_a_target_at_the_border_or_without_a_peak_is_not_counted() -> None:
 
 
 def test_a_map_without_a_positive_value_is_found_at_the_corner() -> None:
-    target = peaks([[(2, 2)], [(9, 9)]], (100, 100))  # half a tenth is 5 pixels
-    found = peaks([[(9, 9)], [(9, 9)]], (100, 100)) - 1  # whose maximum is 0
-    assert count_right(found, target).tolist() == [[1], [2]]
+    found = peaks([[(9, 9)]], (100, 100)) - 1  # whose maximum is 0; half a tenth is 5 pixels
+    assert count_right(found, peaks([[(2, 2)]], (100, 100))).tolist() == [[1], [1]]
+    assert count_right(found, peaks([[(9, 9)]], (100, 100))).tolist() == [[0], [1]]
 
 
 def test_every_joint_weighs_the_same_and_those_that_never_occur_nothing() -> None:
