@@ -103,6 +103,8 @@ def predict(
 
     ``batch`` is the number of crops per call; the other arguments and the errors are those of :func:`score`.
     """
+    if decode not in DECODERS:
+        raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
     results = [np.zeros((0, len(skeleton.joints), 3))]
     with bar("evaluating") as progress:
         for start in range(0, len(samples), batch):
@@ -167,18 +169,26 @@ def score(
         UsageError: ``decode`` is unknown, a picture cannot be read, or :func:`scored_skeleton` refuses the data.
         CheckError: the network returns NaN or infinity.
     """
-    if decode not in DECODERS:
-        raise UsageError(f"decode {decode!r}: expected one of {', '.join(DECODERS)}")
     scored = scored_skeleton(data, skeleton, shared_joints=shared_joints)
     samples = (detected or data).samples
     poses = predict(predictor, samples, skeleton, input_size, flip=flip, decode=decode, padding=padding)
     poses = poses[:, _positions(scored, skeleton)]
     if not data.scored_by_oks:
         return _score_pck(data, poses, scored)
+    return _score_oks(data, rescored(samples, poses, scored, input_size, padding), scored)
+
+
+def rescored(
+    samples: Sequence[PoseSample],
+    poses: NDArray[np.float64],
+    skeleton: Skeleton,
+    input_size: Size,
+    padding: float = CROP_PADDING,
+) -> list[Result]:
+    """Return poses (N, J, 3) of samples as COCO results, by :func:`edgepose.accuracy.coco.coco_results`."""
     regions = crop_regions(np.array([s.box for s in samples]), input_size, padding)
     ids, boxes = [s.image_id for s in samples], [s.score for s in samples]
-    results = coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], scored.sigmas)
-    return _score_oks(data, results, scored)
+    return coco_results(ids, poses, boxes, regions[:, 2] * regions[:, 3], skeleton.sigmas)
 
 
 def scored_skeleton(data: PoseData, skeleton: Skeleton, *, shared_joints: bool = False) -> Skeleton:

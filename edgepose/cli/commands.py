@@ -46,8 +46,11 @@ def evaluate_target(a: argparse.Namespace) -> None:
     from ..evaluate import check_outputs, evaluate
 
     check_outputs(a.worst, a.json, a.results)  # before hours of work
-    options = _given(a, "boxes", "flip", "decode", "backend", "precision", "shared_joints")
-    accuracy = evaluate(a.target, a.data, **options)
+    options = _given(a, "boxes", "flip", "decode", "as_published", "backend", "precision")
+    if a.split == "test-dev":
+        _predict_test_dev(a, options)
+        return
+    accuracy = evaluate(a.target, a.data, shared_joints=a.shared_joints, **options)
     show(accuracy)
     if a.json:
         accuracy.save(a.json)
@@ -55,6 +58,19 @@ def evaluate_target(a: argparse.Namespace) -> None:
         accuracy.draw_worst(a.worst)
     if a.results:
         accuracy.save_results(a.results)
+
+
+def _predict_test_dev(a: argparse.Namespace, options: dict[str, Any]) -> None:
+    from ..evaluate import predict_test_dev
+
+    _refuse_unused(a, "labels, which test-dev has not", "worst", "shared_joints")
+    if a.results is None:
+        raise UsageError("--split test-dev needs --results OUT, the file for COCO's evaluation server")
+    results = predict_test_dev(a.target, a.data, **options)
+    show(results)
+    if a.json:
+        results.save(a.json)
+    results.save_results(a.results)
 
 
 def export_bundle(a: argparse.Namespace) -> None:

@@ -82,7 +82,14 @@ def add_eval(commands: Commands) -> None:
         "boxes of the persons: the labelled ones (default), or a detector's results in COCO's JSON format",
         default="gt",
     )
+    p.option(
+        "--split S",
+        "val (default), or test-dev of coco, which has no labels: write a --results file for COCO's evaluation server",
+        choices=("val", "test-dev"),
+        default="val",
+    )
     p.flag("--flip", "average with the mirrored crops")
+    p.flag("--as-published", "flip where the tables of the network's paper do, and only there")
     decode = "maximum with the quarter offset, or distribution-aware (default: quarter)"
     p.option("--decode", decode, choices=("quarter", "dark"), default="quarter")
     p.flag("--shared-joints", "score only the joints that the network and the data both have")

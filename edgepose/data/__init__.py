@@ -12,6 +12,7 @@ from .detections import detected_samples
 from .lsp import load_lsp
 from .mpii import load_mpii
 from .samples import PoseData, PoseSample, describe_skipped, require_size
+from .test_dev import load_test_dev
 
 __all__ = ["PoseData", "PoseSample", "describe_skipped", "detected_samples", "load_data"]
 
@@ -23,7 +24,8 @@ def load_data(spec: str, split: str) -> PoseData:
 
     Args:
         spec: ``KIND:ROOT``, such as ``coco:/data/coco``. Kinds: ``coco``, ``crowdpose``, ``lsp``, ``mpii``.
-        split: ``train``, or ``val`` for the split that results are published on (of LSP, its test list).
+        split: ``train``, or ``val`` for the split that results are published on (of LSP, its test list); of COCO also
+            ``test-dev``, which has pictures and no persons.
 
     Raises:
         UsageError: ``spec`` or ``split`` is none of these, files are missing or broken, no person can be used, or the
@@ -33,10 +35,14 @@ def load_data(spec: str, split: str) -> PoseData:
     kind, _, root = spec.partition(":")
     if kind not in _KINDS or not root:
         raise UsageError(f"--data {spec!r}: expected KIND:ROOT with KIND one of {', '.join(_KINDS)}")
-    if split not in ("train", "val"):
-        raise UsageError(f"split {split!r}: expected train or val")
+    if split not in ("train", "val", "test-dev"):
+        raise UsageError(f"split {split!r}: expected train, val or test-dev")
     if not Path(root).is_dir():
         raise UsageError(f"--data {spec!r}: {root} is not a folder, expected that of the data set")
+    if split == "test-dev":
+        if kind != "coco":
+            raise UsageError(f"{kind} has no split test-dev, which is COCO's: give coco:ROOT")
+        return load_test_dev(Path(root))
     data = _KINDS[kind](Path(root), split)
     _try_sizes(data.samples)
     return data

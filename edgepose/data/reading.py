@@ -79,8 +79,8 @@ class Intake:
         """Note that ``name`` cannot be used, and why."""
         self.data.skipped.setdefault(reason, []).append(name)
 
-    def finish(self) -> PoseData:
-        """Return the split; raise UsageError if no person of it can be used."""
+    def finish(self, *, labelled: bool = True) -> PoseData:
+        """Return the split; raise UsageError if it has no picture, or if ``labelled``, no person that can be used."""
         data, missing = self.data, self.data.skipped.get("picture missing", [])
         if missing and not data.pictures:
             places = f"{', '.join(map(str, self._asked))}, such as {first_five(missing)}"
@@ -88,7 +88,7 @@ class Intake:
                 f"none of the {len(missing)} pictures listed in {data.annotations} is in {places}: put them there "
                 "(their folders may be left out)"
             )
-        if not data.samples:
+        if labelled and not data.samples:
             advice = next(
                 (a for reason, a in _ADVICE.items() if reason in data.skipped), f"give {data.kind}'s annotations"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accuracy.scoring import Predictor, Scores, score
+from ..accuracy.coco import Result
+from ..accuracy.scoring import Predictor, Scores, predict, rescored, score
 from ..backends.plan import Runner, choose
 from ..bundle.bundle import open_bundle
 from ..bundle.contract import HEATMAPS, IMAGES
@@ -22,8 +23,9 @@ from ..core.images import check_image_name
 from ..core.skeletons import Skeleton, get_skeleton
 from ..data import load_data
 from ..data.detections import detected_samples
-from ..data.samples import PoseData
-from .report import Accuracy
+from ..data.samples import PoseData, PoseSample
+from .published import published_flip
+from .report import Accuracy, ServerResults
 
 
 def evaluate(
@@ -33,6 +35,7 @@ def evaluate(
     boxes: str = "gt",
     flip: bool = False,
     decode: str = "quarter",
+    as_published: bool = False,
     shared_joints: bool = False,
     backend: str = "auto",
     precision: str = "auto",
@@ -45,36 +48,71 @@ def evaluate(
         boxes: ``gt`` for the labelled boxes, or a JSON file with a detector's results in COCO's format.
         flip: average with the mirrored crops (the papers' protocol).
         decode: ``quarter`` or ``dark``, see :func:`edgepose.accuracy.scoring.score`.
+        as_published: flip where the tables of the network's paper do, and only there.
         shared_joints: score only the joints that both the network and the data set have.
         backend, precision: for a bundle, as in :func:`edgepose.load`; a checkpoint runs in PyTorch in fp32.
 
     Raises:
-        UsageError: target, data or boxes cannot be read, the skeletons differ, or a graph differs from the contract.
+        UsageError: target, data or boxes cannot be read, the skeletons differ, a graph differs from the contract, or
+            ``as_published`` comes with another protocol.
     """
-    if target.is_file():
-        opened = _open_checkpoint(target, backend, precision)
-    else:
-        opened = _open_runner(choose(open_bundle(target), backend, precision))
-    with opened as network:
+    with _open(target, backend, precision) as network:
+        flip, published = _protocol(network, flip, decode, as_published)
         split = load_data(data, "val")
         detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
-    if detected is not None:
-        unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
-        split = replace(split, skipped={**split.skipped, **unused})
-    return Accuracy(
-        target=str(target),
-        backend=network.backend,
-        precision=network.precision,
-        data=data,
-        split=split,
-        boxes=boxes,
-        flip=flip,
-        decode=decode,
-        input_size=network.input_size,
-        crop_padding=network.crop_padding,
-        scores=scores,
-    )
+    settings = network.settings(target, data, _with_unused(split, detected), boxes, flip, decode)
+    return Accuracy(**settings, scores=scores, published=published)
+
+
+def predict_test_dev(
+    target: Path,
+    data: str,
+    *,
+    boxes: str,
+    flip: bool = False,
+    decode: str = "quarter",
+    as_published: bool = False,
+    backend: str = "auto",
+    precision: str = "auto",
+) -> ServerResults:
+    """Predict the persons that a detector found in COCO's test-dev pictures, for COCO's evaluation server.
+
+    The arguments are those of :func:`evaluate`; test-dev has no labelled boxes, so ``boxes`` must be a file.
+
+    Raises:
+        UsageError: as for :func:`evaluate`, or the network predicts other joints than COCO's.
+    """
+    if boxes == "gt":
+        raise UsageError("test-dev has no labelled boxes: give a detector's results with boxes (--boxes FILE)")
+    with _open(target, backend, precision) as network:
+        flip, published = _protocol(network, flip, decode, as_published)
+        split = load_data(data, "test-dev")
+        if network.skeleton.name != split.skeleton:
+            raise UsageError(f"{target} predicts the joints of {network.skeleton.name}, test-dev needs coco17's")
+        detected = detected_samples(split, Path(boxes))
+        place = {number: index for index, number in enumerate(split.pictures)}
+        detected.samples.sort(key=lambda sample: place[sample.image_id])  # so each picture is read once
+        results = network.results(detected.samples, flip, decode)
+    settings = network.settings(target, data, _with_unused(split, detected), boxes, flip, decode)
+    return ServerResults(**settings, results=results, published=published)
+
+
+def _protocol(network: _Network, flip: bool, decode: str, as_published: bool) -> tuple[bool, str | None]:
+    """Return whether to flip, and if the network's paper decides that, where it says so."""
+    if not as_published:
+        return flip, None
+    if flip or decode != "quarter":
+        raise UsageError("as_published takes the paper's flip test and decoding: leave --flip and --decode out")
+    return published_flip(network.model)
+
+
+def _with_unused(split: PoseData, detected: PoseData | None) -> PoseData:
+    """Return a split that also names the detections that could not be used."""
+    if detected is None:
+        return split
+    unused = {f"detection: {reason}": names for reason, names in detected.skipped.items()}
+    return replace(split, skipped={**split.skipped, **unused})
 
 
 def score_runner(runner: Runner, split: PoseData) -> Scores:
@@ -104,6 +142,7 @@ class _Network:
     """The network to evaluate: a function from crops to heat-maps, and its properties."""
 
     predict: Predictor
+    model: str
     backend: str
     precision: str
     skeleton: Skeleton
@@ -113,6 +152,24 @@ class _Network:
     def score(self, split: PoseData, **options: Any) -> Scores:
         """Score the network; ``options`` are those of :func:`edgepose.accuracy.scoring.score`."""
         return score(self.predict, split, self.skeleton, self.input_size, padding=self.crop_padding, **options)
+
+    def results(self, samples: list[PoseSample], flip: bool, decode: str) -> list[Result]:
+        """Predict the persons of ``samples`` as COCO results."""
+        size, padding = self.input_size, self.crop_padding
+        poses = predict(self.predict, samples, self.skeleton, size, flip=flip, decode=decode, padding=padding)
+        return rescored(samples, poses, self.skeleton, size, padding)
+
+    def settings(self, target: Path, data: str, split: PoseData, boxes: str, flip: bool, decode: str) -> dict[str, Any]:
+        """Return the fields of :class:`edgepose.evaluate.report.Evaluation`."""
+        how = {"data": data, "split": split, "boxes": boxes, "flip": flip, "decode": decode}
+        own = {name: getattr(self, name) for name in ("backend", "precision", "input_size", "crop_padding")}
+        return {"target": str(target), **how, **own}
+
+
+def _open(target: Path, backend: str, precision: str) -> AbstractContextManager[_Network]:
+    if target.is_file():
+        return _open_checkpoint(target, backend, precision)
+    return _open_runner(choose(open_bundle(target), backend, precision))
 
 
 @contextmanager
@@ -125,10 +182,11 @@ def _open_runner(runner: Runner) -> Iterator[_Network]:
                 f"the network of {bundle.path} has no output {HEATMAPS}, which eval needs: export it again"
             )
 
-        def predict(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def heatmaps(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
             return session.run({IMAGES: crops})[HEATMAPS]
 
-        yield _Network(predict, runner.backend, runner.precision, skeleton, manifest.input_size, manifest.crop_padding)
+        where = (runner.backend, runner.precision)
+        yield _Network(heatmaps, manifest.model, *where, skeleton, manifest.input_size, manifest.crop_padding)
 
 
 @contextmanager
@@ -145,4 +203,5 @@ def _open_checkpoint(target: Path, backend: str, precision: str) -> Iterator[_Ne
         raise UsageError(f"{target} does not contain the name of its model: export it with that name to a bundle first")
     network = stored.build()
     load_weights(network, target)
-    yield _Network(torch_predictor(network), "torch", "fp32", get_skeleton(stored.skeleton), stored.input_size)
+    skeleton = get_skeleton(stored.skeleton)
+    yield _Network(torch_predictor(network), stored.model, "torch", "fp32", skeleton, stored.input_size)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..accuracy.coco import Result
 from ..accuracy.scoring import Person, Scores
 from ..backends.environment import environment
 from ..core.files import write_text
@@ -26,12 +27,12 @@ _COLUMNS, _LINE = 5, 34
 
 
 @dataclass(frozen=True)
-class Accuracy(Report):
-    """The accuracy of a network on a data set; as text the main figure, the settings, other figures, and the joints.
+class Evaluation(Report):
+    """What was run, and how.
 
     The settings are those of :func:`edgepose.evaluate.evaluate`, with the backend and precision that ran; ``split``
-    holds the labelled persons and what was skipped, ``input_size`` is (height, width) of the crops, ``crop_padding``
-    the factor from a box to its crop, and ``scores`` are in percent.
+    holds the pictures, the labelled persons and what was skipped, ``input_size`` is (height, width) of the crops, and
+    ``crop_padding`` the factor from a box to its crop.
     """
 
     target: str
@@ -44,18 +45,50 @@ class Accuracy(Report):
     decode: str
     input_size: Size
     crop_padding: float
-    scores: Scores
 
-    def __str__(self) -> str:
-        scores = self.scores
-        ways = [
-            f"{len(scores.persons)} persons in {len(self.split.pictures)} pictures",
+    def ways(self, published: str | None) -> str:
+        """Return the settings in one line; ``published`` is why they are those of a paper, or None."""
+        words = [
             f"{self.backend} {self.precision}",
             "labelled boxes" if self.boxes == "gt" else f"boxes of {self.boxes}",
             *(["flip test"] if self.flip else []),
             *(["dark decoding"] if self.decode == "dark" else []),
         ]
-        lines = [scores.headline, ", ".join(ways)]
+        if published is not None:
+            words.append(f"as published: {'flip test' if self.flip else 'no flip test'} ({published})")
+            if self.boxes == "gt" and self.split.kind == "coco":
+                words.append("but the papers' tables of COCO have detected boxes (--boxes)")
+        return ", ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings, and what was skipped, as JSON values."""
+        settings = ("boxes", "flip", "decode", "input_size", "crop_padding")
+        return {
+            **{name: getattr(self, name) for name in ("target", "backend", "precision", "data")},
+            "annotations": str(self.split.annotations),
+            "settings": {name: getattr(self, name) for name in settings},
+            "pictures": len(self.split.pictures),
+            "skipped": self.split.skipped,
+            "environment": environment(),
+        }
+
+
+@dataclass(frozen=True)
+class Accuracy(Evaluation):
+    """The accuracy of a network on a data set; as text the main figure, the settings, other figures, and the joints.
+
+    Attributes:
+        scores: in percent.
+        published: where the flip test of the network's paper is described, if it decided on ``flip``; else None.
+    """
+
+    scores: Scores
+    published: str | None = None
+
+    def __str__(self) -> str:
+        scores = self.scores
+        counts = f"{len(scores.persons)} persons in {len(self.split.pictures)} pictures"
+        lines = [scores.headline, f"{counts}, {self.ways(self.published)}"]
         lines += [f"  {name:<16}{_percent(value)}" for name, value in scores.figures.items()]
         lines += [f"{scores.per_joint_name}:"]
         lines += [f"  {name:<16}{_percent(value)}" for name, value in scores.per_joint.items()]
@@ -64,21 +97,17 @@ class Accuracy(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Return everything except the keypoints as JSON values."""
-        scores, settings = self.scores, ("boxes", "flip", "decode", "input_size", "crop_padding")
+        scores = self.scores
         return {
-            **{name: getattr(self, name) for name in ("target", "backend", "precision", "data")},
-            "annotations": str(self.split.annotations),
-            "settings": {name: getattr(self, name) for name in settings},
+            **super().to_json(),
+            "published": self.published,
             "metric": scores.name,
             "value": scores.value,
             "figures": scores.figures,
             "per_joint_is": scores.per_joint_name,
             "per_joint": scores.per_joint,
             "persons": len(scores.persons),
-            "pictures": len(self.split.pictures),
             "results": len(scores.results),
-            "skipped": self.split.skipped,
-            "environment": environment(),
         }
 
     def save_results(self, path: Path) -> None:
@@ -91,6 +120,38 @@ class Accuracy(Report):
         tiles = [draw_person(person, self.scores.skeleton, self.input_size, self.crop_padding) for person in worst]
         sheet = contact_sheet(tiles, _COLUMNS)
         write_image(path, np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet]))
+
+
+@dataclass(frozen=True)
+class ServerResults(Evaluation):
+    """Poses on COCO's test-dev, for its evaluation server: without labels there is no accuracy.
+
+    Attributes:
+        results: in COCO's format, rescored and without duplicates, grouped by picture in the list's order.
+        published: as in :class:`Accuracy`.
+    """
+
+    results: list[Result]
+    published: str | None = None
+
+    def __str__(self) -> str:
+        empty = len(self.split.pictures) - len({entry["image_id"] for entry in self.results})
+        lines = [
+            "no AP: only COCO's evaluation server has the labels of test-dev; it takes a zip of one file, "
+            "person_keypoints_test-dev2017_NAME_results.json",
+            f"{len(self.results)} poses in {len(self.split.pictures)} pictures, {empty} of them without a detection, "
+            f"{self.ways(self.published)}",
+        ]
+        skipped = describe_skipped(self.split)
+        return "\n".join([*lines, skipped] if skipped else lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything except the keypoints as JSON values."""
+        return {**super().to_json(), "published": self.published, "results": len(self.results)}
+
+    def save_results(self, path: Path) -> None:
+        """Write the results file for the server."""
+        write_text(path, json.dumps(self.results) + "\n")
 
 
 def _percent(value: float | None) -> str:

@@ -122,7 +122,8 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
         ("lsp:", "train", "expected KIND:ROOT"),
         ("voc:/x", "train", "KIND one of coco, crowdpose, lsp, mpii"),
         ("coco:/no/such/folder", "train", "/no/such/folder is not a folder"),
-        ("lsp:/tmp", "test", "split 'test': expected train or val"),
+        ("lsp:/tmp", "test", "split 'test': expected train, val or test-dev"),
+        ("lsp:/tmp", "test-dev", "lsp has no split test-dev, which is COCO's: give coco:ROOT"),
     ],
 )
 def test_a_wrong_spec_is_refused(spec, split, message):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,25 @@ def test_figures_are_printed_and_written(accuracy: Accuracy, tmp_path: Path) -> 
     assert report["settings"]["input_size"] == [64, 64]
     assert report["skipped"] == {"crowd": ["a"]}
     assert report["environment"]["versions"]["numpy"] == np.__version__
+
+
+def test_a_published_protocol_is_said_with_what_differs(accuracy: Accuracy) -> None:
+    said = "3 persons in 1 pictures, torch fp32, {}, flip test, dark decoding, as published: flip test (X, section 1)"
+    same = replace(accuracy, published="X, section 1")
+    assert str(same).splitlines()[1] == said.format("boxes of b.json")
+    easier = "but the papers' tables of COCO have detected boxes (--boxes)"
+    labelled = replace(same, boxes="gt")
+    assert str(labelled).splitlines()[1] == f"{said.format('labelled boxes')}, {easier}"
+    assert easier not in str(replace(labelled, split=replace(labelled.split, kind="mpii")))  # whose boxes are given
+    assert (same.to_json()["published"], accuracy.to_json()["published"]) == ("X, section 1", None)
+
+
+def test_a_paper_decides_on_the_flip_test(lsp: str, knowing: Callable[..., tuple[Path, KnowingSession]]) -> None:
+    bundle, session = knowing()
+    make_hollow(bundle, Manifest("knowing", "ditn_hrnet_w32", "lsp14", SIZE))
+    accuracy = evaluate(bundle, lsp, as_published=True)
+    assert (accuracy.flip, accuracy.scores.value, session.calls) == (True, 100.0, 2)
+    assert accuracy.published == "DITN, section 4.1.2"
 
 
 def test_results_are_written_in_cocos_form(
