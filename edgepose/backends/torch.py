@@ -34,9 +34,9 @@ class TorchSession:
         network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
         load_weights(network, bundle.path / CHECKPOINT)
         self._torch = torch
-        self._graph: Any = PoseGraph(network).eval()
+        self._graph: Any = PoseGraph(network, with_maps=True).eval()
         self.inputs: tuple[TensorSpec, ...] = (contract.images,)
-        self.outputs: tuple[TensorSpec, ...] = (*contract.outputs, *contract.optional)
+        self.outputs: tuple[TensorSpec, ...] = contract.outputs_in(self._graph.outputs)
 
     def run(self, feeds: Arrays) -> Arrays:
         with running(self, self._graph, feeds), self._torch.inference_mode():

@@ -14,6 +14,11 @@ from ..core.errors import UsageError
 IMAGES = "images"
 #: Outputs of a pose network, float32: (N, J, 3) x, y in crop pixels and score; and optionally (N, J, h, w).
 KEYPOINTS, HEATMAPS = "keypoints", "heatmaps"
+#: Further outputs of a pose network that was exported with them, float32: DITN's bone heat-maps (N, B, h, w), and the
+#: maps of SG-HRNet's segmentation guided modules (N, 4, h, w) after the sigmoid. Nothing needs them to find poses.
+BONES, SEGMENTATION = "bones", "segmentation"
+#: Number of SG-HRNet's segmentation guided modules.
+GUIDES = 4
 #: Outputs of a person detector, float32: (N, K, 4) xyxy in pixels of its input; (N, K).
 BOXES, SCORES = "boxes", "scores"
 

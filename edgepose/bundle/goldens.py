@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UsageError
 from .bundle import Bundle
-from .contract import IMAGES, TensorSpec
+from .contract import BONES, IMAGES, SEGMENTATION, TensorSpec
 from .limits import Limits
 from .manifest import GOLDENS
 from .tasks import POSE, Outputs, Task
@@ -111,7 +111,8 @@ def not_finite(goldens: Goldens, outputs: Outputs) -> str | None:
         wrong = ~np.isfinite(outputs[name])
         if wrong.any():
             image, point = np.argwhere(wrong)[0][:2]
-            where = f"the first in {task.image} {image}, {task.point} {point}"
+            what = "map" if name in (BONES, SEGMENTATION) else task.point
+            where = f"the first in {task.image} {image}, {what} {point}"
             return f"{name} hold {wrong.sum()} NaN or infinite values, {where}"
     return None
 

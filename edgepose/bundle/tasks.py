@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,20 @@ from numpy.typing import NDArray
 from ..core.boxes import PERSON_SCORE, find_persons, person_errors
 from ..core.geometry import Size
 from ..core.heatmaps import STRIDE
-from ..core.pictures import draw_boxes, draw_pair
-from ..core.skeletons import get_skeleton
-from .contract import BOXES, HEATMAPS, KEYPOINTS, SCORES, Contract, float_spec, image_spec
+from ..core.pictures import CENTRE, bone_colours, draw_boxes, draw_maps, draw_pair
+from ..core.skeletons import Skeleton, get_skeleton
+from .contract import (
+    BONES,
+    BOXES,
+    GUIDES,
+    HEATMAPS,
+    KEYPOINTS,
+    SCORES,
+    SEGMENTATION,
+    Contract,
+    float_spec,
+    image_spec,
+)
 from .limits import BOX_LIMITS, POSE_LIMITS, Limits, limits_in
 
 if TYPE_CHECKING:
@@ -96,6 +108,8 @@ class Task(ABC):
     ) -> tuple[NDArray[np.uint8], str]:
         """Draw the results of the reference and of an engine, without the batch, over an image (H, W, 3) uint8 RGB.
 
+        To the right of it come the further maps that the goldens hold, each of the reference and of the engine.
+
         Returns:
             the enlarged picture; and the name of the point with the largest of the ``distances`` (in pixels) in
             parentheses, or an empty text.
@@ -109,18 +123,38 @@ def pose_contract(joints: int, size: Size) -> Contract:
     return Contract(image_spec(height, width), (float_spec(KEYPOINTS, joints, 3),), (heatmaps,))
 
 
+def map_pictures(image: NDArray[np.uint8], outputs: Outputs, skeleton: Skeleton) -> list[NDArray[np.uint8]]:
+    """Draw what a pose network was exported with besides the joints, over an image (H, W, 3) uint8 RGB.
+
+    ``outputs`` are those of the image, without the batch. Every bone map has its bone's colour (DITN's Figure 1b); of
+    the segmentation maps the mean is drawn. The pictures are enlarged; there is none for an output that is absent.
+    """
+    pictures = []
+    if BONES in outputs:
+        pictures.append(draw_maps(image, outputs[BONES], bone_colours(skeleton)))
+    if SEGMENTATION in outputs:
+        pictures.append(draw_maps(image, outputs[SEGMENTATION].mean(axis=0, keepdims=True), [CENTRE]))
+    return pictures
+
+
 @dataclass(frozen=True, eq=False)
 class _Pose(Task):
     def contract(self, manifest: Manifest) -> Contract:
-        return pose_contract(len(get_skeleton(manifest.skeleton).joints), manifest.input_size)
+        skeleton, (height, width) = get_skeleton(manifest.skeleton), manifest.input_size
+        known = pose_contract(len(skeleton.joints), manifest.input_size)
+        maps = [float_spec(BONES, len(skeleton.bones), height // STRIDE, width // STRIDE)]
+        maps += [float_spec(SEGMENTATION, GUIDES, height // STRIDE, width // STRIDE)]
+        return replace(known, optional=(*known.optional, *maps))
 
     def errors(self, goldens: Outputs, outputs: Outputs) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         difference = outputs[KEYPOINTS].astype(np.float64) - goldens[KEYPOINTS]
         distances = np.nan_to_num(np.linalg.norm(difference[..., :2], axis=-1), nan=np.inf)
         scores = np.abs(difference[..., 2]).max(axis=1)
-        if HEATMAPS in goldens:
-            maps = np.abs(outputs[HEATMAPS].astype(np.float64) - goldens[HEATMAPS]).max(axis=(1, 2, 3))
-            scores = np.maximum(scores, maps)
+        for name in filter(goldens.__contains__, (HEATMAPS, BONES, SEGMENTATION)):
+            error = np.abs(outputs[name].astype(np.float64) - goldens[name]).max(axis=(1, 2, 3))
+            # Every kind of map has a range of its own; the figure is in the heat-maps' unit.
+            scale = 1.0 if name == HEATMAPS else self.score_range(goldens) / (float(np.ptp(goldens[name])) or 1.0)
+            scores = np.maximum(scores, scale * error)
         return list(distances), np.nan_to_num(scores, nan=np.inf)
 
     def score_range(self, goldens: Outputs) -> float:
@@ -132,7 +166,9 @@ class _Pose(Task):
     ) -> tuple[NDArray[np.uint8], str]:
         skeleton = get_skeleton(manifest.skeleton)
         joint = skeleton.joints[int(distances.argmax())].replace("_", " ")
-        return draw_pair(image, golden[KEYPOINTS], got[KEYPOINTS], skeleton), f" ({joint})"
+        pair = draw_pair(image, golden[KEYPOINTS], got[KEYPOINTS], skeleton)
+        maps = [map_pictures(image, {name: outputs[name] for name in golden}, skeleton) for outputs in (golden, got)]
+        return np.concatenate([pair, *chain(*zip(*maps, strict=True))], axis=1), f" ({joint})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +217,7 @@ POSE = _Pose(
     reference="PyTorch",
     remake="export the bundle again",
     rows=POSE_LIMITS,
-    outputs=(HEATMAPS, KEYPOINTS),
+    outputs=(SEGMENTATION, BONES, HEATMAPS, KEYPOINTS),
 )
 PERSONS = _Persons(
     network="person detector",

@@ -77,7 +77,8 @@ def export_bundle(a: argparse.Namespace) -> None:
     _require_torch("export")
     from ..export.from_checkpoint import export
 
-    bundle = export(a.model, a.output, weights=a.weights, skeleton=a.skeleton, input_size=a.size)
+    options = _given(a, "weights", "skeleton", "with_bones", input_size="size")
+    bundle = export(a.model, a.output, **options)
     print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from html import escape
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .heatmaps import STRIDE
 from .skeletons import Skeleton
 
 Colour = tuple[int, int, int]
@@ -73,6 +75,25 @@ def draw_boxes(
         for left, top, right, bottom in (finite * factor).clip(-9999, 9999).round().astype(int).tolist():
             cv2.rectangle(picture, (left, top), (right, bottom), colour, width, cv2.LINE_AA)
     return picture
+
+
+def draw_maps(crop: NDArray[np.uint8], maps: NDArray[np.floating], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+    """Return an enlarged crop (H, W, 3) under maps (M, h, w), each in its colour and as opaque as its value in 0..1.
+
+    Cell (0, 0) of a map lies over pixel (0, 0) of the crop, and the next one :data:`STRIDE` pixels further. Where maps
+    overlap, their colours are mixed. A map's values outside 0..1 are clipped, and those that are not finite are 0.
+    """
+    picture, factor = _enlarge(crop)
+    height, width = picture.shape[:2]
+    # From a pixel of the picture to a cell: the centre of an enlarged pixel is between those of the crop's.
+    step, start = 1 / (factor * STRIDE), (0.5 / factor - 0.5) / STRIDE
+    matrix, how = np.array([[step, 0, start], [0, step, start]]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    shares = np.nan_to_num(maps.astype(np.float32), nan=0.0).clip(0, 1)
+    large = np.stack([cv2.warpAffine(share, matrix, (width, height), flags=how) for share in shares])
+    opaque = large.max(axis=0)[..., None]
+    mixed = np.tensordot(large, np.array(colours, np.float32), axes=(0, 0))
+    mixed /= np.maximum(large.sum(axis=0)[..., None], 1e-6)
+    return np.asarray((picture * (1 - opaque) + mixed * opaque).round(), dtype=np.uint8)
 
 
 def _enlarge(crop: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
-from ..bundle.contract import HEATMAPS, KEYPOINTS
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT, GOLDENS, Manifest
 from ..bundle.tasks import POSE
@@ -33,6 +32,7 @@ def export(
     weights: Path | None = None,
     skeleton: str | None = None,
     input_size: tuple[int, int] | None = None,
+    with_bones: bool = False,
 ) -> Bundle:
     """Make a bundle from a network and its weights.
 
@@ -44,21 +44,25 @@ def export(
             ``trained`` is False in the manifest.
         skeleton: skeleton id; None for the checkpoint's, or ``coco17`` if it contains none.
         input_size: (height, width) of the crops; None for the checkpoint's, or (256, 192) if it contains none.
+        with_bones: also output DITN's bone maps, or SG-HRNet's segmentation maps, to look at.
 
     Raises:
         UsageError: the model is unknown, the weights cannot be read or do not fit, an argument contradicts the
-            checkpoint, or the output is not a bundle.
+            checkpoint, the network has no such maps, or the output is not a bundle.
         CheckError: the simplified graph differs from the exported one.
     """
     spec = _decide_spec(model, weights, skeleton, input_size)
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)
+    graph = PoseGraph(network, with_maps=with_bones)
+    if with_bones and len(graph.outputs) == 2:
+        raise UsageError(f"{spec.model} makes no bone or segmentation maps: leave with_bones (--with-bones) out")
     check_replaceable(output, POSE)
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
-        export_graph(network, spec.input_size, folder / POSE.graph)
-        make_goldens(PoseGraph(network), golden_crops(spec.input_size)).save(folder / GOLDENS)
+        export_graph(network, spec.input_size, folder / POSE.graph, with_maps=with_bones)
+        make_goldens(graph, golden_crops(spec.input_size)).save(folder / GOLDENS)
         manifest = Manifest(
             output.resolve().name.removesuffix(".edgepose"),
             *(spec.model, spec.skeleton, spec.input_size, spec.options),
@@ -105,5 +109,5 @@ def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
     graph = graph.eval()
     with torch.inference_mode():
         results = [graph(torch.from_numpy(crop[None])) for crop in crops]
-    keypoints, heatmaps = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
-    return Goldens(crops, {KEYPOINTS: keypoints, HEATMAPS: heatmaps})
+    arrays = [torch.cat(parts).numpy() for parts in zip(*results, strict=True)]
+    return Goldens(crops, dict(zip(graph.outputs, arrays, strict=True)))

@@ -28,10 +28,7 @@ from ..plugins.spec import DOMAIN, OP_TYPE, VERSION
 if TYPE_CHECKING:
     import onnx
 
-#: Outputs of :class:`edgepose.models.pose_graph.PoseGraph`, in its order.
-_OUTPUTS = (KEYPOINTS, HEATMAPS)
-
-#: Largest error of the simplified graph's heat-maps, as a fraction of their range. Folding batch norms into
+#: Largest error of the simplified graph's maps, as a fraction of their range. Folding batch norms into
 #: convolutions reorders float32 sums; a larger error is a wrong rewrite.
 SIMPLIFY_LIMIT = 1e-5
 
@@ -39,8 +36,10 @@ SIMPLIFY_LIMIT = 1e-5
 DECODE_LIMIT = 1e-3
 
 
-def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
+def export_graph(network: nn.Module, input_size: Size, path: Path, *, with_maps: bool = False) -> None:
     """Write ``network`` as an FP32 ONNX graph: uint8 crops in, keypoints and heat-maps out, dynamic batch.
+
+    ``with_maps`` is that of :class:`edgepose.models.pose_graph.PoseGraph`.
 
     The graph is simplified (onnxsim) and compared with the original; a dynamic convolution is one
     ``edgepose::DynamicDepthwiseConv2d`` node with a function body of standard ops in the file. The name of every node
@@ -50,13 +49,13 @@ def export_graph(network: nn.Module, input_size: Size, path: Path) -> None:
 
     Raises:
         UsageError: onnx, onnxscript or onnxsim is not installed, or ``path`` cannot be written.
-        CheckError: simplifying changed the heat-maps, or the graph decodes its own heat-maps wrongly.
+        CheckError: simplifying changed a map, or the graph decodes its own heat-maps wrongly.
     """
     # A copy: the exporter sets modes on the module, and the caller's may be in training.
-    graph = PoseGraph(copy.deepcopy(network).cpu().float()).eval()
-    exported = _with_function_body(trace(graph, input_size, _OUTPUTS))
+    graph = PoseGraph(copy.deepcopy(network).cpu().float(), with_maps=with_maps).eval()
+    exported = _with_function_body(trace(graph, input_size, graph.outputs))
     simplified = simplify(exported)
-    _check_same(exported, simplified, input_size)
+    _check_same(exported, simplified, input_size, graph.outputs)
     name_modules(simplified, exported)
     save_graph(simplified, path)
 
@@ -144,14 +143,18 @@ def _with_function_body(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: Size) -> None:
+def _check_same(before: onnx.ModelProto, after: onnx.ModelProto, input_size: Size, outputs: Sequence[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, *input_size, 3), dtype=np.uint8)
-    (_, want), (keypoints, got) = (run_graph(model, images, _OUTPUTS) for model in (before, after))
-    error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))
-    if not error <= SIMPLIFY_LIMIT:
-        raise CheckError(f"onnxsim changed the heat-maps by {error:.1e} of their range (limit {SIMPLIFY_LIMIT:.0e})")
-    # Not compared with the original keypoints: rounding may swap two peaks of nearly the same height.
-    moved = float(np.abs(keypoints - decode(got)).max())
+    wanted, found = (dict(zip(outputs, run_graph(model, images, outputs), strict=True)) for model in (before, after))
+    for name in outputs:
+        if name == KEYPOINTS:  # rounding may swap two peaks of nearly the same height
+            continue
+        want, got = wanted[name], found[name]
+        error = float(np.abs(got - want).max() / max(float(np.ptp(want)), 1e-12))
+        if not error <= SIMPLIFY_LIMIT:
+            what = "heat-maps" if name == HEATMAPS else name
+            raise CheckError(f"onnxsim changed the {what} by {error:.1e} of their range (limit {SIMPLIFY_LIMIT:.0e})")
+    moved = float(np.abs(found[KEYPOINTS] - decode(found[HEATMAPS])).max())
     if not moved <= DECODE_LIMIT:
         raise CheckError(f"the simplified graph decodes its heat-maps {moved:.3g} px off (limit {DECODE_LIMIT:.0e} px)")
 

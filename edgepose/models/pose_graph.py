@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..bundle.contract import BONES, HEATMAPS, KEYPOINTS, SEGMENTATION
 from ..core.heatmaps import STRIDE
+from .ditn import DITN
+from .layers import Heads
+from .sg_hrnet import SGHRNet
 
 #: ImageNet statistics of RGB in 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -49,16 +53,44 @@ def decode(heatmaps: Tensor) -> Tensor:
 
 
 class PoseGraph(nn.Module):
-    """A network in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4), as a graph of the contract."""
+    """A network in eval mode, normalised (N, 3, H, W) to heat-maps (N, J, H/4, W/4), as a graph of the contract.
 
-    def __init__(self, network: nn.Module) -> None:
+    ``with_maps`` adds DITN's bone maps, or the maps of SG-HRNet's segmentation guided modules, to the outputs; a
+    network without such maps is left as it is.
+
+    Attributes:
+        outputs: names of the outputs in their order, see :mod:`edgepose.bundle.contract`.
+    """
+
+    def __init__(self, network: nn.Module, *, with_maps: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.outputs = (KEYPOINTS, HEATMAPS, *(_map_names(network) if with_maps else ()))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and heat-maps, both float32."""
-        heatmaps = self.network(normalise(images)).float()
-        return decode(heatmaps), heatmaps
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map uint8 (N, H, W, 3) RGB crops to keypoints (N, J, 3) in crop pixels and maps, all float32."""
+        normalised = normalise(images)
+        heads = Heads(self.network(normalised)) if len(self.outputs) == 2 else _all_heads(self.network, normalised)
+        maps = [m.float() for m in heads if m is not None]
+        return decode(maps[0]), *maps
+
+
+def _map_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outputs that a network can give besides keypoints and joint heat-maps."""
+    if isinstance(network, DITN) and network.bone_decoder is not None:
+        return (BONES,)
+    return (SEGMENTATION,) if isinstance(network, SGHRNet) else ()
+
+
+def _all_heads(network: nn.Module, images: Tensor) -> Heads:
+    """Run a network in eval mode, but return every head."""
+    # This flag of the outermost module decides on the outputs; batch norms inside have flags of their own.
+    network.training = True
+    try:
+        heads: Heads = network(images)
+    finally:
+        network.training = False
+    return heads
 
 
 def torch_predictor(network: nn.Module) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
