@@ -87,6 +87,10 @@ class Scores:
         """Name and value of the headline figure, such as ``AP 71.2 %``."""
         return f"{self.name} {self.value:.1f} %"
 
+    def worst(self, count: int) -> list[int]:
+        """Return the indices of up to ``count`` persons with the lowest scores, the lowest first."""
+        return sorted(range(len(self.persons)), key=lambda i: self.persons[i].score)[:count]
+
 
 def predict(
     predictor: Predictor,
@@ -108,7 +112,7 @@ def predict(
     results = [np.zeros((0, len(skeleton.joints), 3))]
     with bar("evaluating") as progress:
         for start in range(0, len(samples), batch):
-            crops, back = _crops(samples[start : start + batch], input_size, padding)
+            crops, back = crop_samples(samples[start : start + batch], input_size, padding)
             maps = predictor(crops)
             if flip:
                 maps = merge_flipped(maps, predictor(np.ascontiguousarray(crops[:, :, ::-1])), skeleton.flip_order)
@@ -121,7 +125,9 @@ def predict(
     return np.concatenate(results)
 
 
-def _crops(samples: Sequence[PoseSample], size: Size, padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def crop_samples(
+    samples: Sequence[PoseSample], size: Size, padding: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return crops (N, h, w, 3) and the matrices (N, 2, 3) back; reads a picture once for consecutive samples."""
     pairs = [
         crop_boxes(_read(group[0]), np.stack([s.box for s in group]), size, padding)

@@ -43,14 +43,15 @@ def train_network(a: argparse.Namespace) -> None:
 def evaluate_target(a: argparse.Namespace) -> None:
     if a.target.is_file():  # a checkpoint; a bundle runs on any backend
         _require_torch("train", "tqdm")
-    from ..evaluate import check_outputs, evaluate
+    from ..evaluate import WORST, check_outputs, evaluate
 
     check_outputs(a.worst, a.json, a.results)  # before hours of work
     options = _given(a, "boxes", "flip", "decode", "as_published", "backend", "precision")
     if a.split == "test-dev":
         _predict_test_dev(a, options)
         return
-    accuracy = evaluate(a.target, a.data, shared_joints=a.shared_joints, **options)
+    worst = WORST if a.worst else 0
+    accuracy = evaluate(a.target, a.data, shared_joints=a.shared_joints, worst=worst, **options)
     show(accuracy)
     if a.json:
         accuracy.save(a.json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accuracy.coco import Result
-from ..accuracy.scoring import Predictor, Scores, predict, rescored, score
+from ..accuracy.scoring import Scores, crop_samples, predict, rescored, score
 from ..backends.plan import Runner, choose
 from ..bundle.bundle import open_bundle
-from ..bundle.contract import HEATMAPS, IMAGES
+from ..bundle.contract import BONES, HEATMAPS, IMAGES, SEGMENTATION
+from ..bundle.tasks import Outputs
 from ..core.errors import UsageError
 from ..core.files import check_writable
 from ..core.geometry import CROP_PADDING, Size
@@ -25,7 +26,17 @@ from ..data import load_data
 from ..data.detections import detected_samples
 from ..data.samples import PoseData, PoseSample
 from .published import published_flip
-from .report import Accuracy, ServerResults
+from .report import WORST, Accuracy, ServerResults
+
+__all__ = [
+    "WORST",
+    "Accuracy",
+    "ServerResults",
+    "check_outputs",
+    "evaluate",
+    "predict_test_dev",
+    "score_runner",
+]
 
 
 def evaluate(
@@ -39,6 +50,7 @@ def evaluate(
     shared_joints: bool = False,
     backend: str = "auto",
     precision: str = "auto",
+    worst: int = 0,
 ) -> Accuracy:
     """Evaluate a bundle on one backend in one precision, or a checkpoint in PyTorch, on the val split of a data set.
 
@@ -51,6 +63,8 @@ def evaluate(
         as_published: flip where the tables of the network's paper do, and only there.
         shared_joints: score only the joints that both the network and the data set have.
         backend, precision: for a bundle, as in :func:`edgepose.load`; a checkpoint runs in PyTorch in fp32.
+        worst: number of the worst persons to keep DITN's bone maps, or SG-HRNet's segmentation maps, of, where the
+            network gives them, for :meth:`Accuracy.draw_worst`.
 
     Raises:
         UsageError: target, data or boxes cannot be read, the skeletons differ, a graph differs from the contract, or
@@ -61,8 +75,9 @@ def evaluate(
         split = load_data(data, "val")
         detected = None if boxes == "gt" else detected_samples(split, Path(boxes))
         scores = network.score(split, detected=detected, flip=flip, decode=decode, shared_joints=shared_joints)
+        maps = network.maps_of({i: scores.persons[i].sample for i in scores.worst(worst)})
     settings = network.settings(target, data, _with_unused(split, detected), boxes, flip, decode)
-    return Accuracy(**settings, scores=scores, published=published)
+    return Accuracy(**settings, scores=scores, published=published, maps=maps)
 
 
 def predict_test_dev(
@@ -139,15 +154,27 @@ def check_outputs(worst: Path | None, *others: Path | None) -> None:
 
 @dataclass(frozen=True)
 class _Network:
-    """The network to evaluate: a function from crops to heat-maps, and its properties."""
+    """The network to evaluate: a function from crops to its outputs by name, and its properties."""
 
-    predict: Predictor
+    infer: Callable[[NDArray[np.uint8]], Outputs]
     model: str
     backend: str
     precision: str
     skeleton: Skeleton
     input_size: Size
     crop_padding: float = CROP_PADDING
+
+    def predict(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return heat-maps (N, J, h, w)."""
+        return self.infer(crops)[HEATMAPS]
+
+    def maps_of(self, samples: dict[int, PoseSample]) -> dict[int, Outputs]:
+        """Return, by the same numbers, the further maps that the network gives of the crops of some persons."""
+        if not samples:
+            return {}
+        outputs = self.infer(crop_samples(list(samples.values()), self.input_size, self.crop_padding)[0])
+        names = [name for name in (BONES, SEGMENTATION) if name in outputs]
+        return {key: {name: outputs[name][i] for name in names} for i, key in enumerate(samples)}
 
     def score(self, split: PoseData, **options: Any) -> Scores:
         """Score the network; ``options`` are those of :func:`edgepose.accuracy.scoring.score`."""
@@ -182,11 +209,11 @@ def _open_runner(runner: Runner) -> Iterator[_Network]:
                 f"the network of {bundle.path} has no output {HEATMAPS}, which eval needs: export it again"
             )
 
-        def heatmaps(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return session.run({IMAGES: crops})[HEATMAPS]
+        def infer(crops: NDArray[np.uint8]) -> Outputs:
+            return session.run({IMAGES: crops})
 
         where = (runner.backend, runner.precision)
-        yield _Network(heatmaps, manifest.model, *where, skeleton, manifest.input_size, manifest.crop_padding)
+        yield _Network(infer, manifest.model, *where, skeleton, manifest.input_size, manifest.crop_padding)
 
 
 @contextmanager
@@ -195,13 +222,21 @@ def _open_checkpoint(target: Path, backend: str, precision: str) -> Iterator[_Ne
         raise UsageError(f"{target} is a checkpoint, which runs in PyTorch only: export it to run on {backend}")
     if precision not in ("auto", "fp32"):
         raise UsageError(f"{target} is a checkpoint, which runs in fp32 only: export it to run in {precision}")
+    import torch
+
     from ..models.checkpoint import load_weights, read_spec
-    from ..models.pose_graph import torch_predictor
+    from ..models.pose_graph import PoseGraph
 
     stored = read_spec(target)
     if stored is None:
         raise UsageError(f"{target} does not contain the name of its model: export it with that name to a bundle first")
     network = stored.build()
     load_weights(network, target)
-    skeleton = get_skeleton(stored.skeleton)
-    yield _Network(torch_predictor(network), stored.model, "torch", "fp32", skeleton, stored.input_size)
+    graph, skeleton = PoseGraph(network, with_maps=True).eval(), get_skeleton(stored.skeleton)
+
+    def infer(crops: NDArray[np.uint8]) -> Outputs:
+        with torch.inference_mode():
+            outputs = graph(torch.from_numpy(crops))
+        return {name: output.numpy() for name, output in zip(graph.outputs, outputs, strict=True)}
+
+    yield _Network(infer, stored.model, "torch", "fp32", skeleton, stored.input_size)

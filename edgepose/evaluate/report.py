@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from ..accuracy.coco import Result
 from ..accuracy.scoring import Person, Scores
 from ..backends.environment import environment
+from ..bundle.tasks import Outputs, map_pictures
 from ..core.files import write_text
 from ..core.geometry import Size, crop_regions, region_affine, transform_points, warp_crop
 from ..core.images import contact_sheet, read_image, write_image
@@ -24,6 +27,8 @@ from ..data.samples import PoseData, describe_skipped
 
 #: Layout of the picture of the worst crops: crops per row, and the height of a line of text in pixels.
 _COLUMNS, _LINE = 5, 34
+#: Number of persons that are drawn.
+WORST = 25
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ class Accuracy(Evaluation):
     Attributes:
         scores: in percent.
         published: where the flip test of the network's paper is described, if it decided on ``flip``; else None.
+        maps: number of a person in ``scores.persons`` to the further maps of the labelled box's crop, by output name.
     """
 
     scores: Scores
     published: str | None = None
+    maps: Mapping[int, Outputs] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         scores = self.scores
@@ -114,10 +121,19 @@ class Accuracy(Evaluation):
         """Write the keypoints as COCO results; on COCO, pycocotools computes the same figures from them."""
         write_text(path, json.dumps(self.scores.results) + "\n")
 
-    def draw_worst(self, path: Path, count: int = 25) -> None:
-        """Draw the ``count`` persons with the lowest scores into one picture: crop, both skeletons, score and file."""
-        worst = sorted(self.scores.persons, key=lambda person: person.score)[:count]
-        tiles = [draw_person(person, self.scores.skeleton, self.input_size, self.crop_padding) for person in worst]
+    def draw_worst(self, path: Path, count: int = WORST) -> None:
+        """Draw the ``count`` persons with the lowest scores into one picture: crop, both skeletons, score and file.
+
+        Beside each, the maps that were kept of them.
+        """
+        scores, worst = self.scores, self.scores.worst(count)
+        kept = all(i in self.maps for i in worst)  # tiles must have one size
+        tiles = [
+            draw_person(
+                scores.persons[i], scores.skeleton, self.input_size, self.crop_padding, self.maps[i] if kept else {}
+            )
+            for i in worst
+        ]
         sheet = contact_sheet(tiles, _COLUMNS)
         write_image(path, np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet]))
 
@@ -158,16 +174,22 @@ def _percent(value: float | None) -> str:
     return "not labelled" if value is None else f"{value:6.1f} %"
 
 
-def draw_person(person: Person, skeleton: Skeleton, size: Size, padding: float) -> NDArray[np.uint8]:
-    """Return the enlarged crop of a person with both skeletons, and a caption with score and file, (h, w, 3) uint8."""
+def draw_person(
+    person: Person, skeleton: Skeleton, size: Size, padding: float, maps: Outputs = MappingProxyType({})
+) -> NDArray[np.uint8]:
+    """Return the enlarged crop of a person with both skeletons, then ``maps``, above a caption with score and file.
+
+    ``size`` is (height, width) of the crop; the picture is (h, w, 3) uint8 RGB.
+    """
     matrix = region_affine(crop_regions(person.sample.box, size, padding)[0], size)
     labelled = np.column_stack([person.sample.joints, person.sample.visible])
     pair = [
         np.column_stack([transform_points(points[:, :2], matrix), points[:, 2]])
         for points in (labelled, person.keypoints)
     ]
-    crop = draw_pair(warp_crop(read_image(person.sample.image), matrix, size), pair[0], pair[1], skeleton)
-    return np.concatenate([crop, _line(f"{person.score:.0f} %  {person.sample.image.name}", crop.shape[1])])
+    crop = warp_crop(read_image(person.sample.image), matrix, size)
+    tile = np.concatenate([draw_pair(crop, pair[0], pair[1], skeleton), *map_pictures(crop, maps, skeleton)], axis=1)
+    return np.concatenate([tile, _line(f"{person.score:.0f} %  {person.sample.image.name}", tile.shape[1])])
 
 
 def _line(text: str, width: int) -> NDArray[np.uint8]:

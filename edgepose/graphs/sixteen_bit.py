@@ -248,6 +248,7 @@ class _Retyping:
                 node.output[i] = f"{name}_16"
                 self.kinds[node.output[i]] = self.half
                 self._cast(node.output[i], name, self.fp32)
+                self.casts[name, self.half] = node.output[i]  # for nodes that read the output, such as bone maps
             elif name in self.kinds:
                 self.kinds[name] = self.half
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..backends.environment import environment
+from ..bundle.contract import BONES, SEGMENTATION
 from ..core.html import html_page, html_table
 from ..core.pictures import picture_tag
 from .checks import Check
@@ -94,4 +95,6 @@ def _check_html(report: VerifyReport, check: Check) -> str:
         figures.append(f"<figure>{tag}<figcaption>{escape(f'{task.image} {i}: {moved}')}</figcaption></figure>")
     keys = f'<span class="key pytorch"></span>{task.reference}<span class="key backend"></span>{check.runner.backend}'
     shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"
+    maps = [name for name in (BONES, SEGMENTATION) if name in report.goldens.outputs]
+    shown += f"; right of each the {maps[0]} of {task.reference}, then of {check.runner.backend}" if maps else ""
     return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"

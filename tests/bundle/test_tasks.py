@@ -42,6 +42,19 @@ def test_heatmaps_count_beside_the_scores() -> None:
     assert POSE.score_range(goldens) == 2.25
 
 
+def test_an_error_of_further_maps_counts_by_their_own_range() -> None:
+    goldens = keypoints([(1, 2, 0.5)], [(1, 2, 0.75)]) | {"heatmaps": np.zeros((2, 1, 2, 2), np.float32)}
+    goldens["heatmaps"][0, 0, 1, 1] = 2  # the range of the heat-maps
+    goldens["bones"] = np.array([0, 0, 0, 8] * 2, np.float32).reshape(2, 1, 2, 2)
+    goldens["segmentation"] = np.array([0.25, 0.75] * 4, np.float32).reshape(2, 2, 1, 2)
+    outputs = {name: values.copy() for name, values in goldens.items()}
+    outputs["bones"][0, 0, 0, 1] += 0.5  # a sixteenth of their range
+    outputs["segmentation"][1, 1, 0, 0] -= 0.125  # a quarter of theirs
+    assert POSE.errors(goldens, outputs)[1].tolist() == [2 / 16, 2 / 4]
+    outputs["heatmaps"][1, 0, 0, 0] += 0.75
+    assert POSE.errors(goldens, outputs)[1].tolist() == [2 / 16, 0.75]
+
+
 def test_scores_that_are_all_the_same_have_the_range_one() -> None:
     assert POSE.score_range(keypoints([(1, 2, 0.5), (3, 4, 0.5)])) == 1
     assert PERSONS.score_range({"scores": np.full((2, 3), 0.5, np.float32)}) == 1
@@ -105,7 +118,11 @@ def test_a_manifest_has_the_contract_of_its_task() -> None:
     assert FINDER.contract.outputs == (float_spec("boxes", 2, 4), float_spec("scores", 2))
     pose = Manifest("tiny", "hrnet_w32", "lsp14", (32, 24))
     assert pose.contract.outputs == (float_spec("keypoints", 14, 3),)
-    assert pose.contract.optional == (float_spec("heatmaps", 14, 8, 6),)
+    assert pose.contract.optional == (
+        float_spec("heatmaps", 14, 8, 6),
+        float_spec("bones", 13, 8, 6),
+        float_spec("segmentation", 4, 8, 6),
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"boxes": 0}, {"boxes": -1}, {"boxes": True}, {"boxes": "4"}])

@@ -56,14 +56,14 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def make(skeleton: Skeleton = COCO17, model: str = "hrnet_w32") -> list[int]:
         batches = []
 
-        def predict(crops: np.ndarray) -> np.ndarray:
+        def infer(crops: np.ndarray) -> dict[str, np.ndarray]:
             batches.append(len(crops))
             maps = np.zeros((len(crops), len(skeleton.joints), 16, 16), np.float32)
             maps[:, :, 8, 8] = 0.125
             maps[:, :10, 8, 8] = 0.5
-            return maps
+            return {"heatmaps": maps}
 
-        opened = evaluate_module._Network(predict, model, "fake", "fp32", skeleton, (64, 64))
+        opened = evaluate_module._Network(infer, model, "fake", "fp32", skeleton, (64, 64))
         monkeypatch.setattr(evaluate_module, "_open", lambda *_: nullcontext(opened))
         return batches
 

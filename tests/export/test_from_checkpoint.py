@@ -37,7 +37,8 @@ SPEC = ModelSpec("ditn_lite", "lsp14", (64, 64))
 def quick_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting the graph takes seconds, and its own tests; here it writes the network's first weight."""
 
-    def write(network: nn.Module, input_size: tuple[int, int], path: Path) -> None:
+    def write(network: nn.Module, input_size: tuple[int, int], path: Path, *, with_maps: bool) -> None:
+        assert not with_maps
         path.write_bytes(str(input_size).encode() + next(network.parameters()).detach().numpy().tobytes())
 
     monkeypatch.setattr(bundle_module, "export_graph", write)
@@ -74,6 +75,8 @@ def test_goldens_are_what_pytorch_gives(exported: Path) -> None:
         limit = 1e-6 * float(np.ptp(goldens.outputs["heatmaps"]))
         np.testing.assert_allclose(goldens.outputs["heatmaps"][i], heatmaps[0].numpy(), atol=limit)
         np.testing.assert_allclose(goldens.outputs["keypoints"][i], keypoints[0].numpy(), atol=1e-5)
+    assert list(goldens.outputs) == ["keypoints", "heatmaps"]  # bone maps only where they are asked for
+    assert [spec.name for spec in open_session(open_bundle(exported), "onnxruntime").outputs] == list(goldens.outputs)
     # They tell networks apart: joints and crops differ.
     assert len(np.unique(goldens.outputs["keypoints"][..., :2].reshape(-1, 2), axis=0)) > 30
 
@@ -162,7 +165,7 @@ def test_an_export_that_is_killed_leaves_the_old_bundle_or_the_new_one(tmp_path:
 def test_an_export_that_fails_leaves_what_was_there(
     tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise failure
 
     shutil.copytree(exported, tmp_path / "old.edgepose")

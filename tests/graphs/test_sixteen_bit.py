@@ -49,6 +49,26 @@ def test_the_network_is_16_bit_and_what_surrounds_it_is_not(model, precision, ki
         assert typed[name] == TensorProto.FLOAT, name
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_an_output_inside_the_network_is_read_in_16_bit_and_given_in_fp32(model, precision):
+    """As DITN's bone maps are: an output that later convolutions read."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    inner = next(value for value in shape_inference.infer_shapes(model).graph.value_info if value.name == "wide")
+    changed.graph.output.append(inner)
+    graph = to_16_bit(changed, precision)
+    assert types(graph)["wide"] == TensorProto.FLOAT
+    readers = [node for node in graph.graph.node if "wide_16" in node.input]
+    assert [node.name for node in readers if node.op_type == "Cast"] == ["cast_wide"]
+    assert {node.name for node in readers if node.op_type != "Cast"} == {
+        node.name for node in model.graph.node if "wide" in node.input
+    }
+    if precision == "fp16":
+        (wanted, _), (got, maps) = (run(graph, pictures(), "wide", "heatmaps") for graph in (model, graph))
+        assert 0 < np.abs(got - wanted).max() <= 5e-3 * np.ptp(wanted)
+        np.testing.assert_array_equal(maps, run(to_16_bit(model, precision), pictures(), "heatmaps")[0])
+
+
 def test_opsets_are_those_that_the_types_need(model):
     placement = place(model, [node.name for node in quantisable(model)])
     ranges = dict.fromkeys(placement.tensors, 1.0)
