@@ -96,7 +96,7 @@ def add_eval(commands: Commands) -> None:
     _add_engine(p)
     p.option("--json OUT", "also write the figures to this file", Path)
     p.option("--results OUT", "write the keypoints as COCO results", Path)
-    p.option("--worst OUT", "draw the 25 worst crops into this picture", Path)
+    p.option("--worst OUT", "draw the 25 worst crops, with bone or segmentation maps, into this picture", Path)
 
 
 def _add_engine(p: Parser) -> None:

@@ -113,6 +113,17 @@ def test_poses_are_written_as_the_server_takes_them(tmp_path: Path, network: Cal
     assert "value" not in report and "figures" not in report
 
 
+def test_pycocotools_takes_the_file(tmp_path: Path, network: Callable[..., list[int]]) -> None:
+    """Its ``loadRes`` is what the server begins with; the area is of the joints' extent."""
+    coco = pytest.importorskip("pycocotools.coco")
+    network()
+    boxes = make_boxes(tmp_path / "boxes.json", (7, FIRST, 0.5), (3, FIRST, 0.5))
+    predict_test_dev(tmp_path, make_root(tmp_path), boxes=boxes).save_results(tmp_path / "results.json")
+    loaded = coco.COCO(str(tmp_path / "annotations" / LISTED)).loadRes(str(tmp_path / "results.json"))
+    assert sorted(loaded.getImgIds()) == [3, 7, 9]
+    assert [entry["image_id"] for entry in loaded.dataset["annotations"]] == [7, 3]
+
+
 def test_each_picture_is_read_once_whatever_the_order_of_the_boxes(
     tmp_path: Path, network: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
