@@ -135,7 +135,9 @@ class Accuracy(Evaluation):
             for i in worst
         ]
         sheet = contact_sheet(tiles, _COLUMNS)
-        write_image(path, np.concatenate([_line("labelled: blue, wide; found: orange, thin", sheet.shape[1]), sheet]))
+        beside = dict.fromkeys(name for i in worst if kept for name in self.maps[i])
+        legend = "; ".join(["labelled: blue, wide; found: orange, thin", *(f"on the right: {name}" for name in beside)])
+        write_image(path, np.concatenate([_line(legend, sheet.shape[1]), sheet]))
 
 
 @dataclass(frozen=True)
