@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..backends.plan import Runner, unavailable
 from ..backends.session import Arrays
 from ..bundle.bundle import Bundle
-from ..bundle.contract import BONES, HEATMAPS, IMAGES, SEGMENTATION
+from ..bundle.contract import IMAGES
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT
 from ..graphs.probe import Node, leading_to, write_probe
@@ -62,9 +62,8 @@ def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays
         return f"{agree}: the goldens are from another file, or the fault is only in the fused graph; import it again"
     if unavailable("torch") or not checkpoint.is_file():
         return f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint, verify finds the node"
-    node = first_unmatched(
-        leading_to(nodes, [HEATMAPS, BONES, SEGMENTATION]), got, pytorch_tensors(bundle, images[IMAGES])
-    )
+    before_decoding = leading_to(nodes, bundle.task.outputs[:-1])
+    node = first_unmatched(before_decoding, got, pytorch_tensors(bundle, images[IMAGES]))
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
