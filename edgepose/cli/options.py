@@ -108,11 +108,11 @@ def add_export(commands: Commands) -> None:
     what = "checkpoint to bundle: portable graph, goldens, manifest"
     p = _command(commands, "export", run.export_bundle, what)
     p.add_argument("model", nargs="?", metavar="MODEL", help="network name (default: the checkpoint's)")
-    p.flag("--with-bones", "also output DITN's bone maps, or SG-HRNet's segmentation maps, for verify and eval to draw")
     p.option("--weights FILE", ".safetensors or .pth (default: untrained, seed 0)", Path)
     p.option("--skeleton", f"{', '.join(SKELETONS)} (default: the checkpoint's, or coco17)")
     p.option("--size HxW", "crop height and width in pixels (default: the checkpoint's, or 256x192)", _size)
     p.option("-o --output BUNDLE", "folder NAME.edgepose", Path, required=True)
+    p.flag("--with-bones", "also output DITN's bone maps, or SG-HRNet's segmentation maps, for verify and eval to draw")
 
 
 def add_import(commands: Commands) -> None:
