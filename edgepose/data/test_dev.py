@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .coco import whole_number
+from .categories import whole_number
 from .reading import DAMAGED, Intake, find_annotations, has_objects, read_json, refuse_kind
 from .samples import PoseData
 
