@@ -83,8 +83,7 @@ def budget(options: argparse.Namespace) -> Recipe:
         weight_decay=1e-2,
         schedule="cycle",
         rotation=30.0,
-        scale_low=0.75,
-        scale_high=1.25,
+        scale=0.25,
         colour=0.2,
     )
 

@@ -46,8 +46,8 @@ def _draw_sample(dataset: PoseDataset, index: int) -> NDArray[np.uint8]:
         lay_over(item["crop"], item["segmentation"][None], [_SEGMENTATION], strength=0.5),
     ]
     done = dataset.augmentation(0, index)
-    words = [f"{done.rotation:+.0f} deg", f"x{done.scale:.2f}"]
-    words += ["mirrored"] * done.mirror + ["half body"] * done.half_body
+    words = [f"{done.rotation:+.0f} deg", f"x{1 / done.scale:.2f}"]
+    words += ["mirrored"] * done.mirror + [done.part] * (done.part != "whole")
     caption = np.full((_CAPTION, 3 * item["crop"].shape[1], 3), 255, np.uint8)
     text = f"{dataset.samples[index].image.name} ({index}): {', '.join(words)}"
     cv2.putText(caption, text, (4, _CAPTION - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)

@@ -12,6 +12,8 @@ pytest.importorskip("scipy.io")
 
 from edgepose.core.errors import UsageError
 from edgepose.core.images import read_image
+from edgepose.core.pictures import bone_colours, joint_colours
+from edgepose.core.skeletons import LSP14
 from edgepose.data import load_data
 from edgepose.data.samples import PoseData
 from edgepose.train.loader import PoseDataset
@@ -46,11 +48,18 @@ def test_the_picture_shows_every_sample_under_its_targets(data, tmp_path):
     second = sheet[:128, 3 * 96 + 8 : 2 * 3 * 96 + 8].astype(int)
     item = PoseDataset(data.samples, RECIPE)[0, 1]
     crop = item["crop"].numpy().astype(int)
-    for view, name in enumerate(("joints", "bones", "segmentation")):
+    colours = {
+        "joints": (joint_colours(LSP14),),
+        "bones": (bone_colours(LSP14),),
+        "segmentation": ([(255, 60, 200)], 0.5),
+    }
+    for view, name in enumerate(colours):
         target = item[name].numpy().reshape(-1, 32, 24).max(axis=0)
         changed = np.abs(second[::4, view * 96 : (view + 1) * 96 : 4] - crop[::4, ::4]).max(axis=2)
         assert changed[target < 1e-3].max(initial=0) <= 1, name
-        assert (changed[target > 0.5] > 20).all(), name
+        assert (changed[target > 0.5] > 2).all(), name
+        want = lay_over(item["crop"].numpy(), item[name].numpy().reshape(-1, 32, 24), *colours[name])
+        np.testing.assert_array_equal(second[:, view * 96 : (view + 1) * 96], want, err_msg=name)
 
 
 def test_the_first_samples_of_a_few(data, tmp_path):
