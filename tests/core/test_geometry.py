@@ -65,6 +65,57 @@ def test_affine_equals_hrnet(reference):
         reference.match(name, points, transform_points(golden["points"][i], golden["trans_shift"][i]), atol=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("rotation", "want"),
+    [(0, (58, 74)), (90, (58, 54)), (-90, (38, 74)), (180, (38, 54)), (30, (61.6602540, 67.6602540))],
+)
+def test_a_crop_turns_counter_clockwise(rotation, want):
+    """A point 10 px to the right of the centre and 10 px below it, at scale 1; y points down."""
+    matrix = region_affine((50, 40, 96, 128), (128, 96), rotation=rotation)
+    np.testing.assert_allclose(transform_points([60, 50], matrix), want, atol=1e-6)
+
+
+#: Centre, scale, rotation, output (width, height) and the matrix of HRNet's lib/utils/transforms.py
+#: get_affine_transform, which computes in float32.
+HRNET_MATRICES = [
+    (
+        (512.6942, 112.16012),
+        3.837372,
+        -45.0,
+        (192, 256),
+        ((0.1768977, -0.1768977, 25.14642), (0.1768977, 0.1768977, 17.46468)),
+    ),
+    (
+        (41.361652, 90.32112),
+        3.692759,
+        -52.72916,
+        (256, 256),
+        ((0.2099099, -0.2758373, 144.23171), (0.2758373, 0.2099099, 97.63161)),
+    ),
+    (
+        (138.28987, 202.73076),
+        1.623721,
+        0.0,
+        (288, 384),
+        ((0.8868520, 0, 21.357347), (0, 0.8868520, 12.207815)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("centre", "scale", "rotation", "size", "want"), HRNET_MATRICES)
+def test_matrices_are_hrnets(centre, scale, rotation, size, want):
+    got = region_affine((*centre, 200 * scale, 0), size[::-1], rotation=rotation)
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+def test_a_mirrored_crop_has_its_first_column_last():
+    """The left neighbour of the centre is its right one, and column 0 is column width - 1."""
+    matrix = region_affine((50, 40, 96, 128), (128, 96), mirror=True)
+    assert transform_points([[50, 40], [49, 41], [2, 40]], matrix).tolist() == [[47, 64], [48, 65], [95, 64]]
+    turned = region_affine((50, 40, 96, 128), (128, 96), rotation=90, mirror=True)
+    np.testing.assert_allclose(transform_points([60, 50], turned), [95 - 58, 54])
+
+
 def test_heat_map_points_return_to_the_picture_as_in_hrnet(reference):
     name = "hrnet_affine.npz"
     golden = reference.load(name)

@@ -10,6 +10,42 @@ from edgepose.core.skeletons import COCO17, MPII16
 TAGS = [("coco_48x64_s2", (64, 48), 2), ("mpii_64x64_s2", (64, 64), 2), ("coco_72x96_s3", (96, 72), 3)]
 
 
+def joint_map(mean, shape, sigma):
+    """HRNet's Gaussian around a whole heat-map pixel, pixel by pixel."""
+    target = np.zeros(shape)
+    for y, x in np.ndindex(shape):
+        if abs(x - mean[0]) <= 3 * sigma and abs(y - mean[1]) <= 3 * sigma:
+            target[y, x] = np.exp(-((x - mean[0]) ** 2 + (y - mean[1]) ** 2) / (2 * sigma**2))
+    return target
+
+
+@pytest.mark.parametrize("sigma", [2, 3])
+def test_joint_targets_by_hand(sigma):
+    """HRNet: int(x / 4 + 0.5), towards zero; no weight if the window of three sigma lies outside the map."""
+    edge = 3 * sigma
+    cases = [  # x in crop pixels, its heat-map pixel, and the weight
+        *((21.9, 5, 1), (22, 6, 1), (0, 0, 1), (-1.9, 0, 1), (-2, 0, 1), (-5.9, 0, 1), (-6, -1, 1)),
+        *((4 * (24 + edge - 1), 24 + edge - 1, 1), (4 * (24 + edge), 24 + edge, 0)),
+        *((-4 * (edge + 1), -edge, 1), (-4 * (edge + 1) - 2, -edge - 1, 1), (-4 * (edge + 2) - 2, -edge - 2, 0)),
+    ]
+    for place, mean, weight in cases:
+        for axis in (0, 1):
+            joint, centre = [40.0, 40.0], [10, 10]
+            joint[axis], centre[axis] = place, mean
+            targets, weights = encode_joints([joint], [1], (24, 24), sigma)
+            assert weights.tolist() == [weight], place
+            np.testing.assert_allclose(targets[0], weight * joint_map(centre, (24, 24), sigma), atol=1e-7)
+    targets, weights = encode_joints([[40, 40], [40, 40]], [0, 1], (24, 24), sigma)
+    assert weights.tolist() == [0, 1]
+    assert not targets[0].any()
+
+
+def test_the_usual_sigma_is_hrnets():
+    np.testing.assert_allclose(
+        encode_joints([[40, 32]], [1], (16, 24))[0][0], joint_map((10, 8), (16, 24), 2), atol=1e-7
+    )
+
+
 @pytest.mark.parametrize(("tag", "shape", "sigma"), TAGS)
 def test_joint_targets_equal_hrnet(reference, tag, shape, sigma):
     golden = reference.load("hrnet_targets.npz")
@@ -134,6 +170,28 @@ def test_dark_decoding_keeps_to_the_plain_one_where_it_has_no_step():
     assert decode_dark(np.zeros((0, 17, 16, 12), np.float32)).shape == (0, 17, 3)
     tiny = rng.uniform(size=(2, 3, 2, 2)).astype(np.float32)
     np.testing.assert_array_equal(decode_dark(tiny), decode(tiny))
+
+
+def test_the_offset_stays_within_hrnets_bounds():
+    """lib/core/inference.py: only if 1 < x < w - 1 and 1 < y < h - 1, towards the higher neighbour."""
+    height, width = 7, 6
+    for y, x in np.ndindex(height, width):
+        maps = np.zeros((1, 1, height, width), np.float32)
+        maps[0, 0, :, x + 1 :] = 0.5  # the right and lower neighbours are higher
+        maps[0, 0, y + 1 :, x] = 0.5
+        maps[0, 0, y, x] = 0.75
+        moved = 0.25 if x in (2, 3, 4) and y in (2, 3, 4, 5) else 0.0
+        assert decode(maps)[0, 0].tolist() == [4 * (x + moved), 4 * (y + moved), 0.75], (y, x)
+
+
+def test_a_mirrored_map_is_mirrored_back_and_moved_to_the_right():
+    """HRNet's flip_back and SHIFT_HEATMAP: column 0 keeps its value."""
+    plain = np.zeros((1, 3, 1, 4), np.float32)
+    mirrored = np.array([[[[1, 2, 3, 4]], [[5, 6, 7, 8]], [[0, 0, 0, 2]]]], np.float32)
+    got = merge_flipped(plain, mirrored, (1, 0, 2))
+    assert got[0, :, 0].tolist() == [[4, 4, 3.5, 3], [2, 2, 1.5, 1], [1, 1, 0, 0]]
+    assert merge_flipped(plain + 2, mirrored, (1, 0, 2))[0, 2, 0].tolist() == [2, 2, 1, 1]
+    assert mirrored[0, 0, 0].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("tag", "skeleton"), [("coco", COCO17), ("mpii", MPII16)])
