@@ -72,7 +72,7 @@ def test_affine_equals_hrnet(reference):
 def test_a_crop_turns_counter_clockwise(rotation, want):
     """A point 10 px to the right of the centre and 10 px below it, at scale 1; y points down."""
     matrix = region_affine((50, 40, 96, 128), (128, 96), rotation=rotation)
-    np.testing.assert_allclose(transform_points([60, 50], matrix), want, atol=1e-6)
+    np.testing.assert_allclose(transform_points([60, 50], matrix)[0], want, atol=1e-6)
 
 
 #: Centre, scale, rotation, output (width, height) and the matrix of HRNet's lib/utils/transforms.py
@@ -105,7 +105,7 @@ HRNET_MATRICES = [
 @pytest.mark.parametrize(("centre", "scale", "rotation", "size", "want"), HRNET_MATRICES)
 def test_matrices_are_hrnets(centre, scale, rotation, size, want):
     got = region_affine((*centre, 200 * scale, 0), size[::-1], rotation=rotation)
-    np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(got, want, rtol=4e-6, atol=2e-6)
 
 
 def test_a_mirrored_crop_has_its_first_column_last():
@@ -113,7 +113,7 @@ def test_a_mirrored_crop_has_its_first_column_last():
     matrix = region_affine((50, 40, 96, 128), (128, 96), mirror=True)
     assert transform_points([[50, 40], [49, 41], [2, 40]], matrix).tolist() == [[47, 64], [48, 65], [95, 64]]
     turned = region_affine((50, 40, 96, 128), (128, 96), rotation=90, mirror=True)
-    np.testing.assert_allclose(transform_points([60, 50], turned), [95 - 58, 54])
+    np.testing.assert_allclose(transform_points([60, 50], turned)[0], [95 - 58, 54])
 
 
 def test_heat_map_points_return_to_the_picture_as_in_hrnet(reference):

@@ -152,6 +152,23 @@ def test_dark_decoding_equals_a_readable_one(shared):
     assert 10 < stepped < got[..., 0].size
 
 
+def test_dark_decoding_of_noise_equals_a_readable_one():
+    """Peaks of all shapes, slanted ones too, which need every derivative, and saddles, which have no step."""
+    rng, stepped = np.random.default_rng(0), 0
+    y, x = np.mgrid[:12, :9]
+    maps = np.empty((1, 40, 12, 9), np.float32)
+    for heatmap in maps[0]:
+        dx, dy = x - rng.uniform(3, 5), y - rng.uniform(3, 8)
+        slant = rng.uniform(-1.2, 1.2)
+        heatmap[:] = np.exp(-(dx**2 + dy**2 + slant * dx * dy) / 4) + 0.3 * rng.random((12, 9))
+    plain, got = decode(maps)[0], decode_dark(maps)[0]
+    for heatmap, before, after in zip(maps[0], plain, got, strict=True):
+        want = dark_reference(heatmap, 2.0)
+        stepped += want is not None
+        np.testing.assert_allclose(after[:2], before[:2] if want is None else 4 * want, atol=1e-3)
+    assert 10 < stepped < 40
+
+
 def test_dark_decoding_keeps_to_the_plain_one_where_it_has_no_step():
     rng = np.random.default_rng(0)
     border = gaussians(np.array([[0, 5], [1.2, 7], [14.9, 3], [6, 0.4], [8, 14.2], [-3, 8]]), (16, 16))
@@ -228,3 +245,6 @@ def test_segmentation_target_by_hand():
     want[4, 1:6] = 1
     np.testing.assert_array_equal(target, want)
     np.testing.assert_array_equal(encode_segmentation([[12, 16]], [0], (9, 8)), np.zeros((9, 8)))
+    # The usual radius is the paper's 5: from (10, 10), (5, 10) and (6, 7) are reached, (4, 10) and (6, 6) are not.
+    usual = encode_segmentation([[40, 40]], [1], (20, 20))
+    assert [usual[y, x] for x, y in ((5, 10), (6, 7), (13, 14), (4, 10), (6, 6), (10, 16))] == [1, 1, 1, 0, 0, 0]

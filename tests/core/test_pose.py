@@ -31,7 +31,7 @@ def test_people_are_equal_if_every_number_is():
     assert replace(PEOPLE) == PEOPLE
     assert replace(PEOPLE, ids=np.array([3, 8])) != PEOPLE
     assert replace(PEOPLE, boxes=BOXES + 1) != PEOPLE
-    assert PEOPLE != PEOPLE[0]
+    assert PEOPLE[0] != PEOPLE
     with pytest.raises(TypeError, match="unhashable"):
         hash(PEOPLE[0])
 
