@@ -67,6 +67,24 @@ def error(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.ptp(want))
 
 
+class Colours(nn.Module):
+    """Heat-maps that are the normalised colours of every fourth pixel."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[..., ::4, ::4] * 1.0
+
+
+def test_a_graph_normalises_with_imagenets_statistics_of_red_green_and_blue(tmp_path: Path) -> None:
+    """The constants are those that torchvision documents for its weights."""
+    export_graph(Colours().eval(), SIZE, tmp_path / "x.onnx")
+    session = open_graph(tmp_path / "x.onnx", "onnxruntime")
+    got = session.run({"images": random_crops(2)})["heatmaps"]
+    session.close()
+    red, green, blue = np.moveaxis(random_crops(2)[:, ::4, ::4] / 255, 3, 0)
+    want = np.stack([(red - 0.485) / 0.229, (green - 0.456) / 0.224, (blue - 0.406) / 0.225], axis=1)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_batch_of_any_size_gives_pytorchs_numbers_on_every_engine(tmp_path: Path) -> None:
     network = Tiny((3, 5)).eval()
