@@ -113,18 +113,6 @@ def test_results_are_one_list_over_the_pictures():
     assert coco_results([], np.zeros((0, 17, 3)), [], [], COCO17.sigmas) == []
 
 
-def test_areas_decide_what_is_a_double():
-    """Two poses 3 px apart in all joints: in large persons the second is a double, in small ones it is not."""
-    poses = np.zeros((2, 2, 3))
-    poses[..., 2], poses[1, :, 0] = 0.5, 3
-    for area, kept in ((9 / (2 * -np.log(0.9)) - 0.1, 2), (9 / (2 * -np.log(0.9)) + 0.1, 1)):
-        got = coco_results([1, 1], poses, [1, 0.9], [area, area], [0.5, 0.5])
-        assert [r["score"] for r in got] == [0.5, 0.45][:kept]
-    # The two areas are averaged.
-    assert len(coco_results([1, 1], poses, [1, 0.9], [1, 100], [0.5, 0.5])) == 1
-    assert len(coco_results([1, 1], poses, [1, 0.9], [1, 80], [0.5, 0.5])) == 2
-
-
 def test_without_results_everything_is_missed(synthetic):
     figures = coco_figures(synthetic, [], COCO17.sigmas)
     assert set(figures.values()) == {0.0}

@@ -150,21 +150,6 @@ def test_suppression_of_boxes_equals_hrnet(reference, limit):
     reference.match("hrnet_oks_nms.npz", got, golden[f"box_nms_keep_{limit}"])
 
 
-def test_oks_between_poses_takes_the_mean_of_both_areas():
-    """HRNet's lib/nms/nms.py: exp(-d^2 / (2 sigma)^2 / mean area / 2), averaged over the joints."""
-    points = np.array([[[0.0, 0], [10, 0]], [[3, 4], [10, 0]]])
-    got = pose_oks(points, np.array([100.0, 300.0]), [0.5, 0.25])
-    other = (np.exp(-25 / (2 * 200)) + 1) / 2
-    np.testing.assert_allclose(got, [[1, other], [other, 1]], rtol=1e-12)
-
-
-def test_poses_are_suppressed_above_an_oks_of_nine_tenths():
-    similarity = np.array([[1, 0.9, 0.91], [0.9, 1, 0.2], [0.91, 0.2, 1]])
-    assert oks_nms(similarity, [0.3, 0.2, 0.1]) == [0, 1]  # 0.9 itself stays
-    assert oks_nms(similarity, [0.1, 0.2, 0.3]) == [2, 1]
-    assert oks_nms(similarity, [0.5, 0.5, 0.4], limit=0.89) == [0]
-
-
 def test_nothing_to_suppress():
     nobody = pose_oks(np.zeros((0, 17, 2)), np.zeros(0), COCO17.sigmas), np.zeros(0)
     assert oks_nms(*nobody) == soft_oks_nms(*nobody) == []

@@ -340,35 +340,6 @@ def test_numbers_that_are_not_finite_are_refused(coco, bad):
         score(lambda _: maps, data, COCO17, SIZE)
 
 
-def test_the_flip_test_shows_the_mirrored_crops(coco):
-    """The network sees every crop and its mirror image; its second answer is mirrored back, joint by joint."""
-    data, seen = load_data(f"coco:{coco}", "val"), []
-    maps = np.random.default_rng(0).random((2, 5, 17, 32, 24), np.float32)
-
-    def network(crops):
-        seen.append(crops.copy())
-        return maps[len(seen) - 1]
-
-    got = predict(network, data.samples, COCO17, SIZE, flip=True)
-    assert len(seen) == 2
-    assert not np.array_equal(seen[0], seen[1])
-    np.testing.assert_array_equal(seen[1], seen[0][:, :, ::-1])
-    merged = accuracy.decode(accuracy.merge_flipped(maps[0], maps[1], COCO17.flip_order))
-    boxes = np.stack([s.box for s in data.samples])
-    for pose, crop, region in zip(got, merged, crop_regions(boxes, SIZE), strict=True):
-        np.testing.assert_allclose(transform_points(pose[:, :2], region_affine(region, SIZE)), crop[:, :2], atol=1e-4)
-
-
-def test_doubles_are_judged_by_the_area_of_the_crops(coco, monkeypatch):
-    """HRNet's rule: the area of the padded region at the crop's shape, not that of the box or the label."""
-    data, areas = load_data(f"coco:{coco}", "val"), []
-    whole = accuracy.coco_results
-    monkeypatch.setattr(accuracy, "coco_results", lambda *args: (areas.extend(args[3]), whole(*args))[1])
-    score(knowing(data), data, COCO17, SIZE)
-    sizes = [(max(width, height * 3 / 4), max(height, width * 4 / 3)) for *_, width, height in PEOPLE]
-    assert areas == pytest.approx([1.25**2 * width * height for width, height in sizes], rel=0.04)
-
-
 def test_predicting_in_batches_changes_nothing(coco):
     data = load_data(f"coco:{coco}", "val")
     want = predict(knowing(data), data.samples, COCO17, SIZE)

@@ -159,14 +159,6 @@ def test_a_missing_split_names_what_is_there(tmp_path):
         load_data(spec, "train")
 
 
-def test_the_head_size_is_six_tenths_of_the_boxs_diagonal(tmp_path):
-    """MPII's own evaluation: SC_BIAS 0.6."""
-    heads = np.zeros((2, 2, 1))
-    heads[:, :, 0] = [[10, 20], [40, 60]]
-    (person,) = load_data(make_root(tmp_path, [PERSON], "a.jpg", heads=heads), "val").samples
-    assert person.head_size == pytest.approx(0.6 * 50)
-
-
 def test_head_boxes_of_other_persons_are_refused(tmp_path):
     spec = make_root(tmp_path / "a", [PERSON], "a.jpg", heads=np.zeros((2, 2, 3)))
     with pytest.raises(UsageError, match=r"shape \(2, 2, 3\), expected \(2, 2, 1\)"):

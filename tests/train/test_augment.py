@@ -25,8 +25,8 @@ JOINTS = (
 )
 #: HRNet's record for it: centre (202, 245), scale (1.6875, 2.25), which is this box grown by 1.25.
 BOX = (67.0, 65.0, 337.0, 425.0)
-NO_LEGS = (1,) * 12 + (0,) * 5
-EIGHT = (1,) + (0,) * 9 + (1,) * 7
+TO_THE_HIPS, TO_A_KNEE = (1,) * 13 + (0,) * 4, (1,) * 14 + (0,) * 3
+EIGHT, NINE = (1,) + (0,) * 9 + (1,) * 7, (0,) * 4 + (1,) * 9 + (0,) * 4
 
 
 class Scripted:
@@ -68,11 +68,13 @@ HRNET_CROPS = {
         (1,) * 17,
         ((16.0, -66.71), (106.53, 33.29), (79.1, 133.04)),
     ),
-    "lower half, but only a hip is labelled": (
+    "two joints are no lower half": (
         (0.0, 0.5, 0, 0.9, 0.5, 0.9),
-        NO_LEGS,
+        TO_THE_HIPS,
         ((96.0, 72.1), (154.45, 229.91), None),
     ),
+    "three joints are": ((0.0, 0.5, 0, 0.9, 0.5, 0.9), TO_A_KNEE, ((81.78, -250.31), (188.44, 37.69), None)),
+    "nine joints are enough": ((0.0, 0, 0, 0.9, 0.5, 0.9), NINE, (None, (158.15, 197.54), None)),
     "eight joints are too few": ((0.0, 0, 0, 0.9, 0.5, 0.9), EIGHT, ((94.86, 39.82), None, (84.62, 173.51))),
 }
 
@@ -118,7 +120,10 @@ def test_a_close_up_shows_the_body_from_the_hips_up():
     box = keypoint_box(np.array(JOINTS, np.float64)[upper])
     want = region_affine(crop_regions(box, (256, 192))[0], (256, 192))
     np.testing.assert_allclose(Augmentation(part="close-up").affine(person(), COCO17, (256, 192)), want)
-    few = person((1,) * 6 + (0,) * 11)  # less than half of these joints: the whole body
+    half = person((1,) * 7 + (0,) * 10)  # 7 of these 13 joints
+    want = region_affine(crop_regions(keypoint_box(half.joints[:7]), (256, 192))[0], (256, 192))
+    np.testing.assert_allclose(Augmentation(part="close-up").affine(half, COCO17, (256, 192)), want)
+    few = person((1,) * 6 + (0,) * 11)  # less than half of them: the whole body
     np.testing.assert_array_equal(
         Augmentation(part="close-up").affine(few, COCO17, (256, 192)), Augmentation().affine(few, COCO17, (256, 192))
     )
