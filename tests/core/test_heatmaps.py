@@ -176,7 +176,10 @@ def test_dark_decoding_keeps_to_the_plain_one_where_it_has_no_step():
     saddle = np.full((16, 16), 0.1)
     saddle[8, :] = np.abs(np.arange(16) - 8) + 1  # the smoothed map rises to both sides of its middle
     saddle[8, 8] = 9
-    for maps in (border, flat[None].astype(np.float32), saddle[None, None].astype(np.float32)):
+    upright = np.full((16, 16), 0.1)
+    upright[[*range(6), *range(11, 16)], 8] = 10  # smoothed, it rises upwards and downwards of its middle
+    upright[8, 8], upright[9, 8] = 10.5, 0.5
+    for maps in (border, *(m.astype(np.float32) for m in (flat[None], saddle[None, None], upright[None, None]))):
         got = decode_dark(maps)
         np.testing.assert_array_equal(got, decode(maps))
         assert np.isfinite(got).all()
@@ -245,6 +248,6 @@ def test_segmentation_target_by_hand():
     want[4, 1:6] = 1
     np.testing.assert_array_equal(target, want)
     np.testing.assert_array_equal(encode_segmentation([[12, 16]], [0], (9, 8)), np.zeros((9, 8)))
-    # The usual radius is the paper's 5: from (10, 10), (5, 10) and (6, 7) are reached, (4, 10) and (6, 6) are not.
+    # The usual radius is the paper's 5: from (10, 10), (5, 10) and (6, 7) are reached, (5, 11) and (6, 6) are not.
     usual = encode_segmentation([[40, 40]], [1], (20, 20))
-    assert [usual[y, x] for x, y in ((5, 10), (6, 7), (13, 14), (4, 10), (6, 6), (10, 16))] == [1, 1, 1, 0, 0, 0]
+    assert [usual[y, x] for x, y in ((5, 10), (6, 7), (13, 14), (5, 11), (6, 6), (10, 16))] == [1, 1, 1, 0, 0, 0]
