@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgepose.train.distributed import Ranks
-from edgepose.train.learner import Learner
+from edgepose.train.learner import Learner, follow
 from edgepose.train.recipes import get_recipe
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -97,3 +97,18 @@ def test_one_cycle_rises_for_fifteen_percent_of_the_steps():
     low, last = 0.01 / 25, 0.01 / 25 / 1e4
     up = [between(low, 0.01, step / top) for step in range(3)]
     assert rates == pytest.approx([*up, *(between(0.01, last, (step - top) / (19 - top)) for step in range(3, 20))])
+
+
+@pytest.mark.parametrize(("step", "share"), [(1, 2 / 11), (8, 0.5), (200, 0.9)])
+def test_the_average_keeps_its_share(step, share):
+    """At most (1 + step) / (10 + step), and the recipe's decay later; a counter is copied."""
+    average, network = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
+    with torch.no_grad():
+        average.running_mean.fill_(10), network.running_mean.fill_(20)
+        average.weight.fill_(-1), network.weight.fill_(3)
+        network.num_batches_tracked.fill_(7)
+    follow(average, network, 0.9, step)
+    assert average.running_mean.item() == pytest.approx(10 * share + 20 * (1 - share))
+    assert average.weight.item() == pytest.approx(-share + 3 * (1 - share))
+    assert average.num_batches_tracked.item() == 7
+    assert (network.running_mean.item(), network.weight.item()) == (20, 3)
