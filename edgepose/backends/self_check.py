@@ -63,7 +63,7 @@ def self_check(runner: Runner, session: Session) -> bool:
             break
     if problem:
         raise CheckError(
-            f"backend {runner.backend} in {runner.precision} does not give {task.reference}'s {task.points} of the "
+            f"backend {runner.backend} in {runner.precision} does not give {bundle.manifest.reference}'s {task.points} of the "
             f"golden {task.image}s on this machine ({problem}): run edgepose verify {bundle.path}"
         )
     with suppress(OSError, RuntimeError, UsageError):

@@ -27,14 +27,11 @@ class TorchSession:
             import torch
         except ImportError as error:
             raise missing_extra("torch") from error
-        from ..models.checkpoint import ModelSpec, load_weights
-        from ..models.pose_graph import PoseGraph
+        from ..models.reference import reference_graph
 
-        manifest, contract = bundle.manifest, bundle.contract
-        network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
-        load_weights(network, bundle.path / CHECKPOINT)
+        contract = bundle.contract
         self._torch = torch
-        self._graph: Any = PoseGraph(network, with_maps=True).eval()
+        self._graph: Any = reference_graph(bundle)
         self.inputs: tuple[TensorSpec, ...] = (contract.images,)
         self.outputs: tuple[TensorSpec, ...] = contract.outputs_in(self._graph.outputs)
 

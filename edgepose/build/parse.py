@@ -31,7 +31,7 @@ def parse_network(trt: Any, log: Any, builder: Any, bundle: Bundle, graph: Path,
     inputs = [_spec(network.get_input(i), graph) for i in range(network.num_inputs)]
     outputs = [_spec(network.get_output(i), graph) for i in range(network.num_outputs)]
     try:
-        bundle.contract.refuse(inputs, outputs, remedy=bundle.task.remake, exact=True)
+        bundle.contract.refuse(inputs, outputs, remedy=bundle.manifest.remake, exact=True)
     except UsageError as error:
         raise UsageError(f"{graph} does not keep the graph contract: {error}") from None
     return network

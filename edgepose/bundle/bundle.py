@@ -220,7 +220,7 @@ def _check_files(bundle: Bundle) -> None:
     for name in (manifest.graph_name("fp32"), GOLDENS):
         if name not in manifest.files:
             raise UsageError(
-                f"the manifest of bundle {path} does not list {name}, which every bundle needs: {manifest.task.remake}"
+                f"the manifest of bundle {path} does not list {name}, which every bundle needs: {manifest.remake}"
             )
     for name in (CHECKPOINT, CALIBRATION):
         if name not in manifest.files and os.path.lexists(path / name):

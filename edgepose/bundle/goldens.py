@@ -66,31 +66,32 @@ class Figures:
 def read_goldens(bundle: Bundle) -> Goldens:
     """Read the goldens of a bundle; raise UsageError if they are missing, damaged, empty, not finite or misshapen."""
     path, task, contract = bundle.path / GOLDENS, bundle.task, bundle.contract
+    remake = bundle.manifest.remake
     if not path.is_file():
-        raise UsageError(f"bundle {bundle.path} has no {GOLDENS} to verify against: {task.remake}")
+        raise UsageError(f"bundle {bundle.path} has no {GOLDENS} to verify against: {remake}")
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         images = arrays.pop(IMAGES)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path} is damaged ({error}): {task.remake}") from error
+        raise UsageError(f"{path} is damaged ({error}): {remake}") from error
     if len(images) == 0:
-        raise UsageError(f"{path} holds no {task.image}s, expected at least one: {task.remake}")
+        raise UsageError(f"{path} holds no {task.image}s, expected at least one: {remake}")
     _check_array(bundle, images, images, contract.images)
     for spec in contract.outputs_in(arrays):
         if spec.name not in arrays:
-            raise UsageError(f"{path} lacks {spec.name}: {task.remake}")
+            raise UsageError(f"{path} lacks {spec.name}: {remake}")
         _check_array(bundle, arrays[spec.name], images, spec)
     flaw = task.flaw(arrays)
     if flaw:
-        raise UsageError(f"{path}: {flaw}: {task.remake}")
+        raise UsageError(f"{path}: {flaw}: {remake}")
     return Goldens(images, arrays, task)
 
 
 def _check_array(bundle: Bundle, array: NDArray[Any], images: NDArray[Any], spec: TensorSpec) -> None:
     shape = (len(images), *spec.sample)
     if array.dtype != spec.dtype or array.shape != shape or not np.isfinite(array).all():
-        expected = f"expected finite {spec.dtype} {shape}: {bundle.task.remake}"
+        expected = f"expected finite {spec.dtype} {shape}: {bundle.manifest.remake}"
         raise UsageError(f"{bundle.path / GOLDENS}: {spec.name} is {array.dtype} {array.shape}, {expected}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from .contract import Contract
-from .tasks import TASKS, Task
+from .tasks import PERSONS, TASKS, Task
 
 #: Version of the manifest's layout; newer ones are refused.
 SCHEMA = 1
@@ -70,6 +70,21 @@ class Manifest:
     def contract(self) -> Contract:
         """The inputs and outputs of the network."""
         return self.task.contract(self)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the network came from an ONNX file; otherwise it was exported from PyTorch, with its weights."""
+        return self.task is PERSONS and CHECKPOINT not in self.files
+
+    @property
+    def reference(self) -> str:
+        """What computed the goldens, in words."""
+        return "the imported file" if self.imported else "PyTorch"
+
+    @property
+    def remake(self) -> str:
+        """Advice for a damaged bundle."""
+        return "import the detector again" if self.imported else "export the bundle again"
 
     def to_json(self) -> str:
         """Return the text of ``manifest.json``."""

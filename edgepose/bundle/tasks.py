@@ -50,11 +50,8 @@ class Task(ABC):
         image: word for an input image, ``crop`` or ``picture``.
         point: word for what is compared in pixels, such as ``keypoint``; ``points`` is its plural.
         score: word for what is compared as a fraction of a range, such as ``heat-map``.
-        reference: what computed the goldens, such as ``PyTorch``.
-        remake: advice for a damaged bundle.
         rows: limits for each arithmetic.
         outputs: names of the outputs; a fault in one also shows in those after it.
-        from_checkpoint: whether a bundle holds the PyTorch weights that its graph was exported from.
     """
 
     network: str
@@ -63,11 +60,8 @@ class Task(ABC):
     point: str
     points: str
     score: str
-    reference: str
-    remake: str
     rows: Mapping[str, Limits]
     outputs: tuple[str, ...]
-    from_checkpoint: bool = True
 
     def graph_name(self, precision: str) -> str:
         """Return the file name of the graph of a precision, such as ``pose.fp16.onnx``."""
@@ -214,8 +208,6 @@ POSE = _Pose(
     point="keypoint",
     points="keypoints",
     score="heat-map",
-    reference="PyTorch",
-    remake="export the bundle again",
     rows=POSE_LIMITS,
     outputs=(SEGMENTATION, BONES, HEATMAPS, KEYPOINTS),
 )
@@ -226,11 +218,8 @@ PERSONS = _Persons(
     point="box",
     points="boxes",
     score="score",
-    reference="the imported file",
-    remake="import the detector again",
     rows=BOX_LIMITS,
     outputs=(SCORES, BOXES),
-    from_checkpoint=False,
 )
 
 #: Tasks by the value of ``decode`` in a manifest: keypoints by argmax with the quarter offset, or boxes of persons.

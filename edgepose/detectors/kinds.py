@@ -12,10 +12,11 @@ from ..core.boxes import check_threshold
 from ..core.errors import UsageError
 from .detector import DetectorKind, NetworkDetector, unknown_network
 from .peaks import PEAKS
+from .yolov3 import YOLOV3
 from .yolox import YOLOX
 
 #: Every kind, in the order in which a network is tested for them.
-KINDS: tuple[DetectorKind, ...] = (YOLOX, PEAKS)
+KINDS: tuple[DetectorKind, ...] = (YOLOX, YOLOV3, PEAKS)
 
 #: Name and graph of the detector that comes with the package.
 SHIPPED_NAME = "person_lite"

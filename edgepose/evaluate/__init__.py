@@ -203,7 +203,7 @@ def _open(target: Path, backend: str, precision: str) -> AbstractContextManager[
 def _open_runner(runner: Runner) -> Iterator[_Network]:
     bundle, manifest, skeleton = runner.bundle, runner.bundle.manifest, runner.bundle.skeleton
     with closing(runner.open()) as session:
-        bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.task.remake)
+        bundle.contract.refuse(session.inputs, session.outputs, remedy=bundle.manifest.remake)
         if HEATMAPS not in {spec.name for spec in session.outputs}:
             raise UsageError(
                 f"the network of {bundle.path} has no output {HEATMAPS}, which eval needs: export it again"

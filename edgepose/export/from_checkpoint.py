@@ -1,4 +1,4 @@
-"""Make a bundle from a checkpoint: graph, goldens, manifest."""
+"""Make a bundle from a checkpoint: graph, goldens, manifest; YOLOv3's are in :mod:`edgepose.export.from_darknet`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..core.machine import versions
 from ..core.sample_photos import PEOPLE, load_photo
 from ..models.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
 from ..models.pose_graph import PoseGraph
+from .from_darknet import export_yolov3
 from .to_onnx import export_graph
 
 #: Views of each photo's person in the golden crops: rotation in degrees, factor on the crop, mirrored.
@@ -38,6 +39,7 @@ def export(
 
     Args:
         model: network name; may be None if ``weights`` is a checkpoint written by edgepose, which contains it.
+            ``yolov3`` gives a detector's bundle, see :func:`edgepose.export.from_darknet.export_yolov3`.
         output: bundle folder, which is made or replaced. An old bundle stays if the export fails; otherwise its engines
             and reports, which belong to the old weights, are removed.
         weights: checkpoint (``.safetensors`` or ``.pth``); without it the weights are drawn from seed 0, and
@@ -51,7 +53,13 @@ def export(
             checkpoint, the network has no such maps, or the output is not a bundle.
         CheckError: the simplified graph differs from the exported one.
     """
+    if model == "yolov3":
+        if skeleton is not None:
+            raise UsageError(f"yolov3 finds persons and has no skeleton, got {skeleton}: leave --skeleton out")
+        return export_yolov3(output, weights, input_size=input_size)
     spec = _decide_spec(model, weights, skeleton, input_size)
+    if spec.model == "yolov3":
+        return export_yolov3(output, weights, input_size=spec.input_size)
     network = spec.build()
     if weights is not None:
         load_weights(network, weights)

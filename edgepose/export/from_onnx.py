@@ -100,7 +100,7 @@ def import_detector(detector: Path | str, output: Path) -> Bundle:
         )
         graph = folder / manifest.graph_name("fp32")
         onnx.save(_make_graph(file, kind, size), graph)
-        _check_same(graph, goldens)
+        check_same(graph, goldens, "the file")
         goldens.save(folder / GOLDENS)
         return replace_bundle(output, manifest, folder)
 
@@ -215,8 +215,8 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         seen.add(node.name)
 
 
-def _check_same(graph: Path, goldens: Goldens) -> None:
-    """Refuse a graph that does not reproduce the goldens, which were computed one by one, in one batch."""
+def check_same(graph: Path, goldens: Goldens, reference: str) -> None:
+    """Refuse a graph that does not reproduce its reference's goldens, which were computed one by one, in one batch."""
     with closing(open_graph(graph)) as session:
         try:
             outputs = session.run({IMAGES: goldens.images})
@@ -227,4 +227,4 @@ def _check_same(graph: Path, goldens: Goldens) -> None:
             ) from error
     problem = verdict(goldens, outputs, "fp32")[1]
     if problem:
-        raise CheckError(f"the bundle's graph does not find the same persons as the file: {problem}")
+        raise CheckError(f"the bundle's graph does not find the same persons as {reference}: {problem}")

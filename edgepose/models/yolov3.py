@@ -1,7 +1,8 @@
 """YOLOv3 (Redmon and Farhadi, 2018): the person detector of HSR-MSNet, for inference.
 
 It loads the public darknet weight files. It does not keep the heat-map contract: the input is pictures letterboxed to
-the network's size, RGB in 0..1, and the output boxes of 80 classes (class 0 is a person).
+the network's size, RGB in 0..1, and the output boxes of 80 classes (class 0 is a person). :class:`PersonGraph` puts it
+behind the contract of detectors.
 """
 
 from __future__ import annotations
@@ -18,15 +19,9 @@ from torch.nn import functional as F
 from ..core.boxes import nms
 from ..core.errors import UsageError
 from ..core.geometry import Size
+from ..core.yolov3 import ANCHORS, STRIDES
 from .layers import conv_bn
 
-STRIDES = (32, 16, 8)
-#: Anchor boxes (width, height) in pixels of the network's input, three for each stride.
-ANCHORS = (
-    ((116, 90), (156, 198), (373, 326)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((10, 13), (16, 30), (33, 23)),
-)
 #: Largest number of boxes per picture.
 MOST = 300
 
@@ -83,6 +78,7 @@ class YOLOv3(nn.Module):
 
     def __init__(self, classes: int = 80, width: int = 32) -> None:  # of the public weights
         super().__init__()
+        self.classes, self.width = classes, width
         stages = [[_conv(3, width, 3)]]
         for index, blocks in enumerate((1, 2, 8, 8, 4)):
             channels = 2 * width * 2**index
@@ -182,39 +178,88 @@ def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[n
     return moved
 
 
+class PersonGraph(nn.Module):
+    """A YOLOv3 in eval mode as a graph of the contract of detectors: pictures in, boxes and scores of persons out."""
+
+    def __init__(self, network: YOLOv3) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map uint8 (N, H, W, 3) RGB pictures to boxes (N, K, 4) xyxy in their pixels and scores (N, K), both float32.
+
+        All boxes of :func:`decode_maps` in its order; the score is the objectness times the probability of a person.
+        """
+        maps = self.network.maps(images.permute(0, 3, 1, 2).float() / 255)
+        rows = decode_maps([_persons(raw) for raw in maps])
+        centre, half = rows[..., :2], rows[..., 2:4] / 2
+        return torch.cat([centre - half, centre + half], dim=-1), rows[..., 4] * rows[..., 5]
+
+
+def _persons(raw: Tensor) -> Tensor:
+    """Return raw predictions (N, 3 * (5 + classes), h, w) without the classes after the first, (N, 3 * 6, h, w)."""
+    channels, height, width = raw.shape[1:]
+    count = len(ANCHORS[0])
+    return raw.reshape(-1, count, channels // count, height, width)[:, :, :6].reshape(-1, 6 * count, height, width)
+
+
+#: Bytes of public weight files that are mistaken for YOLOv3's.
+_OTHERS = {
+    35_434_956: "yolov3-tiny.weights",
+    252_209_544: "yolov3-spp.weights",
+    257_717_640: "yolov4.weights",
+    24_251_276: "yolov4-tiny.weights",
+    203_934_260: "yolov2.weights",
+}
+
+
 def load_darknet(network: YOLOv3, path: Path) -> None:
     """Load a public darknet weight file.
 
     Its header is three int32 (major, minor, revision) and the number of images seen, an int64 from version 0.2 on and
     an int32 before; then float32, little endian, per convolution in the order of the network: the batch norm's bias,
-    weight, mean and variance, or the bias where there is none, then the kernel.
+    weight, mean and variance, or the bias where there is none, then the kernel (pjreddie/darknet, ``src/parser.c``).
 
     Raises:
-        UsageError: the file cannot be read, is of another size than the network's weights, or holds NaN or infinity.
+        UsageError: the file cannot be read, is of another size than the network's weights, or holds numbers that are
+            no weights: NaN, infinity or a negative variance.
     """
-    slots = _slots(network)
+    slots = weight_order(network)
     try:
+        if not path.is_file():  # a pipe would wait for its writer for ever
+            what = "is no file" if path.exists() else "does not exist"
+            raise UsageError(f"weights {path}: {what}, expected a darknet .weights file")
         with path.open("rb") as file:
             major, minor = struct.unpack("<2i", file.read(8).ljust(8, b"\0"))
             header = 20 if major * 10 + minor >= 2 else 16
             size, wanted = path.stat().st_size, header + 4 * sum(slot.numel() for slot in slots)
             if size != wanted:
-                raise UsageError(
-                    f"weights {path}: {'truncated' if size < wanted else 'too long'}, {size:,} bytes where this YOLOv3 "
-                    f"has {wanted:,}; take the whole file of this network"
-                )
+                raise _of_another_size(path, size, wanted)
             file.seek(header)
-            values = torch.from_numpy(np.fromfile(file, dtype="<f4").astype(np.float32))
+            values = torch.from_numpy(np.fromfile(file, dtype="<f4").astype(np.float32, copy=False))
     except OSError as error:
         raise UsageError(f"weights {path}: {error.strerror}, expected a darknet .weights file") from error
+    parts = values.split([slot.numel() for slot in slots])
+    variances = {id(layer.running_var) for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)}
     if not bool(torch.isfinite(values).all()):
         raise UsageError(f"weights {path} hold NaN or infinity: expected a darknet .weights file of YOLOv3")
+    if any(id(slot) in variances and bool((part < 0).any()) for slot, part in zip(slots, parts, strict=True)):
+        raise UsageError(f"weights {path} hold a negative variance: expected a darknet .weights file of YOLOv3")
     with torch.no_grad():
-        for slot, part in zip(slots, values.split([slot.numel() for slot in slots]), strict=True):
+        for slot, part in zip(slots, parts, strict=True):
             slot.copy_(part.view_as(slot))
 
 
-def _slots(network: YOLOv3) -> list[Tensor]:
+def _of_another_size(path: Path, size: int, wanted: int) -> UsageError:
+    known = f", the size of {_OTHERS[size]}" if size in _OTHERS else ""
+    kind = "of another network" if known else "truncated" if size < wanted else "too long"
+    return UsageError(
+        f"weights {path}: {kind}, {size:,} bytes{known} where this YOLOv3 has {wanted:,}; take the whole file of this "
+        "network"
+    )
+
+
+def weight_order(network: YOLOv3) -> list[Tensor]:
     """Return the tensors of the network in the order of a weight file."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
     slots: list[Tensor] = []

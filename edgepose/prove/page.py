@@ -34,7 +34,7 @@ def _sections(proof: Proof, shorten: _Shorten, record: Mapping[str, Any]) -> Ite
     verdict = f'<span class="{state}">{state}ed</span>'
     yield f"<h1>{escape(proof.bundle.manifest.name)}: proof on {escape(', '.join(proof.targets))} {verdict}</h1>"
     where = device["board"] or (gpu["name"] if gpu else device["cpu"])
-    reference = proof.bundle.task.reference
+    reference = proof.bundle.manifest.reference
     yield f"<p>{escape(where)}, {escape(proof.time)}. Every figure of verify is against {reference} in FP32.</p>"
     yield html_table(HEAD, [_row(case) for case in proof.cases])
     yield from (_sentence(name, shorten(problem)) for name, problem in proof.problems.items())

@@ -58,7 +58,7 @@ def first_difference(runner: Runner, goldens: Goldens, image: int) -> str:
 def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays, images: Arrays, backend: str) -> str:
     agree = f"{backend} computes every node correctly"
     checkpoint = bundle.path / CHECKPOINT
-    if not bundle.task.from_checkpoint:
+    if bundle.manifest.imported:
         return f"{agree}: the goldens are from another file, or the fault is only in the fused graph; import it again"
     if unavailable("torch") or not checkpoint.is_file():
         return f"{agree}: the graph itself differs from PyTorch; with torch and the checkpoint, verify finds the node"
@@ -67,8 +67,8 @@ def _departure_from_reference(bundle: Bundle, nodes: Sequence[Node], got: Arrays
     if node:
         return f"{agree}: the graph itself differs from the checkpoint in PyTorch, first at {node}; export it again"
     return (
-        f"{agree}, and its heat-maps equal PyTorch's: the goldens are from another checkpoint (export the bundle "
-        "again), or the fault is in the decoding after the heat-maps, or only in the fused graph"
+        f"{agree}, and its {bundle.task.score}s equal PyTorch's: the goldens are from another checkpoint (export the "
+        f"bundle again), or the fault is in the decoding of the {bundle.task.points}, or only in the fused graph"
     )
 
 
@@ -136,18 +136,12 @@ def _same(tensor: NDArray[Any], reference: NDArray[Any]) -> bool:
 
 
 def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """Return every input and output of a module in the bundle's network, for crops (N, H, W, 3) uint8.
-
-    Keypoints are left out: their rounding to pixels hides small differences.
-    """
+    """Return every input and output of a module in the bundle's network and graph, for images (N, H, W, 3) uint8."""
     import torch
 
-    from ..models.checkpoint import ModelSpec, load_weights
-    from ..models.pose_graph import normalise
+    from ..models.reference import reference_graph
 
-    manifest = bundle.manifest
-    network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
-    load_weights(network, bundle.path / CHECKPOINT)
+    graph = reference_graph(bundle)
     seen: list[NDArray[Any]] = []
 
     def keep(value: object) -> None:
@@ -157,8 +151,8 @@ def pytorch_tensors(bundle: Bundle, images: NDArray[np.uint8]) -> list[NDArray[A
         elif isinstance(value, torch.Tensor) and value.is_floating_point():
             seen.append(value.numpy().copy())  # a later in-place ReLU would change it
 
-    for module in network.eval().modules():
+    for module in graph.modules():
         module.register_forward_hook(lambda _, inputs, output: keep((inputs, output)))
     with torch.inference_mode():
-        network(normalise(torch.from_numpy(images)))
+        graph(torch.from_numpy(images))
     return seen

@@ -37,13 +37,13 @@ def accuracy_table(accuracy: AccuracyReport, result: Callable[[str | None], str]
 
 def verify_page(report: VerifyReport) -> str:
     """Return the self-contained HTML page of a verification: verdict, figures, and the images that moved most."""
-    name, task = escape(report.bundle.manifest.name), report.task
+    name, reference = escape(report.bundle.manifest.name), report.bundle.manifest.reference
     state = '<span class="pass">passed</span>' if report.passed else '<span class="fail">failed</span>'
     where = environment()
     made = f"{where['cpu']}, {where['gpu'] or 'no GPU'}, {where['time']}"
     body = (
         f"<h1>{name}: verification {state}</h1>",
-        f"<p>{len(report.goldens.images)} golden {task.image}s replayed and compared with {task.reference}.</p>",
+        f"<p>{len(report.goldens.images)} golden {report.task.image}s replayed and compared with {reference}.</p>",
         f"<p>{escape(made)}.</p>",
         *verification_html(report),
     )
@@ -78,7 +78,8 @@ def _result(problem: str | None) -> str:
 
 def _check_html(report: VerifyReport, check: Check) -> str:
     """Return the section of a check: the golden images that moved most, with both results drawn on them."""
-    title, task = f"<h2>{check.runner.backend}, {escape(check.runner.precision)}</h2>", report.task
+    reference, task = report.bundle.manifest.reference, report.task
+    title = f"<h2>{check.runner.backend}, {escape(check.runner.precision)}</h2>"
     if check.outputs is None:
         return f"{title}<p>No {task.points} to draw.</p>"
     distances, scores = task.errors(report.goldens.outputs, check.outputs)
@@ -90,10 +91,10 @@ def _check_html(report: VerifyReport, check: Check) -> str:
         picture, where = task.draw(report.bundle.manifest, report.goldens.images[i], golden, got, distances[i])
         moved = f"largest error {distances[i].max(initial=0):.2f} px{where}, {task.score} {scores[i]:.2g}"
         tag = picture_tag(
-            picture, f"golden {task.image} {i} with the {task.points} of {task.reference} and {check.name}"
+            picture, f"golden {task.image} {i} with the {task.points} of {reference} and {check.name}"
         )
         figures.append(f"<figure>{tag}<figcaption>{escape(f'{task.image} {i}: {moved}')}</figcaption></figure>")
-    keys = f'<span class="key pytorch"></span>{task.reference}<span class="key backend"></span>{check.runner.backend}'
+    keys = f'<span class="key pytorch"></span>{reference}<span class="key backend"></span>{check.runner.backend}'
     shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"
     maps = [name for name in (BONES, SEGMENTATION) if name in report.goldens.outputs]
     shown += f"; right of each the {maps[0]} of {task.reference}, then of {check.runner.backend}" if maps else ""

@@ -1,0 +1,44 @@
+"""The PyTorch network of a bundle behind the graph contract: what its graphs and engines are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import CHECKPOINT
+from ..bundle.tasks import PERSONS
+from ..core.errors import UsageError
+from .checkpoint import ModelSpec, load_weights, read_spec
+from .pose_graph import PoseGraph
+from .yolov3 import PersonGraph, YOLOv3
+
+#: The largest YOLOv3 that a checkpoint may describe.
+_MOST_CLASSES, _WIDEST = 1000, 64
+
+
+def reference_graph(bundle: Bundle) -> nn.Module:
+    """Return a bundle's network with its checkpoint's weights, in eval mode, as a graph of its contract.
+
+    Raises:
+        UsageError: the checkpoint is missing, damaged, or does not fit the network.
+    """
+    manifest, checkpoint = bundle.manifest, bundle.path / CHECKPOINT
+    if bundle.task is PERSONS:
+        return PersonGraph(read_yolov3(checkpoint)).eval()
+    network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
+    load_weights(network, checkpoint)
+    return PoseGraph(network, with_maps=True).eval()
+
+
+def read_yolov3(checkpoint: Path) -> YOLOv3:
+    """Return the YOLOv3 in a checkpoint written by edgepose; raise UsageError if there is another network in it."""
+    spec = read_spec(checkpoint)
+    options = {} if spec is None or spec.model != "yolov3" else spec.options
+    classes, width = options.get("classes"), options.get("width")
+    if type(classes) is not int or type(width) is not int or not (1 <= classes <= _MOST_CLASSES and 1 <= width <= _WIDEST):
+        raise UsageError(f"{checkpoint} holds no YOLOv3: expected darknet's yolov3.weights, or the checkpoint of a bundle")
+    network = YOLOv3(classes, width)
+    load_weights(network, checkpoint)
+    return network
