@@ -1,8 +1,8 @@
 """A YOLOv3 with random weights that finds something: what trained weights cost, without trained weights.
 
-``python benchmarks/lively_yolov3.py FILE.weights`` writes it as a darknet weight file. Batch norms learn their statistics
-from pictures, and the predictions are scaled so that boxes have about the size of their anchors and a few in a thousand
-are persons: distinct scores at which two engines can be compared. What it finds means nothing.
+``python benchmarks/lively_yolov3.py FILE.weights`` writes it as a darknet weight file. Batch norms learn their
+statistics from pictures, and the predictions are scaled so that boxes have about the size of their anchors and a few in
+a thousand are persons: distinct scores at which two engines can be compared. What it finds means nothing.
 """
 
 from __future__ import annotations

@@ -57,13 +57,14 @@ def self_check(runner: Runner, session: Session) -> bool:
         if _proof_path(key).is_file():
             return False
     goldens, problem, task = read_goldens(bundle), None, bundle.task
+    reference = bundle.manifest.reference
     for replayed in (goldens.first(IMAGES_CHECKED), goldens):
         problem = verdict(replayed, session.run({IMAGES: replayed.images}), runner.precision)[1]
         if not problem:
             break
     if problem:
         raise CheckError(
-            f"backend {runner.backend} in {runner.precision} does not give {bundle.manifest.reference}'s {task.points} of the "
+            f"backend {runner.backend} in {runner.precision} does not give {reference}'s {task.points} of the "
             f"golden {task.image}s on this machine ({problem}): run edgepose verify {bundle.path}"
         )
     with suppress(OSError, RuntimeError, UsageError):

@@ -1,7 +1,7 @@
 """The grids of YOLOv3, which its network, its detector and its graph share.
 
-Source: Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, section 2.3 for the anchors, figure 2 of YOLOv2's
-paper for the decoding; pjreddie/darknet, ``cfg/yolov3.cfg`` for which anchors belong to which grid.
+Source: Redmon and Farhadi, "YOLOv3: An Incremental Improvement", 2018, sections 2.1 (decoding) and 2.3 (anchors);
+pjreddie/darknet, ``cfg/yolov3.cfg``, for which anchors belong to which grid.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.session import Arrays, Session
+from ..bundle.contract import TensorSpec
 from ..core.boxes import check_threshold, find_persons
 from ..core.errors import CheckError, UsageError
 from ..core.geometry import Size
@@ -130,6 +131,15 @@ class NetworkDetector:
 
     def close(self) -> None:
         self._session.close()
+
+
+def count_rows(session: Session, output: TensorSpec) -> int:
+    """Return the number of boxes in an output (N, boxes, values); where a file leaves it open, run the network once."""
+    if output.shape[1] is not None:
+        return output.shape[1]
+    (taken,) = session.inputs
+    blank = np.zeros([side or 1 for side in taken.shape], dtype=taken.dtype)
+    return session.run({taken.name: blank})[output.name].shape[1]
 
 
 def unknown_network(session: Session, expected: str) -> UsageError:

@@ -1,14 +1,13 @@
 """YOLOv3 as a person detector: RGB 0..1 in float32; three raw heads or one list of decoded boxes out.
 
-Its authors letterbox to the centre on grey 128. A network that was imported or exported here sees the picture at the top
-left on grey 114, as every detector of this package does: the layers are convolutions, so a box moves with its person,
-and where the padding lies changes only what the outermost cells see.
+Its authors letterbox to the centre on grey 128. Here it sees the picture at the top left on grey 114, as every detector
+of this package does: the layers are convolutions, so a box moves with its person, and where the padding lies changes
+only what the cells at the border see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from ..backends.session import Arrays, Session
 from ..bundle.contract import TensorSpec
 from ..core.geometry import Size
 from ..core.yolov3 import ANCHORS, STRIDES
-from .detector import Decoded, DetectorKind
+from .detector import Decoded, DetectorKind, count_rows
 
 #: Index of the objectness and of the probability of the class "person" in the values of a box.
 _OBJECTNESS, _PERSON = 4, 5
@@ -41,15 +40,15 @@ def _head(outputs: Sequence[TensorSpec], grid: Size) -> str | None:
     return None
 
 
-def find_rows(outputs: Sequence[TensorSpec], size: Size) -> str | None:
-    """Return the name of the output that lists every decoded box, float32 (N, boxes, 5 + classes), or None.
+def find_rows(outputs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """Return the output that lists decoded boxes, float32 (N, boxes, 5 + classes), or None.
 
     Raw heads of five sides, which some exporters add, are passed over.
     """
     others = [spec for spec in outputs if len(spec.shape) != 5]
     match [(spec.dtype.name, spec.shape) for spec in others]:
-        case [("float32", (_, boxes, int(values)))] if values > _PERSON and boxes == count_boxes(size):
-            return others[0].name
+        case [("float32", (_, _, int(values)))] if values > _PERSON:
+            return others[0]
     return None
 
 
@@ -98,9 +97,12 @@ def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _recognise(session: Session) -> Size | None:
     match [(spec.dtype.name, spec.shape) for spec in session.inputs]:
-        case [("float32", (1 | None, 3, int(height), int(width)))] if not height % STRIDES[0] and not width % STRIDES[0]:
-            size = height, width
-            return size if find_heads(session.outputs, size) or find_rows(session.outputs, size) else None
+        case [("float32", (1 | None, 3, int(height), int(width)))]:
+            size, rows = (height, width), find_rows(session.outputs)
+            if height % STRIDES[0] or width % STRIDES[0]:
+                return None
+            if find_heads(session.outputs, size) or (rows and count_rows(session, rows) == count_boxes(size)):
+                return size
     return None
 
 
@@ -109,11 +111,10 @@ def _decode(outputs: Arrays, size: Size, threshold: float) -> Decoded:
     names = find_heads(specs, size)
     if names:
         return decode_heads([outputs[name][0] for name in names], threshold)
-    return decode_rows(_rows(outputs, find_rows(specs, size)), threshold)
-
-
-def _rows(outputs: Mapping[str, NDArray[Any]], name: str | None) -> NDArray[np.float32]:
-    return np.asarray(outputs[str(name)][0], dtype=np.float32)
+    rows = find_rows(specs)
+    if rows is None:
+        raise AssertionError("the outputs were those of a YOLOv3 when it was opened")
+    return decode_rows(outputs[rows.name][0], threshold)
 
 
 #: The score is the objectness times the probability of a person; 0.5 is darknet's own threshold.

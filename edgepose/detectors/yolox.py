@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..backends.session import Arrays, Session
 from ..core.geometry import Size
-from .detector import Decoded, DetectorKind
+from .detector import Decoded, DetectorKind, count_rows
 
 #: Width in pixels of the cells of YOLOX's three grids.
 STRIDES = (8, 16, 32)
@@ -47,8 +47,8 @@ def decode_yolox(raw: NDArray[np.float32], cells: NDArray[np.float32], threshold
 def _recognise(session: Session) -> Size | None:
     inputs, outputs = ([(spec.dtype.name, spec.shape) for spec in specs] for specs in (session.inputs, session.outputs))
     match inputs, outputs:
-        case [("float32", (1 | None, 3, int(height), int(width)))], [("float32", (_, cells, int(values)))]:
-            if values >= 6 and cells in (len(yolox_cells((height, width))), None):
+        case [("float32", (1 | None, 3, int(height), int(width)))], [("float32", (_, _, int(values)))]:
+            if values >= 6 and count_rows(session, session.outputs[0]) == len(yolox_cells((height, width))):
                 return height, width
     return None
 

@@ -51,7 +51,7 @@ def export_yolov3(output: Path, weights: Path | None, *, input_size: Size | None
     if any(side <= 0 or side % STRIDES[0] for side in size):
         raise UsageError(f"input size {size[0]}x{size[1]}: both sides must be positive multiples of {STRIDES[0]}")
     if weights is None:
-        raise UsageError("yolov3 without weights finds nobody, so nothing could verify it: give --weights yolov3.weights")
+        raise UsageError("yolov3 without weights finds nobody, so nothing can verify it: give --weights yolov3.weights")
     require_exporter()
     check_replaceable(output, PERSONS)
     network = _read(weights)

@@ -28,50 +28,18 @@ from ..core.machine import versions
 from ..core.sample_photos import PEOPLE, load_photo
 from ..detectors.detector import NetworkDetector
 from ..detectors.kinds import detector_graph, open_detector
-from ..detectors.yolox import yolox_cells
 from ..plugins.onnx_function import OPSET
+from .wrap import WRAPS
 
 if TYPE_CHECKING:
     import onnx
-
-#: Graphs before and after YOLOX: its input is BGR planes from 0 to 255, and its predictions are the centre in cells
-#: from the cell's corner, the logarithm of the size in cells, objectness and class probabilities (Ge et al. 2021, arXiv
-#: 2107.08430, section 2.1).
-_PLANES = """
-<ir_version: {ir}, opset_import: ["": {opset}]>
-planes (uint8[N, {height}, {width}, 3] images) => (float[N, 3, {height}, {width}] planes)
-<int64[3] bgr = {{2, 1, 0}}>
-{{
-    [cast_images] pixels = Cast <to = 1> (images)
-    [to_planes] rgb = Transpose <perm = [0, 3, 1, 2]> (pixels)
-    [to_bgr] planes = Gather <axis = 1> (rgb, bgr)
-}}
-"""
-_BOXES_GRAPH = """
-<ir_version: {ir}, opset_import: ["": {opset}]>
-boxes (float[N, {count}, {channels}] raw) => (float[N, {count}, 4] boxes, float[N, {count}] scores)
-<int64[5] sides = {{2, 2, 1, 1, {others}}}, int64[1] last = {{2}}, float two = {{2}}>
-{{
-    [parts] offset, logarithm, objectness, person, others = Split <axis = 2> (raw, sides)
-    [offset_pixels] moved = Mul (offset, stride)
-    [centre] centre = Add (moved, corner)
-    [size_cells] cells = Exp (logarithm)
-    [size] size = Mul (cells, stride)
-    [half_size] half = Div (size, two)
-    [top_left] low = Sub (centre, half)
-    [bottom_right] high = Add (centre, half)
-    [corners] boxes = Concat <axis = 2> (low, high)
-    [certainty] score = Mul (objectness, person)
-    [score_of_box] scores = Squeeze (score, last)
-}}
-"""
 
 
 def import_detector(detector: Path | str, output: Path) -> Bundle:
     """Make a bundle from a person detector, for ``build``, ``calibrate``, ``verify`` and ``bench``.
 
-    ``detector`` is the ONNX file of a YOLOX, or of a network that decodes its boxes itself, such as ``person_lite``;
-    ``output`` is the bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
+    ``detector`` is the ONNX file of a YOLOX or YOLOv3, or of a network that decodes its boxes itself, such as
+    ``person_lite``; ``output`` is the bundle folder, as for :func:`edgepose.export.from_checkpoint.export`.
 
     Raises:
         UsageError: the file is of an unknown kind or finds no person, it cannot be converted to the package's opset or
@@ -120,7 +88,8 @@ def make_goldens(detector: NetworkDetector, file: Path) -> Goldens:
     if not scores.max() >= PERSON_SCORE:
         raise UsageError(
             f"{file} finds no person in photos of two (best score {scores.max():.2g}, expected {PERSON_SCORE:g}): "
-            "expected a YOLOX of BGR from 0 to 255 with persons as class 0, or a network that decodes its boxes itself"
+            "expected a YOLOX of BGR from 0 to 255 or a YOLOv3 of RGB from 0 to 1, with persons as class 0, or a "
+            "network that decodes its boxes itself"
         )
     return Goldens(pictures, {BOXES: boxes, SCORES: scores}, PERSONS)
 
@@ -141,7 +110,7 @@ def _make_graph(file: Path, kind: str, size: Size) -> onnx.ModelProto:
 
     try:
         model = _with_batches(onnxsim.simplify(_read(file))[0])
-        model, _ = onnxsim.simplify(_wrap_yolox(model, size) if kind == "yolox" else model)
+        model, _ = onnxsim.simplify(WRAPS[kind](model, size) if kind in WRAPS else model)
         _name_nodes(model)
         onnx.checker.check_model(model, full_check=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -187,23 +156,6 @@ def _with_batches(model: onnx.ModelProto) -> onnx.ModelProto:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     del model.graph.value_info[:]
     return model
-
-
-def _wrap_yolox(model: onnx.ModelProto, size: Size) -> onnx.ModelProto:
-    from onnx import compose, numpy_helper, parser
-
-    (taken,), (given,) = model.graph.input, model.graph.output
-    _, count, channels = (side.dim_value for side in given.type.tensor_type.shape.dim)
-    version = next(opset.version for opset in model.opset_import if opset.domain == "")
-    common = {"ir": model.ir_version, "opset": version, "height": size[0], "width": size[1]}
-    before = parser.parse_model(_PLANES.format(**common))
-    after = parser.parse_model(_BOXES_GRAPH.format(**common, count=count, channels=channels, others=channels - 6))
-    cells = yolox_cells(size)
-    for name, values in (("corner", cells[None, :, :2]), ("stride", cells[None, :, 2:])):
-        after.graph.initializer.append(numpy_helper.from_array(values, name))
-    model = compose.add_prefix(model, "network/")
-    model = compose.merge_models(before, model, [("planes", f"network/{taken.name}")])
-    return compose.merge_models(model, after, [(f"network/{given.name}", "raw")])
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

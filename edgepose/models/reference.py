@@ -14,8 +14,8 @@ from .checkpoint import ModelSpec, load_weights, read_spec
 from .pose_graph import PoseGraph
 from .yolov3 import PersonGraph, YOLOv3
 
-#: The largest YOLOv3 that a checkpoint may describe.
-_MOST_CLASSES, _WIDEST = 1000, 64
+#: Largest options of a YOLOv3 that a checkpoint may describe.
+_LARGEST = {"classes": 1000, "width": 64}
 
 
 def reference_graph(bundle: Bundle) -> nn.Module:
@@ -36,9 +36,9 @@ def read_yolov3(checkpoint: Path) -> YOLOv3:
     """Return the YOLOv3 in a checkpoint written by edgepose; raise UsageError if there is another network in it."""
     spec = read_spec(checkpoint)
     options = {} if spec is None or spec.model != "yolov3" else spec.options
-    classes, width = options.get("classes"), options.get("width")
-    if type(classes) is not int or type(width) is not int or not (1 <= classes <= _MOST_CLASSES and 1 <= width <= _WIDEST):
-        raise UsageError(f"{checkpoint} holds no YOLOv3: expected darknet's yolov3.weights, or the checkpoint of a bundle")
-    network = YOLOv3(classes, width)
+    known = {name: options.get(name) for name in _LARGEST}
+    if known != options or not all(type(n) is int and 1 <= n <= _LARGEST[name] for name, n in known.items()):
+        raise UsageError(f"{checkpoint} holds no YOLOv3: expected yolov3.weights, or the checkpoint of such a bundle")
+    network = YOLOv3(**options)
     load_weights(network, checkpoint)
     return network

@@ -90,9 +90,7 @@ def _check_html(report: VerifyReport, check: Check) -> str:
         golden, got = ({name: values[i] for name, values in o.items()} for o in (report.goldens.outputs, check.outputs))
         picture, where = task.draw(report.bundle.manifest, report.goldens.images[i], golden, got, distances[i])
         moved = f"largest error {distances[i].max(initial=0):.2f} px{where}, {task.score} {scores[i]:.2g}"
-        tag = picture_tag(
-            picture, f"golden {task.image} {i} with the {task.points} of {reference} and {check.name}"
-        )
+        tag = picture_tag(picture, f"golden {task.image} {i} with the {task.points} of {reference} and {check.name}")
         figures.append(f"<figure>{tag}<figcaption>{escape(f'{task.image} {i}: {moved}')}</figcaption></figure>")
     keys = f'<span class="key pytorch"></span>{reference}<span class="key backend"></span>{check.runner.backend}'
     shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"

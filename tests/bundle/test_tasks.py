@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,13 +105,18 @@ def test_graphs_limits_and_words_are_the_task_s() -> None:
     assert [POSE.graph_name(name) for name in ("fp32", "int8+fp16")] == ["pose.onnx", "pose.int8+fp16.onnx"]
     assert [PERSONS.graph_name(name) for name in ("fp32", "mixed")] == ["detector.onnx", "detector.mixed.onnx"]
     assert POSE.limits("mixed") is POSE_LIMITS["int8"] and PERSONS.limits("fp16") is BOX_LIMITS["fp16"]
-    assert (POSE.remake, PERSONS.remake) == ("export the bundle again", "import the detector again")
-    assert (POSE.image, PERSONS.image, POSE.from_checkpoint, PERSONS.from_checkpoint) == (
-        "crop",
-        "picture",
-        True,
-        False,
-    )
+    assert (POSE.image, PERSONS.image) == ("crop", "picture")
+
+
+def test_a_detector_with_pytorch_weights_was_exported_and_one_without_imported() -> None:
+    pose = Manifest("tiny", "hrnet_w32", "lsp14", (32, 24))
+    exported = replace(FINDER, files={"checkpoint.safetensors": 64 * "0"})
+    words = [(m.imported, m.reference, m.remake) for m in (pose, exported, FINDER)]
+    assert words == [
+        (False, "PyTorch", "export the bundle again"),
+        (False, "PyTorch", "export the bundle again"),
+        (True, "the imported file", "import the detector again"),
+    ]
 
 
 def test_a_manifest_has_the_contract_of_its_task() -> None:

@@ -158,18 +158,18 @@ def test_the_threshold_that_was_asked_for_is_the_least_score_that_stays(threshol
 @pytest.mark.parametrize("kind", [0, 1])
 def test_what_is_not_a_picture_is_refused(kind: int, picture: np.ndarray, got: str) -> None:
     session = (FakeYolox(np.zeros((1, CELLS, 85), np.float32)), FakePeaks([], []))[kind]
-    detector = NetworkDetector(session, KINDS[kind])
+    detector = NetworkDetector(session, (YOLOX, PEAKS)[kind])
     with pytest.raises(UsageError, match=f"image is {got}"):
         detector(picture)
     assert session.fed is None
 
 
 def test_every_kind_knows_its_own_networks_only() -> None:
-    assert [kind.name for kind in KINDS] == ["yolox", "peaks"]
+    assert [kind.name for kind in KINDS] == ["yolox", "yolov3", "peaks"]
     sessions = [FakeYolox(), FakePeaks([], [])]
     assert [[kind.recognise(session) for kind in KINDS] for session in sessions] == [
-        [(64, 128), None],
-        [None, (64, 128)],
+        [(64, 128), None, None],
+        [None, None, (64, 128)],
     ]
 
 

@@ -27,7 +27,7 @@ from edgepose.core.images import letterbox
 from edgepose.demo import SHIPPED
 from edgepose.detectors.kinds import open_detector
 from edgepose.detectors.yolox import decode_yolox, yolox_cells
-from edgepose.export import from_onnx as module
+from edgepose.export import wrap
 from edgepose.export.from_onnx import import_detector
 from edgepose.runtime.run import run
 from edgepose.verify import verify
@@ -342,7 +342,8 @@ def test_a_pose_bundle_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_graph_that_differs_from_its_file_is_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_yolox(tmp_path / "yolox.onnx")
-    monkeypatch.setattr(module, "_PLANES", module._PLANES.replace("{{2, 1, 0}}", "{{0, 1, 2}}"))  # RGB for BGR
+    exchanged = wrap._BGR_PLANES.replace("Gather <axis = 1> (rgb, bgr)", "Identity (rgb)")
+    monkeypatch.setattr(wrap, "_BGR_PLANES", exchanged)
     monkeypatch.setattr("edgepose.bundle.tasks.PERSON_SCORE", 0.01)
     with pytest.raises(CheckError, match="does not find the same persons as the file: the score error"):
         import_detector(file, tmp_path / "x.edgepose")
