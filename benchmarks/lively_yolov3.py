@@ -22,7 +22,7 @@ from edgepose.export.from_onnx import golden_pictures
 from edgepose.models.yolov3 import YOLOv3, weight_order
 
 #: Mean and deviation that each prediction is scaled to: centre, size, objectness, person, every other class.
-_SPREAD = ((0.0, 1.0), (0.0, 1.0), (0.0, 0.3), (0.0, 0.3), (-3.0, 2.0), (0.0, 2.0), (-2.0, 1.0))
+_SPREAD = ((0.0, 1.0), (0.0, 1.0), (0.0, 0.3), (0.0, 0.3), (-4.0, 2.0), (0.0, 2.0), (-2.0, 1.0))
 
 
 def lively_yolov3(pictures: NDArray[np.uint8], classes: int = 80, width: int = 32) -> YOLOv3:
@@ -33,7 +33,7 @@ def lively_yolov3(pictures: NDArray[np.uint8], classes: int = 80, width: int = 3
         for name, value in network.named_parameters():
             noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(value.shape)
             scale = 1.4 / np.sqrt(np.prod(value.shape[1:])) if value.ndim > 1 else 0.1
-            value.copy_(torch.from_numpy(scale * noise + (name.endswith("weight") and value.ndim == 1)))
+            value.copy_(torch.from_numpy(scale * noise + (value.ndim == 1) * (1.0 if name.endswith("weight") else 1.5)))
         norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()

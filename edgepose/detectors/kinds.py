@@ -18,6 +18,12 @@ from .yolox import YOLOX
 #: Every kind, in the order in which a network is tested for them.
 KINDS: tuple[DetectorKind, ...] = (YOLOX, YOLOV3, PEAKS)
 
+#: For a network that takes the size of one picture and chooses among its boxes, such as the YOLOv3 of ONNX's model zoo.
+_ADVICE = (
+    "; a network that takes more than pictures cannot run in batches: export it without non-maximum suppression, or "
+    "YOLOv3's weights with edgepose export yolov3 --weights yolov3.weights"
+)
+
 #: Name and graph of the detector that comes with the package.
 SHIPPED_NAME = "person_lite"
 SHIPPED = Path(__file__).parent.parent / "assets" / SHIPPED_NAME / f"{SHIPPED_NAME}.onnx"
@@ -74,7 +80,7 @@ def open_detector(
     if kind is None:
         session.close()
         error = unknown_network(session, "; or ".join(kind.expects for kind in KINDS))
-        raise UsageError(f"detector {detector}: {error}")
+        raise UsageError(f"detector {detector}: {error}{_ADVICE if len(session.inputs) > 1 else ''}")
     return NetworkDetector(session, kind, threshold)
 
 

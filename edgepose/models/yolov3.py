@@ -190,7 +190,8 @@ class PersonGraph(nn.Module):
 
         All boxes of :func:`decode_maps` in its order; the score is the objectness times the probability of a person.
         """
-        maps = self.network.maps(images.permute(0, 3, 1, 2).float() / 255)
+        # As numbers first: TensorRT permutes no uint8.
+        maps = self.network.maps((images.float() / 255).permute(0, 3, 1, 2))
         rows = decode_maps([_persons(raw) for raw in maps])
         centre, half = rows[..., :2], rows[..., 2:4] / 2
         return torch.cat([centre - half, centre + half], dim=-1), rows[..., 4] * rows[..., 5]
