@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -110,6 +111,95 @@ def test_the_public_weight_file_has_the_size_of_the_network() -> None:
     assert 20 + 4 * floats == 248_007_048  # bytes of yolov3.weights
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.modules()) == 75
     assert network.eval()(torch.zeros(1, 3, 416, 416, device="meta")).shape == (1, 10647, 85)
+
+
+#: Raw predictions of one cell (x, y, width, height, objectness, classes) and what PyTorch-YOLOv3 makes of them at
+#: 416x416 (eriklindernoren/PyTorch-YOLOv3 @ 1d621c8, ``YOLOLayer``): stride, anchor, row, column, raw, decoded.
+DECODED = [
+    (32, 0, 5, 9, [0.0403, -0.1155, -0.6703, -0.3463, -3.7911, 1.9922, -0.6226], [304.32, 175.08, 59.34, 63.66]),
+    (32, 1, 6, 12, [-0.0981, -1.0469, -0.2625, -0.8758, -4.4819, -1.1389, 1.1902], [399.22, 200.31, 119.98, 82.47]),
+    (32, 2, 8, 2, [-2.4455, 1.6432, 0.2648, 0.2862, 1.1701, -4.5285, 1.8394], [66.55, 282.82, 486.06, 434.04]),
+    (16, 0, 13, 6, [-1.3096, -0.9360, -1.0445, 0.1198, -4.7133, -1.1550, -0.0040], [99.40, 212.51, 10.56, 68.77]),
+    (16, 1, 12, 22, [-2.4336, -0.8550, -0.9516, -0.0191, -9.6176, -0.1981, 0.8298], [353.29, 196.77, 23.94, 44.15]),
+    (16, 2, 13, 23, [-0.3005, 0.8735, 0.2203, 0.0373, -9.2572, -3.4336, -1.0173], [374.81, 219.29, 73.54, 123.52]),
+    (8, 0, 25, 50, [-0.5981, 0.3418, 0.4246, -0.4824, -9.3975, 1.5103, 1.0364], [402.84, 204.68, 15.29, 8.02]),
+    (8, 1, 25, 47, [-0.6250, 0.4138, -0.2080, 0.1012, -8.0035, -1.4209, 2.8257], [378.79, 204.82, 13.00, 33.19]),
+    (8, 2, 25, 44, [-0.1038, -0.9448, 0.1034, -0.0860, -9.1197, 2.4463, -0.4028], [355.79, 202.24, 36.60, 21.10]),
+]
+#: Objectness and the first two classes of the third of them.
+DECODED_SCORES = [0.76317, 0.01068, 0.86287]
+
+
+def test_boxes_are_decoded_as_by_the_public_implementation() -> None:
+    maps = {stride: torch.full((1, 21, 416 // stride, 416 // stride), -9.0) for stride in (32, 16, 8)}
+    for stride, anchor, row, column, raw, _ in DECODED:
+        maps[stride][0, 7 * anchor : 7 * anchor + 7, row, column] = torch.tensor(raw)
+    boxes = decode_maps(list(maps.values()))[0].numpy()
+    assert boxes.shape == (10647, 7)
+    first = {32: 0, 16: 507, 8: 507 + 2028}  # boxes of the coarser grids
+    for stride, anchor, row, column, _, want in DECODED:
+        side = 416 // stride
+        box = boxes[first[stride] + (anchor * side + row) * side + column]
+        np.testing.assert_allclose(box[:4], want, rtol=1e-4, atol=0.01)
+        if (stride, anchor) == (32, 2):
+            np.testing.assert_allclose(box[4:], DECODED_SCORES, atol=1e-4)
+
+
+def test_suppression_removes_what_overlaps_by_more_than_the_limit() -> None:
+    """Boxes of 10 x 10 moved by 3, 4 and 10: IoU 70 / 130 = 0.538, 60 / 140 = 0.429 and 0 with the best one.
+
+    The second and the third are moved by 1 from each other: 90 / 110 = 0.818.
+    """
+    boxes = np.zeros((4, 6), np.float32)
+    boxes[:, 0], boxes[:, 1:4] = [20, 23, 24, 30], [5, 10, 10]
+    boxes[:, 4], boxes[:, 5] = [0.9, 0.8, 0.7, 0.5], 1
+    found = suppress(boxes, confidence=0.25, overlap=0.45)
+    np.testing.assert_allclose(found[:, [0, 4]], [[15, 0.9], [19, 0.7], [25, 0.5]], rtol=1e-6)
+    assert suppress(boxes, confidence=0.25, overlap=0.54)[:, 0].tolist() == [15, 18, 25]
+    assert suppress(boxes, confidence=0.5, overlap=0.54)[:, 0].tolist() == [15, 18], "at the confidence itself it goes"
+    boxes[:, 5] = 0.6
+    assert len(suppress(boxes, confidence=0.45, overlap=0.54)) == 2, "0.9 * 0.6 and 0.8 * 0.6, not 0.7 * 0.6"
+
+
+def test_boxes_leave_the_centred_padding_behind() -> None:
+    """A picture of 480x640 fills the width of 416x416; 52 rows of padding lie above it (public ``rescale_boxes``)."""
+    box = np.array([[35.76553, 81.93033, 468.04373, 498.444, 0.86806, 1]], np.float32)
+    moved = to_source(box, (416, 416), (480, 640))
+    np.testing.assert_allclose(moved, [[55.0239, 46.04666, 720.06726, 686.8369, 0.86806, 1]], rtol=1e-5)
+
+
+#: Bytes of weight files that their authors publish.
+PUBLISHED = {
+    "yolov3-tiny": 35_434_956,
+    "yolov3-spp": 252_209_544,
+    "yolov4": 257_717_640,
+    "yolov4-tiny": 24_251_276,
+    "yolov2": 203_934_260,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_of_another_yolo_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.weights"
+    with path.open("wb") as file:  # without the numbers: the size is looked at first
+        file.write(struct.pack("<3iq", 0, 2, 5, 32013312))
+        file.truncate(PUBLISHED[name])
+    with pytest.raises(UsageError) as refused:
+        load_darknet(YOLOv3(CLASSES, WIDTH), path)
+    assert f"of another network, {PUBLISHED[name]:,} bytes, the size of {name}.weights" in str(refused.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.weights")
+    with pytest.raises(UsageError, match=r"pipe.weights: is no file, expected a darknet .weights file"):
+        load_darknet(YOLOv3(CLASSES, WIDTH), tmp_path / "pipe.weights")
+
+
+def test_a_negative_variance_is_no_weight(darknet: tuple[list[torch.Tensor], np.ndarray], tmp_path: Path) -> None:
+    values = darknet[1].copy()
+    values[3 * WIDTH] = -0.5  # after bias, weight and mean of the first batch norm
+    with pytest.raises(UsageError, match=r"hold a negative variance: expected a darknet .weights file of YOLOv3"):
+        load_darknet(YOLOv3(CLASSES, WIDTH), write_weights(tmp_path / "x.weights", values))
 
 
 BAD_FILES = {
