@@ -1,7 +1,7 @@
-"""Does the exported graph give PyTorch's keypoints, on real crops, at every batch size?
+"""Does the exported graph give PyTorch's keypoints on real crops, or boxes on real pictures, at every batch size?
 
 The bundle's checkpoint runs in PyTorch one crop at a time; the bundle's graph runs on the same crops in batches, with a
-smaller last one. One file is used for all batches and both engines.
+smaller last one. One file is used for all batches and both engines. A detector gets whole pictures, letterboxed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from edgepose.backends.plan import open_session
 from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.goldens import Figures, Goldens, compare, excess
-from edgepose.bundle.manifest import CHECKPOINT
-from edgepose.bundle.tasks import POSE
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_boxes
-from edgepose.core.images import read_image
+from edgepose.core.images import letterbox, read_image
 from edgepose.core.tables import text_table
 from edgepose.data import load_data
-from edgepose.export.from_checkpoint import make_goldens
-from edgepose.models.checkpoint import ModelSpec, load_weights
-from edgepose.models.pose_graph import PoseGraph
+from edgepose.export import from_checkpoint, from_darknet
+from edgepose.models.reference import reference_graph
+from edgepose.models.yolov3 import PersonGraph
 
 ENGINES = ("onnxruntime", "openvino")
 BATCHES = (1, 3, 16)
@@ -42,11 +40,20 @@ def read_crops(data: str, count: int, input_size: tuple[int, int], padding: floa
     return np.concatenate([crop_boxes(read_image(s.image), s.box, input_size, padding)[0] for s in samples])
 
 
-def pytorch_results(bundle: Bundle, crops: NDArray[np.uint8]) -> Goldens:
-    manifest = bundle.manifest
-    network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
-    load_weights(network, bundle.path / CHECKPOINT)
-    return make_goldens(PoseGraph(network), crops)
+def read_pictures(data: str, count: int, input_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the first ``count`` pictures of the test split, letterboxed, (N, H, W, 3) uint8 RGB."""
+    files = list(dict.fromkeys(sample.image for sample in load_data(data, "val").samples))[:count]
+    if len(files) < count:
+        raise UsageError(f"{data} has {len(files)} pictures in its test split, expected {count} or more (--crops)")
+    return np.stack([letterbox(read_image(file), input_size) for file in files])
+
+
+def pytorch_results(bundle: Bundle, data: str, count: int) -> Goldens:
+    manifest, graph = bundle.manifest, reference_graph(bundle)
+    if isinstance(graph, PersonGraph):
+        return from_darknet.make_goldens(graph, read_pictures(data, count, manifest.input_size))
+    crops = read_crops(data, count, manifest.input_size, manifest.crop_padding)
+    return from_checkpoint.make_goldens(graph, crops)
 
 
 def replay(session: Session, goldens: Goldens, batch: int) -> Figures:
@@ -56,11 +63,9 @@ def replay(session: Session, goldens: Goldens, batch: int) -> Figures:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    bundle, limits = open_bundle(options.bundle), POSE.limits("fp32")
-    manifest = bundle.manifest
-    goldens = pytorch_results(
-        bundle, read_crops(options.data, options.crops, manifest.input_size, manifest.crop_padding)
-    )
+    bundle = open_bundle(options.bundle)
+    manifest, task, limits = bundle.manifest, bundle.task, bundle.task.limits("fp32")
+    goldens = pytorch_results(bundle, options.data, options.crops)
     rows: list[list[str]] = []
     figures, problems = [], []
     for engine in ENGINES:
@@ -70,9 +75,9 @@ def measure(options: argparse.Namespace) -> Outcome:
                 figures.append({"engine": engine, "batch": batch, **asdict(found)})
                 pixels = [f"{px:.3f}" for px in (found.p50, found.p99, found.largest)]
                 rows.append([engine, str(batch), *pixels, f"{found.score_fraction:.1e}"])
-                problem = excess(found, limits)
+                problem = excess(found, limits, task)
                 problems += [f"{engine}, batch {batch}: {problem}"] if problem else []
-    head = ("engine", "batch", "p50 px", "p99 px", "max px", "heat-map error, of range")
+    head = ("engine", "batch", "p50 px", "p99 px", "max px", f"{task.score} error, of range")
     known = {"bundle": manifest.name, "model": manifest.model, "trained": manifest.trained, "crops": options.crops}
     known |= {"limits": asdict(limits), "files": manifest.files}
     return Outcome(text_table(head, rows), {**known, "rows": figures}, problems)
@@ -82,7 +87,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="folder NAME.edgepose")
     parser.add_argument("--data", required=True, help="KIND:ROOT; its test split is used, only boxes are read")
-    parser.add_argument("--crops", type=int, default=64, help="how many persons (default %(default)s)")
+    parser.add_argument("--crops", type=int, default=64, help="how many persons, or pictures (default %(default)s)")
     return run_benchmark(parser, measure)
 
 

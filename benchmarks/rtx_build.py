@@ -36,9 +36,14 @@ LIMITS = {"seconds": 15.0, "gigabytes": 6.0}
 
 
 def bundle_of(model: str, skeleton: str | None, folder: Path) -> Bundle:
-    """Return a bundle with a graph of every precision; without a skeleton, of a detector's file."""
+    """Return a bundle with a graph of every precision; without a skeleton, of a detector's file or YOLOv3's weights."""
     path = folder / f"{Path(model).stem}.edgepose"
-    bundle = export(model, path, skeleton=skeleton, input_size=SIZE) if skeleton else import_detector(model, path)
+    if skeleton:
+        bundle = export(model, path, skeleton=skeleton, input_size=SIZE)
+    elif model.endswith(".weights"):
+        bundle = export("yolov3", path, weights=Path(model))
+    else:
+        bundle = import_detector(model, path)
     crops = read_goldens(bundle).images
     both = np.concatenate([crops, crops[:, :, ::-1]])
     return calibrate(bundle, CropSet(both, tuple(map(str, range(len(both))))), "minmax").bundle
@@ -82,13 +87,13 @@ def counted(convolutions: dict[str, int]) -> str:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    networks = [*MODELS, *((detector, None) for detector in options.detectors)]
+    networks = [*(MODELS if not options.only_detectors else ()), *((name, None) for name in options.detectors)]
     rows = [row for model, skeleton in networks for row in costs(model, skeleton, options.batch)]
     first = rows[0]
     excess = [
         f"{first['model']} takes {first[unit]} {unit}, the limit is {limit:g}"
         for unit, limit in LIMITS.items()
-        if first[unit] > limit
+        if not options.only_detectors and first[unit] > limit
     ]
     columns = ("model", "precision", "seconds", "gigabytes", "engine_megabytes", "layers")
     head = ("model", "precision", "build s", "peak GB", "engine MB", "layers", "convolutions")
@@ -99,7 +104,9 @@ def measure(options: argparse.Namespace) -> Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="1,8,32", help="smallest, typical, largest (default %(default)s)")
-    parser.add_argument("--detectors", nargs="*", default=["person_lite"], help="ONNX files (default: person_lite)")
+    files = "ONNX files, or YOLOv3's .weights (default: person_lite)"
+    parser.add_argument("--detectors", nargs="*", default=["person_lite"], help=files)
+    parser.add_argument("--only-detectors", action="store_true", help="leave the pose networks and the limits out")
     return run_benchmark(parser, measure)
 
 

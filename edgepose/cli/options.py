@@ -108,9 +108,10 @@ def add_export(commands: Commands) -> None:
     what = "checkpoint to bundle: portable graph, goldens, manifest"
     p = _command(commands, "export", run.export_bundle, what)
     p.add_argument("model", nargs="?", metavar="MODEL", help="network name (default: the checkpoint's)")
-    p.option("--weights FILE", ".safetensors or .pth (default: untrained, seed 0)", Path)
+    p.option("--weights FILE", ".safetensors or .pth (default: untrained, seed 0); for yolov3 darknet's .weights", Path)
     p.option("--skeleton", f"{', '.join(SKELETONS)} (default: the checkpoint's, or coco17)")
-    p.option("--size HxW", "crop height and width in pixels (default: the checkpoint's, or 256x192)", _size)
+    size = "crop height and width in pixels (default: the checkpoint's, or 256x192; yolov3's pictures: 416x416)"
+    p.option("--size HxW", size, _size)
     p.option("-o --output BUNDLE", "folder NAME.edgepose", Path, required=True)
     p.flag("--with-bones", "also output DITN's bone maps, or SG-HRNet's segmentation maps, for verify and eval to draw")
 
@@ -124,7 +125,7 @@ def add_import(commands: Commands) -> None:
         "Make a bundle from a person detector's ONNX file, for build, calibrate, verify, bench, prove and --detector. "
         "Its goldens are the outputs of the file itself.",
     )
-    p.add_argument("model", metavar="MODEL.onnx", help="YOLOX, or person_lite for the shipped detector")
+    p.add_argument("model", metavar="MODEL.onnx", help="YOLOX or YOLOv3, or person_lite for the shipped detector")
     p.option("--decode", "how to decode its outputs (default: recognised)", choices=("detector",))
     p.option("-o --output BUNDLE", "folder NAME.edgepose", Path, required=True)
 
@@ -146,7 +147,7 @@ def add_calibrate(commands: Commands) -> None:
     )
     p.option(
         "--detector D",
-        "with --images: YOLOX ONNX file, bundle of a detector, person_lite (weak), or none if a picture is one person "
+        "with --images: YOLOX or YOLOv3 ONNX file, bundle of a detector, person_lite (weak), or none if a picture is one person "
         "(default: person_lite); not for a detector's own bundle, which takes whole pictures",
     )
     p.option("--crops N", "most crops or pictures (default: %(default)s)", _positive, default=DEFAULT_LIMIT)
@@ -276,8 +277,8 @@ def add_run(commands: Commands) -> None:
     p.option("--source S", "file, folder, glob, camera index or rtsp:// address", required=True)
     p.option(
         "--detector D",
-        "YOLOX ONNX file, bundle of a detector (edgepose import), person_lite (shipped, weak), or none: follow one "
-        "person (default: none)",
+        "YOLOX or YOLOv3 ONNX file, bundle of a detector (edgepose import, or edgepose export yolov3), person_lite "
+        "(shipped, weak), or none: follow one person (default: none)",
         default="none",
     )
     _add_detector_engine(p)
