@@ -147,7 +147,7 @@ def add_calibrate(commands: Commands) -> None:
     )
     p.option(
         "--detector D",
-        "with --images: YOLOX or YOLOv3 ONNX file, bundle of a detector, person_lite (weak), or none if a picture is one person "
+        "with --images: ONNX file or bundle of a detector, person_lite (weak), or none if a picture is one person "
         "(default: person_lite); not for a detector's own bundle, which takes whole pictures",
     )
     p.option("--crops N", "most crops or pictures (default: %(default)s)", _positive, default=DEFAULT_LIMIT)

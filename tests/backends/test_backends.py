@@ -13,7 +13,7 @@ from edgepose.backends.plan import open_graph, open_session, plan
 from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle
 from edgepose.bundle.contract import TensorSpec
-from edgepose.bundle.tasks import pose_contract
+from edgepose.bundle.tasks import POSE, pose_contract
 from edgepose.core.errors import UsageError
 from edgepose.nvidia import device as nvidia_device
 from edgepose.nvidia import tensorrt as nvidia_tensorrt
@@ -52,9 +52,10 @@ def torch_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
             return images[:, :, ::4, ::4]
 
     monkeypatch.setattr("edgepose.models.checkpoint.ModelSpec.build", lambda _: Shrink())
-    monkeypatch.setattr("edgepose.models.checkpoint.load_weights", lambda *_: None)
+    monkeypatch.setattr("edgepose.models.reference.load_weights", lambda *_: None)
     manifest = SimpleNamespace(model="hrnet_w32", skeleton="lsp14", input_size=(32, 24), options={})
-    return TorchSession(SimpleNamespace(manifest=manifest, contract=pose_contract(3, (32, 24)), path=tmp_path))
+    contract = pose_contract(3, (32, 24))
+    return TorchSession(SimpleNamespace(manifest=manifest, task=POSE, contract=contract, path=tmp_path))
 
 
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
