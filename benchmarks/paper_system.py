@@ -22,14 +22,14 @@ from edgepose.core.tables import text_table
 from edgepose.export.from_checkpoint import export
 from edgepose.export.from_darknet import INPUT_SIZE
 from edgepose.export.from_onnx import golden_pictures, import_detector
+from edgepose.models.yolov3 import YOLOv3
 from edgepose.runtime.stages import STAGES
 
 POSE, SIZE = "hsr_msnet_59", (256, 192)
 
 
-def write_one_person(path: Path) -> Path:
-    """Write weights of a YOLOv3 with which every cell of the coarsest grid sees one person as large as any frame."""
-    network = lively_yolov3(golden_pictures(INPUT_SIZE)[:2])
+def see_one_person(network: YOLOv3) -> YOLOv3:
+    """Let every cell of the coarsest grid see one person as large as any frame, in place, and return the network."""
     with torch.no_grad():
         for head in network.heads:
             layer = head.predict[-1]
@@ -37,11 +37,14 @@ def write_one_person(path: Path) -> Path:
             layer.bias.view(3, 85)[:] = torch.tensor([0.0, 0, 0, 0, -20, *80 * [0]])
         # The largest anchor, 20 times as wide and high, certain: after non-maximum suppression one box is left.
         network.heads[0].predict[-1].bias.view(3, 85)[2] = torch.tensor([0.0, 0, 3, 3, 9, 9, *79 * [0]])
-    return write_weights(network, path)
+    return network
 
 
 def detectors(options: argparse.Namespace, folder: Path) -> dict[str, Bundle]:
-    weights = options.weights or write_one_person(folder / "yolov3.weights")
+    weights = options.weights
+    if weights is None:
+        network = see_one_person(lively_yolov3(golden_pictures(INPUT_SIZE)[:2]))
+        weights = write_weights(network, folder / "yolov3.weights")
     return {
         "yolov3": export("yolov3", folder / "yolov3.edgepose", weights=weights),
         Path(options.other).stem: import_detector(options.other, folder / "other.edgepose"),
