@@ -19,14 +19,13 @@ from edgepose.backends.plan import open_session
 from edgepose.backends.session import Session
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.goldens import Figures, Goldens, compare, excess
+from edgepose.bundle.tasks import PERSONS
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_boxes
 from edgepose.core.images import letterbox, read_image
 from edgepose.core.tables import text_table
 from edgepose.data import load_data
-from edgepose.export import from_checkpoint, from_darknet
-from edgepose.models.reference import reference_graph
-from edgepose.models.yolov3 import PersonGraph
+from edgepose.models.reference import make_goldens, reference_graph
 
 ENGINES = ("onnxruntime", "openvino")
 BATCHES = (1, 3, 16)
@@ -49,11 +48,12 @@ def read_pictures(data: str, count: int, input_size: tuple[int, int]) -> NDArray
 
 
 def pytorch_results(bundle: Bundle, data: str, count: int) -> Goldens:
-    manifest, graph = bundle.manifest, reference_graph(bundle)
-    if isinstance(graph, PersonGraph):
-        return from_darknet.make_goldens(graph, read_pictures(data, count, manifest.input_size))
-    crops = read_crops(data, count, manifest.input_size, manifest.crop_padding)
-    return from_checkpoint.make_goldens(graph, crops)
+    size = bundle.manifest.input_size
+    if bundle.task is PERSONS:
+        images = read_pictures(data, count, size)
+    else:
+        images = read_crops(data, count, size, bundle.manifest.crop_padding)
+    return make_goldens(reference_graph(bundle), images, bundle.task)
 
 
 def replay(session: Session, goldens: Goldens, batch: int) -> Figures:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
-from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT, GOLDENS, Manifest
 from ..bundle.tasks import POSE
 from ..core.errors import UsageError
@@ -19,6 +17,7 @@ from ..core.machine import versions
 from ..core.sample_photos import PEOPLE, load_photo
 from ..models.checkpoint import ModelSpec, load_weights, read_spec, save_checkpoint
 from ..models.pose_graph import PoseGraph
+from ..models.reference import make_goldens
 from .from_darknet import export_yolov3
 from .to_onnx import export_graph
 
@@ -54,8 +53,9 @@ def export(
         CheckError: the simplified graph differs from the exported one.
     """
     if model == "yolov3":
-        if skeleton is not None:
-            raise UsageError(f"yolov3 finds persons and has no skeleton, got {skeleton}: leave --skeleton out")
+        if skeleton is not None or with_bones:
+            option = "--with-bones" if skeleton is None else "--skeleton"
+            raise UsageError(f"yolov3 finds persons and has neither skeleton nor bones: leave {option} out")
         return export_yolov3(output, weights, input_size=input_size)
     spec = _decide_spec(model, weights, skeleton, input_size)
     if spec.model == "yolov3":
@@ -70,7 +70,7 @@ def export(
     with staging_folder(output) as folder:
         save_checkpoint(folder / CHECKPOINT, network, spec)
         export_graph(network, spec.input_size, folder / POSE.graph, with_maps=with_bones)
-        make_goldens(graph, golden_crops(spec.input_size)).save(folder / GOLDENS)
+        make_goldens(graph, golden_crops(spec.input_size), POSE).save(folder / GOLDENS)
         manifest = Manifest(
             output.resolve().name.removesuffix(".edgepose"),
             *(spec.model, spec.skeleton, spec.input_size, spec.options),
@@ -110,12 +110,3 @@ def golden_crops(input_size: tuple[int, int]) -> NDArray[np.uint8]:
             matrix = region_affine(view, input_size, rotation=rotation, mirror=mirror)
             crops.append(warp_crop(image, matrix, input_size))
     return np.stack(crops)
-
-
-def make_goldens(graph: PoseGraph, crops: NDArray[np.uint8]) -> Goldens:
-    """Return PyTorch's outputs for ``crops`` (N, H, W, 3), in eval mode on the CPU, one crop at a time."""
-    graph = graph.eval()
-    with torch.inference_mode():
-        results = [graph(torch.from_numpy(crop[None])) for crop in crops]
-    arrays = [torch.cat(parts).numpy() for parts in zip(*results, strict=True)]
-    return Goldens(crops, dict(zip(graph.outputs, arrays, strict=True)))

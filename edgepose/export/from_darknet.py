@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle, check_replaceable, replace_bundle
-from ..bundle.contract import BOXES, SCORES
+from ..bundle.contract import SCORES
 from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT, GOLDENS, Manifest
 from ..bundle.tasks import PERSONS
@@ -22,7 +20,7 @@ from ..core.machine import versions
 from ..core.yolov3 import STRIDES
 from ..graphs.module_names import name_modules
 from ..models.checkpoint import ModelSpec, save_checkpoint
-from ..models.reference import read_yolov3
+from ..models.reference import make_goldens, read_yolov3
 from ..models.yolov3 import PersonGraph, YOLOv3, load_darknet
 from .from_onnx import check_same, golden_pictures
 from .to_onnx import require_exporter, save_graph, simplify, trace
@@ -56,7 +54,7 @@ def export_yolov3(output: Path, weights: Path | None, *, input_size: Size | None
     check_replaceable(output, PERSONS)
     network = _read(weights)
     with staging_folder(output) as folder:
-        goldens = make_goldens(PersonGraph(network), golden_pictures(size))
+        goldens = make_goldens(PersonGraph(network), golden_pictures(size), PERSONS)
         _check_goldens(goldens, weights)
         manifest = Manifest(
             name=output.resolve().name.removesuffix(".edgepose"),
@@ -84,15 +82,6 @@ def _read(weights: Path) -> YOLOv3:
     return network.eval()
 
 
-def make_goldens(graph: PersonGraph, pictures: NDArray[np.uint8]) -> Goldens:
-    """Return PyTorch's outputs for letterboxed pictures (N, h, w, 3) uint8 RGB, one picture at a time."""
-    graph = graph.eval()
-    with torch.inference_mode():
-        results = [graph(torch.from_numpy(picture[None])) for picture in pictures]
-    boxes, scores = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
-    return Goldens(pictures, {BOXES: boxes, SCORES: scores}, PERSONS)
-
-
 def _check_goldens(goldens: Goldens, weights: Path) -> None:
     if not all(np.isfinite(values).all() for values in goldens.outputs.values()):
         raise UsageError(f"weights {weights} give boxes that are not finite: expected weights of YOLOv3")
@@ -105,7 +94,8 @@ def _check_goldens(goldens: Goldens, weights: Path) -> None:
 
 
 def _make_graph(network: YOLOv3, size: Size) -> onnx.ModelProto:
-    exported = trace(PersonGraph(network).eval(), size, (BOXES, SCORES))
+    graph = PersonGraph(network).eval()
+    exported = trace(graph, size, graph.outputs)
     simplified = simplify(exported)
     name_modules(simplified, exported)
     return simplified

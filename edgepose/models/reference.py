@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
+from ..bundle.goldens import Goldens
 from ..bundle.manifest import CHECKPOINT
-from ..bundle.tasks import PERSONS
+from ..bundle.tasks import PERSONS, Task
 from ..core.errors import UsageError
 from .checkpoint import ModelSpec, load_weights, read_spec
 from .pose_graph import PoseGraph
@@ -18,7 +21,7 @@ from .yolov3 import PersonGraph, YOLOv3
 _LARGEST = {"classes": 1000, "width": 64}
 
 
-def reference_graph(bundle: Bundle) -> nn.Module:
+def reference_graph(bundle: Bundle) -> PoseGraph | PersonGraph:
     """Return a bundle's network with its checkpoint's weights, in eval mode, as a graph of its contract.
 
     Raises:
@@ -30,6 +33,15 @@ def reference_graph(bundle: Bundle) -> nn.Module:
     network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
     load_weights(network, checkpoint)
     return PoseGraph(network, with_maps=True).eval()
+
+
+def make_goldens(graph: PoseGraph | PersonGraph, images: NDArray[np.uint8], task: Task) -> Goldens:
+    """Return PyTorch's outputs for ``images`` (N, H, W, 3), in eval mode on the CPU, one image at a time."""
+    graph = graph.eval()
+    with torch.inference_mode():
+        results = [graph(torch.from_numpy(image[None])) for image in images]
+    arrays = [torch.cat(parts).numpy() for parts in zip(*results, strict=True)]
+    return Goldens(images, dict(zip(graph.outputs, arrays, strict=True)), task)
 
 
 def read_yolov3(checkpoint: Path) -> YOLOv3:

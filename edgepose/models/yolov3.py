@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..bundle.contract import BOXES, SCORES
 from ..core.boxes import nms
 from ..core.errors import UsageError
 from ..core.geometry import Size
@@ -180,6 +181,9 @@ def to_source(boxes: NDArray[np.float32], size: Size, source: Size) -> NDArray[n
 
 class PersonGraph(nn.Module):
     """A YOLOv3 in eval mode as a graph of the contract of detectors: pictures in, boxes and scores of persons out."""
+
+    #: Names of the outputs in their order.
+    outputs = (BOXES, SCORES)
 
     def __init__(self, network: YOLOv3) -> None:
         super().__init__()

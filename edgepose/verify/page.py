@@ -95,5 +95,5 @@ def _check_html(report: VerifyReport, check: Check) -> str:
     keys = f'<span class="key pytorch"></span>{reference}<span class="key backend"></span>{check.runner.backend}'
     shown = f"{len(order)} of {len(scores)} {task.image}s, those that moved most first"
     maps = [name for name in (BONES, SEGMENTATION) if name in report.goldens.outputs]
-    shown += f"; right of each the {maps[0]} of {task.reference}, then of {check.runner.backend}" if maps else ""
+    shown += f"; right of each the {maps[0]} of {reference}, then of {check.runner.backend}" if maps else ""
     return f'{title}<p>{keys}</p><p>{shown}</p><div class="crops">\n' + "\n".join(figures) + "\n</div>"

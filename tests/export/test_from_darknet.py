@@ -241,7 +241,8 @@ def test_without_weights_nothing_is_made(tmp_path: Path, refuse) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--skeleton", "coco17"), "yolov3 finds persons and has no skeleton, got coco17: leave --skeleton out"),
+        (("--skeleton", "coco17"), "yolov3 finds persons and has neither skeleton nor bones: leave --skeleton out"),
+        (("--with-bones",), "yolov3 finds persons and has neither skeleton nor bones: leave --with-bones out"),
         (("--size", "100x96"), "input size 100x96: both sides must be positive multiples of 32"),
         (("--size", "0x96"), "input size 0x96: both sides must be positive multiples of 32"),
         (("--weights", "none.weights"), "none.weights: does not exist, expected a darknet .weights file"),
