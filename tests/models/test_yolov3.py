@@ -157,7 +157,10 @@ def test_suppression_removes_what_overlaps_by_more_than_the_limit() -> None:
     np.testing.assert_allclose(found[:, [0, 4]], [[15, 0.9], [19, 0.7], [25, 0.5]], rtol=1e-6)
     assert suppress(boxes, confidence=0.25, overlap=0.54)[:, 0].tolist() == [15, 18, 25]
     assert suppress(boxes, confidence=0.5, overlap=0.54)[:, 0].tolist() == [15, 18], "at the confidence itself it goes"
-    boxes[:, 5] = 0.6
+    assert suppress(boxes, confidence=0.25, overlap=0.53)[:, 0].tolist() == [15, 19, 25], "0.538 is above the limit"
+    boxes[0, 4:] = 1, 0.5
+    assert 15 not in suppress(boxes, confidence=0.5, overlap=0.54)[:, 0], "so does a score at the confidence"
+    boxes[0, 4], boxes[:, 5] = 0.9, 0.6
     assert len(suppress(boxes, confidence=0.45, overlap=0.54)) == 2, "0.9 * 0.6 and 0.8 * 0.6, not 0.7 * 0.6"
 
 
