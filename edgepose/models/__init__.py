@@ -23,15 +23,21 @@ from .yolov3 import YOLOv3
 HRNET_LITE = HRNetConfig(width=16, modules=(1, 2, 1), blocks=2, stem=24, bottleneck=16, bottlenecks=2)
 #: ResNets about as large as ``HRNET_LITE``: a quarter or a third of the width, fewer blocks.
 RESNET_LITE = ResNetConfig((2, 2, 3, 2), width=16)
-HSR_MSNET_LITE = ResNetConfig((2, 2, 4, 2, 2), width=20, multiscale=True, se=True)
+HSRNET_LITE = ResNetConfig((2, 2, 4, 2, 2), width=20)
 
 
 def _hrnet(config: HRNetConfig, skeleton: Skeleton) -> nn.Module:
     return HRNet(config, len(skeleton.joints))
 
 
-def _resnet(config: ResNetConfig, skeleton: Skeleton, deconv_kernel: int = 4, **switches: bool) -> nn.Module:
-    return ResNetPose(replace(config, **switches), len(skeleton.joints), kernel=deconv_kernel)
+def _resnet(config: ResNetConfig, skeleton: Skeleton, deconv_kernel: int = 4) -> nn.Module:
+    return ResNetPose(config, len(skeleton.joints), kernel=deconv_kernel)
+
+
+def _hsr_msnet(
+    config: ResNetConfig, skeleton: Skeleton, deconv_kernel: int = 4, multiscale: bool = True, se: bool = True
+) -> nn.Module:
+    return _resnet(replace(config, multiscale=multiscale, se=se), skeleton, deconv_kernel)
 
 
 def _ditn(config: HRNetConfig | ResNetConfig, skeleton: Skeleton, **switches: bool) -> nn.Module:
@@ -60,14 +66,11 @@ _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "ditn_lite": (partial(_ditn, HRNET_LITE), _SWITCHES),
     "sg_hrnet_w32": (partial(_sg_hrnet, HRNET_W32), _BILINEAR),
     **{f"hsrnet_{depth}": (partial(_resnet, config), _KERNELS) for depth, config in HSRNETS.items()},
-    **{
-        f"hsr_msnet_{depth}": (partial(_resnet, replace(config, multiscale=True, se=True)), _HSR_MSNET)
-        for depth, config in HSRNETS.items()
-    },
+    **{f"hsr_msnet_{depth}": (partial(_hsr_msnet, config), _HSR_MSNET) for depth, config in HSRNETS.items()},
     "hrnet_lite": (partial(_hrnet, HRNET_LITE), {}),
     "sg_hrnet_lite": (partial(_sg_hrnet, HRNET_LITE), _BILINEAR),
     "simplebaseline_lite": (partial(_resnet, RESNET_LITE), _KERNELS),
-    "hsr_msnet_lite": (partial(_resnet, HSR_MSNET_LITE), _HSR_MSNET),
+    "hsr_msnet_lite": (partial(_hsr_msnet, HSRNET_LITE), _HSR_MSNET),
 }
 
 #: Names of the networks that give joint heat-maps.

@@ -9,7 +9,8 @@ load unchanged; :data:`PUBLISHED_NAMES` maps those of HSR-MSNet's authors and of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +58,22 @@ PUBLISHED_NAMES = (
 )
 
 
+def never_run(names: Collection[str]) -> set[str]:
+    """Return the weights that an HSR-MSNet of its authors stores and never runs, among ``names`` as they are here.
+
+    Each of their bottlenecks has both the 3x3 and the small convolutions; those of stride 2 run the former, all others
+    the latter.
+    """
+    known, unused = set(names), set()
+    for name in known:
+        found = re.fullmatch(r"((?:.*\.)?layer\d\.\d+)\.(?:conv2|bn2)\.(splits\.)?.+", name)
+        if found and {f"{found[1]}.conv2.weight", f"{found[1]}.conv2.splits.1.0.weight"} <= known:
+            is_stride_2 = found[1].endswith(("layer2.0", "layer3.0"))
+            if is_stride_2 == bool(found[2]):
+                unused.add(name)
+    return unused
+
+
 class SqueezeExcite(nn.Module):
     """x * sigmoid(1x1(ReLU(1x1(avg(x))))): a weight per sample and channel (Hu et al., CVPR 2018), reduction 16."""
 
@@ -89,7 +106,8 @@ class MultiscaleConv(nn.Module):
         self.splits = nn.ModuleList(nn.Sequential(*parts) for parts in layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts, outputs = x.chunk(self.groups, dim=1), []
+        parts = x.chunk(self.groups, dim=1)
+        outputs: list[Tensor] = []
         for i, split in enumerate(self.splits):  # not over the parts: a trace does not know their number
             outputs.append(split(parts[i] + outputs[-1] if i > 1 else parts[i]))
         return torch.cat(outputs, dim=1)

@@ -62,9 +62,7 @@ DECONVOLUTIONS = {2: (0, 0), 3: (1, 1), 4: (1, 0)}
 
 @pytest.mark.parametrize(("name", "count"), [("simplebaseline_r50", 3), ("hsrnet_59", 2), ("simplebaseline_lite", 3)])
 @pytest.mark.parametrize(("kernel", "paddings"), DECONVOLUTIONS.items())
-def test_deconvolutions_are_padded_as_officially(
-    name: str, count: int, kernel: int, paddings: tuple[int, int]
-) -> None:
+def test_deconvolutions_are_padded_as_officially(name: str, count: int, kernel: int, paddings: tuple[int, int]) -> None:
     with torch.device("meta"):
         network = build_model(name, deconv_kernel=kernel)
     found = [layer for layer in network.deconv_layers if isinstance(layer, torch.nn.ConvTranspose2d)]
