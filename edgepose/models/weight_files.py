@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,28 +65,24 @@ class Matches:
 
 
 def read_weights(path: Path) -> StoredWeights:
-    """Read the weights in a ``.safetensors`` file, or in one that ``torch.save`` wrote, without running code of it.
+    """Read the weights in a ``.safetensors`` file, or in one that ``torch.save`` wrote; no code in it is run.
 
     The weights may stand in an entry such as ``state_dict``, ``model`` or ``net``, one in another. Where averaged
     weights (EMA) are there too, those are taken, as their authors do for testing; ``choice`` says so. mmengine swaps
     the two when it saves (its ``hooks/ema_hook.py``): its ``state_dict`` is the averaged one.
 
     Raises:
-        UsageError: the file is missing, damaged, of another format, needs code to be read, holds no weights, or those
-            of an ``hsr_msnet`` of before it was its authors' network.
+        UsageError: the file is missing, damaged, of another format, holds no weights, or weights that only code can
+            read, or those of an ``hsr_msnet`` of before it was its authors' network.
     """
     require_checkpoint(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_numpy_globals()):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+        content, stand_ins = _load(path)
     except Exception as error:  # pickle, zip and safetensors raise many types for a damaged file
         raise unreadable(path, error) from error
     state, choice = _find_state(content)
+    if state is None and stand_ins:
+        raise unreadable(path, pickle.UnpicklingError())
     if state is None:
         raise UsageError(f"{path} does not hold a state dict (a mapping of names to tensors)")
     cleaned = {_unwrapped(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
@@ -176,6 +173,37 @@ def unreadable(path: Path, error: Exception) -> UsageError:
         return UsageError(f"{path} holds more than tensors, and reading that could run code: save the state dict alone")
     reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
     return UsageError(f"{path} is not a readable checkpoint (truncated or of another format): {reason}")
+
+
+class _StandIn:
+    """What is read in place of an object of a class that is not known to be safe: nothing of it is kept or run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _load(path: Path) -> tuple[Any, bool]:
+    """Return what a file holds, and whether something in it was replaced by a :class:`_StandIn`.
+
+    Training scripts leave their options and histories beside the weights, as objects of classes of their own.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path), False
+    known = _numpy_globals()
+    with torch.serialization.safe_globals(known):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), False
+        except pickle.UnpicklingError:
+            if not zipfile.is_zipfile(path):  # as before PyTorch 1.6: its classes cannot be listed without reading it
+                raise
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([*known, *((_StandIn, name) for name in names)]):
+        return torch.load(path, map_location="cpu", weights_only=True), True
 
 
 def _find_state(content: Any) -> tuple[dict[str, Any] | None, str]:

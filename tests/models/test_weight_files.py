@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -184,17 +186,49 @@ def test_counters_come_with_the_weights(state: State, network: nn.Module, tmp_pa
 class Runs:
     """An object whose reading would run a function."""
 
+    def __init__(self, function: Callable[..., Any] = print, argument: str = "run") -> None:
+        self.call = function, (argument,)
+
     def __reduce__(self) -> Any:
-        return print, ("run",)
+        return self.call
+
+
+class History:
+    """A class of a training script: with a state of its own, values of NumPy in it, and methods that pickle by name."""
+
+    def __init__(self) -> None:
+        self.values, self.methods = np.arange(3.0), {"mean": History.mean}
+
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+
+def test_objects_beside_the_weights_are_passed_over(
+    state: State, network: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As mmengine's histories, argparse's options, or a path; nothing of them is run."""
+    beside = {
+        "message_hub": {"loss": History()},
+        "args": argparse.Namespace(lr=1e-3),
+        "best": Path("x"),
+        "code": Runs(),
+    }
+    torch.save({**beside, "state_dict": state, "ema_state_dict": below("module.", other(state))}, tmp_path / "x.pth")
+    for report in gives(network, state, tmp_path / "x.pth"):
+        assert report.choice.startswith("the averaged weights (state_dict; mmengine")
+    torch.save({"state_dict": state, "code": Runs()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(UsageError, match=r"reading that could run code: save the state dict alone$"):
+        load_weights(network, tmp_path / "old.pth")
+    assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_be_read_is_refused(state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     circle: dict[str, Any] = {}
     circle["model"] = circle
     contents: dict[str, tuple[Any, str]] = {
-        "code": ({"state_dict": state, "perf": Runs()}, "reading that could run code: save the state dict alone$"),
+        "code": ({"state_dict": Runs()}, "reading that could run code: save the state dict alone$"),
         "module": (nn.Conv2d(1, 1, 1), "reading that could run code"),
-        "array": ({"state_dict": state, "perf": np.array([Runs()], object)}, "reading that could run code"),
+        "system": ({"state_dict": state, "perf": Runs(os.system, "true")}, "reading that could run code"),
         "circle": (circle, "does not hold a state dict"),
         "optimizer": ({"state": {0: {}}, "param_groups": []}, "does not hold a state dict"),
         "numbers": ({3: torch.ones(1)}, "does not hold a state dict"),
