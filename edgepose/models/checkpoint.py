@@ -188,12 +188,21 @@ def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
 
 
 def _fill(network: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights into a network, in its types; refuse NaN and infinity, naming the first, before any is changed."""
-    broken = [name for name, value in given.items() if not bool(torch.isfinite(value).all())]
+    """Put weights into a network, in its types.
+
+    Refuse what is no plain floating-point number, NaN and infinity, naming the first, before any weight is changed.
+    """
+    for name, value in given.items():
+        is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not is_plain or (is_weight(name) and not value.is_floating_point()):
+            kind = f"{value.dtype}, {value.layout}, on {value.device.type}"
+            raise UsageError(f"{path} holds {name} as {kind}: expected plain floating-point numbers, save it as such")
+    wanted = network.state_dict()
+    state = {name: value.to(wanted[name].dtype) for name, value in given.items()}
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
-    wanted = network.state_dict()
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in given.items()}, strict=False)
+    network.load_state_dict(state, strict=False)
 
 
 def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -183,6 +183,32 @@ def test_counters_come_with_the_weights(state: State, network: nn.Module, tmp_pa
     assert int(network.bn1.num_batches_tracked) == 9
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("load", LOADERS)
+def test_weights_that_are_no_plain_numbers_are_refused(
+    load: Callable[[nn.Module, Path], LoadReport], state: State, tmp_path: Path
+) -> None:
+    weight, network = state["conv1.weight"], build_model("hrnet_lite", skeleton="lsp14", seed=1)
+    before = network.conv1.weight.detach().clone()
+    kinds = {
+        "torch.float32, torch.sparse_coo, on cpu": weight.to_sparse(),
+        "torch.qint8, torch.strided, on cpu": torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        "torch.complex64, torch.strided, on cpu": weight.to(torch.complex64),
+        "torch.int32, torch.strided, on cpu": weight.to(torch.int32),
+        "torch.float32, torch.strided, on meta": weight.to("meta"),
+    }
+    for kind, value in kinds.items():
+        torch.save({**state, "conv1.weight": value}, tmp_path / "x.pth")
+        message = f"x.pth holds conv1.weight as {kind}: expected plain floating-point numbers, save it as such"
+        with pytest.raises(UsageError, match=re.escape(message)):
+            load(network, tmp_path / "x.pth")
+    assert torch.equal(network.conv1.weight, before)
+    eight = weight.to(torch.float8_e4m3fn)
+    torch.save({**state, "conv1.weight": eight}, tmp_path / "x.pth")
+    load(network, tmp_path / "x.pth")
+    assert torch.equal(network.conv1.weight, eight.float())
+
+
 class Runs:
     """An object whose reading would run a function."""
 
