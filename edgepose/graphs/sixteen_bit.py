@@ -220,6 +220,7 @@ class _Retyping:
         #: Current type of every float tensor; all begin as float32.
         self.kinds = dict.fromkeys((*floats, *self.weights), self.fp32)
         self.nodes: list[onnx.NodeProto] = []
+        self.names = {name for node in model.graph.node for name in (*node.input, *node.output)}
         self.casts: dict[tuple[str, int], str] = {}
 
     def apply(self) -> None:
@@ -245,7 +246,7 @@ class _Retyping:
         """Mark the outputs of a 16-bit node as 16-bit; an output of the graph is cast back to FP32."""
         for i, name in enumerate(node.output):
             if name in graph_outputs:
-                node.output[i] = f"{name}_16"
+                node.output[i] = self._name(name, self.half)
                 self.kinds[node.output[i]] = self.half
                 self._cast(node.output[i], name, self.fp32)
                 self.casts[name, self.half] = node.output[i]  # for nodes that read the output, such as bone maps
@@ -257,7 +258,7 @@ class _Retyping:
         from onnx import helper, numpy_helper
 
         if (name, kind) not in self.casts:
-            self.casts[name, kind] = converted = f"{name}_{'16' if kind == self.half else '32'}"
+            self.casts[name, kind] = converted = self._name(name, kind)
             if name in self.weights:
                 values = numpy_helper.to_array(self.weights[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
                 self.graph.initializer.append(numpy_helper.from_array(values, converted))
@@ -265,6 +266,14 @@ class _Retyping:
                 self._cast(name, converted, kind)
             self.kinds[converted] = kind
         return self.casts[name, kind]
+
+    def _name(self, name: str, kind: int) -> str:
+        """Return a name for a tensor in another type; PyTorch numbers tensors, and a 17th ``mean`` is ``mean_16``."""
+        converted = f"{name}_{'16' if kind == self.half else '32'}"
+        while converted in self.names:
+            converted += "_"
+        self.names.add(converted)
+        return converted
 
     def _cast(self, name: str, result: str, kind: int) -> None:
         from onnx import helper
