@@ -29,6 +29,8 @@ FP16_MAX = 65504.0
 HEADROOM = 4.0
 #: Ops that stay FP32: they sum or exponentiate over many values.
 FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
+#: Ops that TensorRT-RTX 1.7 cannot build in BF16 ("Could not infer output types").
+_NOT_IN_BF16 = frozenset({"ConvTranspose"})
 #: Indices of inputs that ONNX requires as float32 for any tensor type: Resize's regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 #: First opset with BF16 convolutions, and first with 16-bit scales of Q/DQ pairs.
@@ -102,7 +104,8 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
     elif any(node.op_type == "DequantizeLinear" for node in nodes):
         raise_opset(copy, _QDQ_OPSET)
     keep = {*keep, *_last_nodes(nodes, _ends(copy))}
-    half = {node.name for node in nodes if node.name not in keep and node.op_type not in FP32_OPS}
+    fp32_ops = FP32_OPS | (_NOT_IN_BF16 if precision == "bf16" else frozenset())
+    half = {node.name for node in nodes if node.name not in keep and node.op_type not in fp32_ops}
     _Retyping(copy, precision, half - _pairs_of_others(nodes, half)).apply()
     onnx.checker.check_model(copy, full_check=True)
     return copy

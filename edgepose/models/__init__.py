@@ -23,7 +23,7 @@ from .yolov3 import YOLOv3
 HRNET_LITE = HRNetConfig(width=16, modules=(1, 2, 1), blocks=2, stem=24, bottleneck=16, bottlenecks=2)
 #: ResNets about as large as ``HRNET_LITE``: a quarter or a third of the width, fewer blocks.
 RESNET_LITE = ResNetConfig((2, 2, 3, 2), width=16)
-HSRNET_LITE = ResNetConfig((2, 2, 4, 2, 2), width=20)
+HSRNET_LITE = ResNetConfig((2, 2, 3, 1, 1), width=20)
 
 
 def _hrnet(config: HRNetConfig, skeleton: Skeleton) -> nn.Module:
