@@ -2,17 +2,24 @@
 
 The bundle's checkpoint runs in PyTorch one crop at a time; the bundle's graph runs on the same crops in batches, with a
 smaller last one. One file is used for all batches and both engines. A detector gets whole pictures, letterboxed.
+
+``--networks`` exports networks by name as well. Of most there are no trained weights at hand: theirs are random, as
+large as keeps the spread of what passes a layer, with batch norms that know the crops, so that heat-maps have peaks.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from common import Outcome, run_benchmark
+from common import RESULTS, Outcome, run_benchmark
 from numpy.typing import NDArray
 
 from edgepose.backends.plan import open_session
@@ -21,14 +28,18 @@ from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.goldens import Figures, Goldens, compare, excess
 from edgepose.bundle.tasks import PERSONS
 from edgepose.core.errors import UsageError
-from edgepose.core.geometry import crop_boxes
+from edgepose.core.geometry import CROP_PADDING, crop_boxes
 from edgepose.core.images import letterbox, read_image
 from edgepose.core.tables import text_table
 from edgepose.data import load_data
+from edgepose.export.from_checkpoint import export
+from edgepose.models.checkpoint import ModelSpec, save_checkpoint
 from edgepose.models.reference import make_goldens, reference_graph
 
 ENGINES = ("onnxruntime", "openvino")
 BATCHES = (1, 3, 16)
+#: Joints and (height, width) of the networks of ``--networks``, and how many crops set their batch norms.
+JOINTS, SIZE, SEEN = "coco17", (256, 192), 16
 
 
 def read_crops(data: str, count: int, input_size: tuple[int, int], padding: float) -> NDArray[np.uint8]:
@@ -37,6 +48,25 @@ def read_crops(data: str, count: int, input_size: tuple[int, int], padding: floa
     if len(samples) < count:
         raise UsageError(f"{data} has {len(samples)} persons in its test split, expected {count} or more (--crops)")
     return np.concatenate([crop_boxes(read_image(s.image), s.box, input_size, padding)[0] for s in samples])
+
+
+def with_random_weights(model: str, folder: Path, data: str) -> Bundle:
+    """Export a network with the weights that the module's docstring tells of."""
+    sys.path.append(str(RESULTS.parents[1]))
+    from tests.doubles.lively import liven
+
+    spec, path = ModelSpec(model, JOINTS, SIZE), folder / f"{model}.safetensors"
+    crops = read_crops(data, SEEN, SIZE, CROP_PADDING)
+    save_checkpoint(path, liven(spec.build(), crops), spec)
+    return export(None, folder / f"{model}.edgepose", weights=path)
+
+
+def bundles(options: argparse.Namespace) -> Iterator[Bundle]:
+    if options.bundle is not None:
+        yield open_bundle(options.bundle)
+    for model in options.networks:
+        with TemporaryDirectory() as folder:
+            yield with_random_weights(model, Path(folder), options.data)
 
 
 def read_pictures(data: str, count: int, input_size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -62,30 +92,44 @@ def replay(session: Session, goldens: Goldens, batch: int) -> Figures:
     return compare(goldens, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def measure(options: argparse.Namespace) -> Outcome:
-    bundle = open_bundle(options.bundle)
-    manifest, task, limits = bundle.manifest, bundle.task, bundle.task.limits("fp32")
-    goldens = pytorch_results(bundle, options.data, options.crops)
-    rows: list[list[str]] = []
-    figures, problems = [], []
+def compare_bundle(bundle: Bundle, data: str, count: int) -> list[dict[str, Any]]:
+    """Return one row per engine and batch size."""
+    manifest = bundle.manifest
+    goldens = pytorch_results(bundle, data, count)
+    rows = []
     for engine in ENGINES:
         with closing(open_session(bundle, engine)) as session:
             for batch in BATCHES:
                 found = replay(session, goldens, batch)
-                figures.append({"engine": engine, "batch": batch, **asdict(found)})
-                pixels = [f"{px:.3f}" for px in (found.p50, found.p99, found.largest)]
-                rows.append([engine, str(batch), *pixels, f"{found.score_fraction:.1e}"])
-                problem = excess(found, limits, task)
-                problems += [f"{engine}, batch {batch}: {problem}"] if problem else []
-    head = ("engine", "batch", "p50 px", "p99 px", "max px", f"{task.score} error, of range")
-    known = {"bundle": manifest.name, "model": manifest.model, "trained": manifest.trained, "crops": options.crops}
-    known |= {"limits": asdict(limits), "files": manifest.files}
-    return Outcome(text_table(head, rows), {**known, "rows": figures}, problems)
+                figures = {**asdict(found), "excess": excess(found, bundle.task.limits("fp32"), bundle.task)}
+                rows.append({"bundle": manifest.name, "engine": engine, "batch": batch, **figures})
+    return rows
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    known, rows = [], []
+    for bundle in bundles(options):
+        manifest = bundle.manifest
+        about = {"bundle": manifest.name, "model": manifest.model, "files": manifest.files}
+        about["limits"] = asdict(bundle.task.limits("fp32"))
+        known.append(about | {"trained": bundle.path == options.bundle and manifest.trained})
+        rows += compare_bundle(bundle, options.data, options.crops)
+    cells = [
+        [row["bundle"], row["engine"], str(row["batch"])]
+        + [f"{row[key]:.3f}" for key in ("p50", "p99", "largest")]
+        + [f"{row['score_fraction']:.1e}"]
+        for row in rows
+    ]
+    head = ("bundle", "engine", "batch", "p50 px", "p99 px", "max px", "score error, of range")
+    figures = {"bundles": known, "crops": options.crops, "rows": rows}
+    problems = [f"{r['bundle']}, {r['engine']}, batch {r['batch']}: {r['excess']}" for r in rows if r["excess"]]
+    return Outcome(text_table(head, cells), figures, problems)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="folder NAME.edgepose")
+    parser.add_argument("--bundle", type=Path, help="folder NAME.edgepose")
+    parser.add_argument("--networks", nargs="*", default=[], metavar="NAME", help="also these, with random weights")
     parser.add_argument("--data", required=True, help="KIND:ROOT; its test split is used, only boxes are read")
     parser.add_argument("--crops", type=int, default=64, help="how many persons, or pictures (default %(default)s)")
     return run_benchmark(parser, measure)

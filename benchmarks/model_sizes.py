@@ -33,7 +33,15 @@ class Published:
     source: str
 
 
-LOST = "lost in the text"
+#: HSR-MSNet's authors print neither parameters nor GFLOPs: these are counted in their code, of what it runs.
+HSR_COUNTED = {
+    ("hsrnet", 59): ("22.596", "6.07"),
+    ("hsrnet", 110): ("41.588", "9.46"),
+    ("hsrnet", 161): ("57.232", "12.85"),
+    ("hsr_msnet", 59): ("18.840", "4.66"),
+    ("hsr_msnet", 110): ("31.930", "6.59"),
+    ("hsr_msnet", 161): ("42.713", "8.52"),
+}
 
 NETWORKS = (
     Published("simplebaseline_r50", "coco17", (256, 192), "34.0", "8.90", "DITN, Table 3"),
@@ -55,11 +63,45 @@ NETWORKS = (
     ),
     Published("sg_hrnet_w32", "coco17", (256, 192), "28.5", "7.1", "SG-HRNet, Table 2"),
     *(
-        Published(f"{kind}_{depth}", "coco17", (256, 192), LOST, LOST, "HSR-MSNet, Tables 1 to 4")
-        for kind in ("hsrnet", "hsr_msnet")
-        for depth in (59, 110, 161)
+        Published(f"{kind}_{depth}", "coco17", (256, 192), *counted, "HSR-MSNet: counted in its authors' code")
+        for (kind, depth), counted in HSR_COUNTED.items()
     ),
     Published("yolov3", "", (416, 416), "-", "-", "HSR-MSNet prints none"),
+)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A row of HSR-MSNet's tables: network, size, the deconvolutions' kernel, AP, data, and the paper's table."""
+
+    model: str
+    input_size: tuple[int, int]
+    kernel: int
+    ap: float
+    data: str
+    source: str
+
+
+def _val(model: str, ap: float, *, kernel: int = 4, input_size: tuple[int, int] = (256, 192)) -> Accuracy:
+    return Accuracy(model, input_size, kernel, ap, "val2017, boxes of AP 56.4", "Table 1")
+
+
+#: Table 1 is a picture in the authors' repository (doc/results.jpg); of Table 4 the paper's text repeats the APs.
+ACCURACIES = (
+    _val("simplebaseline_r50", 70.4),
+    _val("simplebaseline_r101", 71.4),
+    _val("simplebaseline_r152", 72.0),
+    _val("simplebaseline_r50", 70.1, kernel=2),
+    _val("simplebaseline_r50", 70.3, kernel=3),
+    _val("simplebaseline_r50", 72.2, input_size=(384, 288)),
+    _val("hsrnet_59", 71.4),
+    _val("hsrnet_110", 71.8),
+    _val("hsrnet_161", 72.6),
+    _val("hsrnet_59", 70.9, kernel=2),
+    _val("hsrnet_59", 71.2, kernel=3),
+    _val("hsrnet_59", 73.2, input_size=(384, 288)),
+    Accuracy("hsrnet_59", (384, 288), 4, 72.6, "test-dev, boxes of AP 60.9", "Table 4"),
+    Accuracy("hsr_msnet_59", (384, 288), 4, 72.8, "test-dev, boxes of AP 60.9", "Table 4"),
 )
 
 
@@ -108,9 +150,19 @@ HRNet, SimpleBaseline and DetNet have the layers of the official implementations
 parameter names too; 7.12 where HRNet's paper prints 7.10 is the same count. `ditn_lite` is DITN on a slim HRNet (16
 channels at the highest resolution, slim stem and first stage, half the blocks) and is what the package ships; the
 other `_lite` networks are as slim, for comparisons that a CPU can train (`lsp_head_to_head.py --narrow`). The dynamic
-convolution is counted like the static depthwise convolution of the same kernel size. The text of HSR-MSNet's paper
-that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state for
-416x416, two a MAC.
+convolution is counted like the static depthwise convolution of the same kernel size. HSR-MSNet's paper prints neither
+parameters nor GFLOPs: those beside ours are counted in its authors' code (github.com/Shiyijie66/HSR-MSNet, commit
+dbf0525), a deconvolution at its input positions, and without the 3x3 that their HSR-MSNet stores and never runs (with
+them 26.0 M for 59 layers). YOLOv3's 32.93e9 MAC are the 65.86 billion operations that its authors state for 416x416,
+two a MAC.
+
+## HSR-MSNet's tables
+
+What the networks cost here beside the AP on COCO that the paper prints, all with a flip test. Table 1 is a picture in
+the authors' repository (`doc/results.jpg`); the text of Table 4's section repeats its two APs. Nothing here was trained
+on COCO, so there is no AP of ours to put beside them.
+
+{accuracies}
 
 ## How the papers were read
 
@@ -119,12 +171,15 @@ that was at hand lacks its tables. YOLOv3's 32.93e9 MAC are the 65.86 billion op
 - **`sg_hrnet_w32`**: in stages 2 to 4 the map is made from the high-resolution branch as it enters the stage, and
   multiplies it before the stage's first fusion; the fourth is made from the last fusion's output and multiplies it. The
   paper upsamples bilinearly in the fusions (`bilinear=True`); HRNet's nearest is the default, for its weights' sake.
-- **`hsrnet_*`**: layers 4 and 5 have three bottlenecks each, dilated by 2, at stride 16 with 1024 channels, as in the
-  DetNet code that the paper links. The paper's remark that HSRNet has more parameters than ResNet does not fit that
-  code. 59 layers are the stem, three in each of 19 bottlenecks, and the head; projections and deconvolutions are not
-  counted. The deconvolutions' kernel (2, 3 or 4; `deconv_kernel`) is 4 unless told otherwise.
-- **`hsr_msnet_*`**: the module stands in layers 1 to 3. Its groups are as wide as Res2Net's; four small convolutions
-  where Res2Net has three, and the SE blocks, make it larger than HSRNet.
+- **`hsrnet_*`**: layers 4 and 5 have three bottlenecks each, dilated by 2, at stride 16 with 1024 channels, as in its
+  authors' code and DetNet's. The paper's remark that HSRNet has more parameters than ResNet does not fit that code. 59
+  layers are the stem, three in each of 19 bottlenecks, and the head; projections and deconvolutions are not counted.
+  The deconvolutions' kernel (2, 3 or 4; `deconv_kernel`) is 4 unless told otherwise.
+- **`hsr_msnet_*`**: as in its authors' code. The module takes the place of the 3x3 in every bottleneck of stride 1, in
+  all five layers, on four groups of a quarter of the channels; the 1x1 keep ResNet's widths, so ImageNet weights fill
+  them and the 3x3 of stride 2. In layers 1 to 3 the first group passes through; in layers 4 and 5, where all is dilated
+  by 2, it has a convolution of its own (the one that the paper adds over Res2Net). The sums between groups are taken
+  before the ReLU. Every bottleneck ends with an SE block. `multiscale=False` and `se=False` are the paper's Table 2.
 
 ## What the modules add to HRNet-W32
 
@@ -212,6 +267,18 @@ def networks_table() -> str:
     return markdown(("network", "skeleton", "input", *counted), rows)
 
 
+def accuracies_table() -> str:
+    rows = []
+    for row in ACCURACIES:
+        with torch.device("meta"):
+            model = build_model(row.model, deconv_kernel=row.kernel).eval()
+        size, cost = f"{row.input_size[0]}x{row.input_size[1]}", sum(macs_by_layer(model, row.input_size).values())
+        counted = (f"{parameters(model):,}", gflops(cost))
+        rows.append((f"`{row.model}`", size, str(row.kernel), *counted, f"{row.ap}", row.data, row.source))
+    head = ("network", "input", "kernel", "parameters", "GFLOPs", "AP, printed", "on COCO", "HSR-MSNet's")
+    return markdown(head, rows)
+
+
 def additions_table() -> str:
     rows = []
     for name, skeleton, size in ADDITIONS:
@@ -236,7 +303,12 @@ def modules_table() -> str:
 
 def document() -> str:
     """Return the content of ``docs/models.md``."""
-    return DOCUMENT.format(networks=networks_table(), additions=additions_table(), modules=modules_table())
+    return DOCUMENT.format(
+        networks=networks_table(),
+        accuracies=accuracies_table(),
+        additions=additions_table(),
+        modules=modules_table(),
+    )
 
 
 def measure(options: argparse.Namespace) -> Outcome:

@@ -29,7 +29,12 @@ from edgepose.core.tables import text_table
 from edgepose.export.from_checkpoint import export
 from edgepose.export.from_onnx import import_detector
 
-MODELS = (("ditn_hrnet_w32", "coco17"), ("hrnet_w32", "coco17"), ("ditn_lite", "lsp14"))
+MODELS = (
+    ("ditn_hrnet_w32", "coco17"),
+    ("hrnet_w32", "coco17"),
+    ("hsr_msnet_59", "coco17"),
+    ("ditn_lite", "lsp14"),
+)
 SIZE = (256, 192)
 #: For ``ditn_hrnet_w32``: seconds, and gigabytes (10^9 bytes) resident in the building process.
 LIMITS = {"seconds": 15.0, "gigabytes": 6.0}

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,36 +124,10 @@ def _list_references(reporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def liven() -> Callable[[nn.Module, np.ndarray], nn.Module]:
-    """See :func:`_liven`."""
-    return _liven
+    """See :func:`tests.doubles.lively.liven`."""
+    from tests.doubles.lively import liven
 
-
-def _liven(network: nn.Module, crops: np.ndarray) -> nn.Module:
-    """Give a network random weights whose heat-maps have distinct peaks, as trained ones do; in eval mode.
-
-    Every weight depends on its name alone. Batch norms learn their statistics from ``crops`` (N, H, W, 3) uint8, so
-    every layer's outputs have the spread that its next layer expects, and no part fades to zero.
-    """
-    import torch
-
-    from edgepose.models.pose_graph import normalise
-
-    with torch.no_grad():
-        for name, value in network.named_parameters():
-            noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(value.shape)
-            if value.ndim > 1:
-                noise *= 0.8 / np.sqrt(np.prod(value.shape[1:]))
-            else:
-                noise = 0.1 * noise + name.endswith("weight")
-            value.copy_(torch.from_numpy(noise))
-        norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
-        network.train()(normalise(torch.from_numpy(crops)))
-        for norm in norms:
-            norm.momentum = 0.1
-    return network.eval()
+    return liven
 
 
 @pytest.fixture(scope="session")
@@ -166,9 +139,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
     def make(folder: Path) -> None:
         from edgepose.export.from_checkpoint import golden_crops
         from edgepose.models.checkpoint import ModelSpec, save_checkpoint
+        from tests.doubles.lively import liven
 
         spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
-        save_checkpoint(folder / "lively.safetensors", _liven(spec.build(), golden_crops(spec.input_size)), spec)
+        save_checkpoint(folder / "lively.safetensors", liven(spec.build(), golden_crops(spec.input_size)), spec)
 
     return made_once("checkpoint", make, tmp_path_factory, pytestconfig) / "lively.safetensors"
 

@@ -79,7 +79,7 @@ def export_bundle(a: argparse.Namespace) -> None:
     from ..export.from_checkpoint import export
 
     options = _given(a, "weights", "skeleton", "with_bones", input_size="size")
-    bundle = export(a.model, a.output, **options)
+    bundle = export(a.model, a.output, tell=print, **options)
     print(f"bundle: {bundle.path}{'' if bundle.manifest.trained else ' (untrained weights, seed 0)'}")
 
 

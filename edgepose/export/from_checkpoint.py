@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def export(
     skeleton: str | None = None,
     input_size: tuple[int, int] | None = None,
     with_bones: bool = False,
+    tell: Callable[[str], object] | None = None,
 ) -> Bundle:
     """Make a bundle from a network and its weights.
 
@@ -46,6 +48,7 @@ def export(
         skeleton: skeleton id; None for the checkpoint's, or ``coco17`` if it contains none.
         input_size: (height, width) of the crops; None for the checkpoint's, or (256, 192) if it contains none.
         with_bones: also output DITN's bone maps, or SG-HRNet's segmentation maps, to look at.
+        tell: gets one line: which weights of the file were loaded, and which were not.
 
     Raises:
         UsageError: the model is unknown, the weights cannot be read or do not fit, an argument contradicts the
@@ -62,7 +65,9 @@ def export(
         return export_yolov3(output, weights, input_size=spec.input_size)
     network = spec.build()
     if weights is not None:
-        load_weights(network, weights)
+        report = load_weights(network, weights)
+        if tell is not None:
+            tell(f"{weights}: {report}")
     graph = PoseGraph(network, with_maps=with_bones)
     if with_bones and len(graph.outputs) == 2:
         raise UsageError(f"{spec.model} makes no bone or segmentation maps: leave with_bones (--with-bones) out")

@@ -29,6 +29,8 @@ FP16_MAX = 65504.0
 HEADROOM = 4.0
 #: Ops that stay FP32: they sum or exponentiate over many values.
 FP32_OPS = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax", "Exp", "Pow", "Div"})
+#: Ops that TensorRT-RTX 1.7 cannot build in BF16 ("Could not infer output types").
+_NOT_IN_BF16 = frozenset({"ConvTranspose"})
 #: Indices of inputs that ONNX requires as float32 for any tensor type: Resize's regions and scales.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 #: First opset with BF16 convolutions, and first with 16-bit scales of Q/DQ pairs.
@@ -102,7 +104,8 @@ def to_16_bit(model: onnx.ModelProto, precision: str, keep: Collection[str] = ()
     elif any(node.op_type == "DequantizeLinear" for node in nodes):
         raise_opset(copy, _QDQ_OPSET)
     keep = {*keep, *_last_nodes(nodes, _ends(copy))}
-    half = {node.name for node in nodes if node.name not in keep and node.op_type not in FP32_OPS}
+    fp32_ops = FP32_OPS | (_NOT_IN_BF16 if precision == "bf16" else frozenset())
+    half = {node.name for node in nodes if node.name not in keep and node.op_type not in fp32_ops}
     _Retyping(copy, precision, half - _pairs_of_others(nodes, half)).apply()
     onnx.checker.check_model(copy, full_check=True)
     return copy
@@ -220,6 +223,7 @@ class _Retyping:
         #: Current type of every float tensor; all begin as float32.
         self.kinds = dict.fromkeys((*floats, *self.weights), self.fp32)
         self.nodes: list[onnx.NodeProto] = []
+        self.names = {name for node in model.graph.node for name in (*node.input, *node.output)}
         self.casts: dict[tuple[str, int], str] = {}
 
     def apply(self) -> None:
@@ -245,7 +249,7 @@ class _Retyping:
         """Mark the outputs of a 16-bit node as 16-bit; an output of the graph is cast back to FP32."""
         for i, name in enumerate(node.output):
             if name in graph_outputs:
-                node.output[i] = f"{name}_16"
+                node.output[i] = self._name(name, self.half)
                 self.kinds[node.output[i]] = self.half
                 self._cast(node.output[i], name, self.fp32)
                 self.casts[name, self.half] = node.output[i]  # for nodes that read the output, such as bone maps
@@ -257,7 +261,7 @@ class _Retyping:
         from onnx import helper, numpy_helper
 
         if (name, kind) not in self.casts:
-            self.casts[name, kind] = converted = f"{name}_{'16' if kind == self.half else '32'}"
+            self.casts[name, kind] = converted = self._name(name, kind)
             if name in self.weights:
                 values = numpy_helper.to_array(self.weights[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
                 self.graph.initializer.append(numpy_helper.from_array(values, converted))
@@ -265,6 +269,14 @@ class _Retyping:
                 self._cast(name, converted, kind)
             self.kinds[converted] = kind
         return self.casts[name, kind]
+
+    def _name(self, name: str, kind: int) -> str:
+        """Return a name for a tensor in another type; PyTorch numbers tensors, and a 17th ``mean`` is ``mean_16``."""
+        converted = f"{name}_{'16' if kind == self.half else '32'}"
+        while converted in self.names:
+            converted += "_"
+        self.names.add(converted)
+        return converted
 
     def _cast(self, name: str, result: str, kind: int) -> None:
         from onnx import helper

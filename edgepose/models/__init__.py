@@ -23,7 +23,7 @@ from .yolov3 import YOLOv3
 HRNET_LITE = HRNetConfig(width=16, modules=(1, 2, 1), blocks=2, stem=24, bottleneck=16, bottlenecks=2)
 #: ResNets about as large as ``HRNET_LITE``: a quarter or a third of the width, fewer blocks.
 RESNET_LITE = ResNetConfig((2, 2, 3, 2), width=16)
-HSRNET_LITE = ResNetConfig((2, 2, 3, 1, 1), width=20, multiscale=True)
+HSRNET_LITE = ResNetConfig((2, 2, 3, 1, 1), width=20)
 
 
 def _hrnet(config: HRNetConfig, skeleton: Skeleton) -> nn.Module:
@@ -32,6 +32,12 @@ def _hrnet(config: HRNetConfig, skeleton: Skeleton) -> nn.Module:
 
 def _resnet(config: ResNetConfig, skeleton: Skeleton, deconv_kernel: int = 4) -> nn.Module:
     return ResNetPose(config, len(skeleton.joints), kernel=deconv_kernel)
+
+
+def _hsr_msnet(
+    config: ResNetConfig, skeleton: Skeleton, deconv_kernel: int = 4, multiscale: bool = True, se: bool = True
+) -> nn.Module:
+    return _resnet(replace(config, multiscale=multiscale, se=se), skeleton, deconv_kernel)
 
 
 def _ditn(config: HRNetConfig | ResNetConfig, skeleton: Skeleton, **switches: bool) -> nn.Module:
@@ -48,6 +54,7 @@ def _sg_hrnet(config: HRNetConfig, skeleton: Skeleton, bilinear: bool = False) -
 _Values = Mapping[str, tuple[bool | int, ...]]
 _SWITCHES: _Values = dict.fromkeys(("mtl", "ditm", "cab", "sab"), (False, True))
 _KERNELS: _Values = {"deconv_kernel": (2, 3, 4)}
+_HSR_MSNET: _Values = {**_KERNELS, "multiscale": (False, True), "se": (False, True)}
 _BILINEAR: _Values = {"bilinear": (False, True)}
 #: By name: the function that builds the network for a skeleton, and the options it takes.
 _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
@@ -59,14 +66,11 @@ _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "ditn_lite": (partial(_ditn, HRNET_LITE), _SWITCHES),
     "sg_hrnet_w32": (partial(_sg_hrnet, HRNET_W32), _BILINEAR),
     **{f"hsrnet_{depth}": (partial(_resnet, config), _KERNELS) for depth, config in HSRNETS.items()},
-    **{
-        f"hsr_msnet_{depth}": (partial(_resnet, replace(config, multiscale=True)), _KERNELS)
-        for depth, config in HSRNETS.items()
-    },
+    **{f"hsr_msnet_{depth}": (partial(_hsr_msnet, config), _HSR_MSNET) for depth, config in HSRNETS.items()},
     "hrnet_lite": (partial(_hrnet, HRNET_LITE), {}),
     "sg_hrnet_lite": (partial(_sg_hrnet, HRNET_LITE), _BILINEAR),
     "simplebaseline_lite": (partial(_resnet, RESNET_LITE), _KERNELS),
-    "hsr_msnet_lite": (partial(_resnet, HSRNET_LITE), _KERNELS),
+    "hsr_msnet_lite": (partial(_hsr_msnet, HSRNET_LITE), _HSR_MSNET),
 }
 
 #: Names of the networks that give joint heat-maps.
@@ -110,7 +114,8 @@ def build_model(
         input_size: (height, width) of the crops, multiples of 32.
         seed: of the initial weights; the global random state is left as it was.
         options: DITN's ablation switches ``mtl``, ``ditm``, ``cab``, ``sab``; ``bilinear`` upsampling in SG-HRNet's
-            fusions; ``deconv_kernel`` 2, 3 or 4 of SimpleBaseline, HSRNet and HSR-MSNet.
+            fusions; ``deconv_kernel`` 2, 3 or 4 of SimpleBaseline, HSRNet and HSR-MSNet; HSR-MSNet's switches
+            ``multiscale`` and ``se`` (without both it is HSRNet).
 
     Raises:
         UsageError: unknown name, skeleton or option, or a size that the network cannot take.

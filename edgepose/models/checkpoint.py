@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UsageError
 from ..core.files import atomic_path
 from . import HEATMAP_MODELS, MODELS, build_model
-
-_BACKBONE = "backbone."
+from .weight_files import BACKBONE, is_weight, match_names, read_weights, require_checkpoint, unreadable
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def read_spec(path: Path) -> ModelSpec | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if "edgepose" not in metadata:
         return None
     try:
@@ -94,25 +92,60 @@ def read_spec(path: Path) -> ModelSpec | None:
         raise UsageError(f"{path} has a damaged description of its network ({error}): write it again") from error
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load every weight of ``network`` from a ``.safetensors`` file or a ``.pth`` (read with ``weights_only=True``).
+@dataclass(frozen=True)
+class LoadReport:
+    """Which weights were loaded; counters, which nothing reads, are left out.
+
+    Attributes:
+        loaded: names of the network's weights that the file gave.
+        skipped: names of the file's weights that the network does not have, or has in another shape.
+        missing: names of the network's weights that keep their start values.
+        unused: names of the file's weights that its own network stores and never runs.
+        choice: which of several sets of weights in the file was taken; empty if there is one.
+    """
+
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    choice: str = ""
+
+    def __str__(self) -> str:
+        """Return one line with the numbers of weights by module.
+
+        >>> str(LoadReport(("conv1.weight",), ("fc.bias",), ("final_layer.weight", "final_layer.bias")))
+        'loaded 1 of 3 weights; still at their start: final_layer (2); left in the file: fc (1)'
+        """
+        line = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.missing)} weights"
+        for what, names in (
+            ("still at their start", self.missing),
+            ("left in the file", self.skipped),
+            ("dropped, as their own network never runs them", self.unused),
+        ):
+            if names:
+                line += f"; {what}: {_by_module(names)}"
+        return line + (f"; taken: {self.choice}" if self.choice else "")
+
+
+def load_weights(network: nn.Module, path: Path) -> LoadReport:
+    """Load every weight of ``network`` from a file that :func:`~edgepose.models.weight_files.read_weights` reads.
+
+    Weights beside the network's, under another prefix, may be in the file; the report names them.
 
     Raises:
         UsageError: the file cannot be read, its keys or shapes are not the network's (the first ones are named), or a
             weight is not finite.
     """
-    state = _read_state(path)
-    wanted = network.state_dict()
-    # Checkpoints of PyTorch before 0.4 lack these counters, which only cumulative batch norms read.
-    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked") and k not in state}
-    state = {**state, **counters}
+    stored, wanted = read_weights(path), network.state_dict()
+    matches = match_names(stored, wanted)
+    given = {to: stored.tensors[name] for name, to in matches.names.items()}
     problems = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unknown": sorted(state.keys() - wanted.keys()),
+        "missing": sorted(_weights(wanted).keys() - given.keys()),
+        "unknown": sorted(matches.others),
         "of another shape": sorted(
-            f"{k} {tuple(state[k].shape)} instead of {tuple(wanted[k].shape)}"
-            for k in wanted.keys() & state.keys()
-            if state[k].shape != wanted[k].shape
+            f"{name} {tuple(value.shape)} instead of {tuple(wanted[name].shape)}"
+            for name, value in given.items()
+            if value.shape != wanted[name].shape
         ),
     }
     if any(problems.values()):
@@ -122,138 +155,65 @@ def load_weights(network: nn.Module, path: Path) -> None:
             if keys
         )
         raise UsageError(f"{path} holds the weights of another model: {found}")
-    _check_finite(state, path)
-    network.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """Which weights were loaded; batch norms' counters, which nothing reads, are left out.
-
-    Attributes:
-        loaded: names of the network's weights that the file gave.
-        skipped: names of the file's weights that the network does not have, or has in another shape.
-        missing: names of the network's weights that keep their start values.
-    """
-
-    loaded: tuple[str, ...]
-    skipped: tuple[str, ...]
-    missing: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Return one line with the numbers of weights by module.
-
-        >>> str(LoadReport(("conv1.weight",), ("fc.bias",), ("final_layer.weight", "final_layer.bias")))
-        'loaded 1 of 3 weights; still at their start: final_layer (2); left in the file: fc (1)'
-        """
-        line = f"loaded {len(self.loaded)} of {len(self.loaded) + len(self.missing)} weights"
-        for what, names in (("still at their start", self.missing), ("left in the file", self.skipped)):
-            if names:
-                line += f"; {what}: {_by_module(names)}"
-        return line
+    _fill(network, given, path)
+    return LoadReport(tuple(_weights(wanted)), matches.outside, (), stored.unused, matches.choice)
 
 
 def load_pretrained(network: nn.Module, path: Path) -> LoadReport:
     """Load every weight that ``network`` has by the same name and shape; the others keep their start values.
 
-    Takes files as :func:`load_weights`: official HRNet and SimpleBaseline pose checkpoints (another number of joints
-    leaves the head out), ImageNet checkpoints of HRNet, of ResNet with torchvision's names and of DetNet, and this
-    project's own. If more names fit that way, the file's weights go into the network's ``backbone``, or the file's
-    ``backbone`` into the network.
+    Takes files as :func:`load_weights`: pose checkpoints of HRNet, SimpleBaseline and HSR-MSNet by their authors and of
+    mmpose (another number of joints leaves the head out), ImageNet checkpoints of HRNet, of ResNet with torchvision's
+    names and of DetNet, and this project's own. If more names fit that way, the file's weights go into the network's
+    ``backbone``, or the file's ``backbone`` into the network.
 
     Raises:
         UsageError: the file cannot be read, nothing in it fits, or a weight that fits is not finite.
     """
-    state, wanted = _weights(_read_state(path)), _weights(network.state_dict())
-    renames = (str, lambda name: _BACKBONE + name, lambda name: name.removeprefix(_BACKBONE))
-    names = max((_fitting(state, wanted, rename) for rename in renames), key=len)
-    if not names:
-        raise UsageError(
-            f"nothing in {path} fits this network: it holds {_examples(state)}, expected such as {_examples(wanted)}"
-        )
-    chosen = {to: state[name] for name, to in names.items()}
-    _check_finite(chosen, path)
-    network.load_state_dict({to: value.to(wanted[to].dtype) for to, value in chosen.items()}, strict=False)
+    stored, wanted = read_weights(path), network.state_dict()
+    matches = match_names(stored, wanted)
+    names = {name: to for name, to in matches.names.items() if wanted[to].shape == stored.tensors[name].shape}
+    if not any(map(is_weight, names)):
+        held, expected = _examples(_weights(stored.tensors)), _examples(_weights(wanted))
+        raise UsageError(f"nothing in {path} fits this network: it holds {held}, expected such as {expected}")
+    given = {to: stored.tensors[name] for name, to in names.items()}
+    _fill(network, given, path)
     return LoadReport(
-        loaded=tuple(name for name in wanted if name in chosen),
-        skipped=tuple(name for name in state if name not in names),
-        missing=tuple(name for name in wanted if name not in chosen),
+        loaded=tuple(name for name in _weights(wanted) if name in given),
+        skipped=tuple(name for name in _weights(stored.tensors) if name not in names),
+        missing=tuple(name for name in _weights(wanted) if name not in given),
+        unused=stored.unused,
+        choice=matches.choice,
     )
 
 
-def _fitting(state: dict[str, Tensor], wanted: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, str]:
-    """Map the name of every weight in the file that fits the network to its name there."""
-    # DetNet calls the projections of its dilated layers extra_conv.
-    names = {name: rename(name).replace(".extra_conv.", ".downsample.") for name in state}
-    return {name: to for name, to in names.items() if to in wanted and wanted[to].shape == state[name].shape}
+def _fill(network: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights into a network, in its types.
+
+    Refuse what is no plain floating-point number, NaN and infinity, naming the first, before any weight is changed.
+    """
+    for name, value in given.items():
+        is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not is_plain or (is_weight(name) and not value.is_floating_point()):
+            kind = f"{value.dtype}, {value.layout}, on {value.device.type}"
+            raise UsageError(f"{path} holds {name} as {kind}: expected plain floating-point numbers, save it as such")
+    wanted = network.state_dict()
+    state = {name: value.to(wanted[name].dtype) for name, value in given.items()}
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
+    network.load_state_dict(state, strict=False)
 
 
-def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if is_weight(name)}
 
 
 def _by_module(names: Iterable[str]) -> str:
-    found = Counter(".".join(name.split(".")[: 2 if name.startswith(_BACKBONE) else 1]) for name in names)
+    found = Counter(".".join(name.split(".")[: 2 if name.startswith(BACKBONE) else 1]) for name in names)
     return ", ".join(f"{module} ({count})" for module, count in found.items())
 
 
-def _examples(state: dict[str, Tensor]) -> str:
+def _examples(state: Mapping[str, Tensor]) -> str:
     listed = [f"{name} {tuple(value.shape)}" for name, value in list(state.items())[:2]]
     return ", ".join(listed) + ", ..." * (len(state) > 2) if listed else "no weights"
-
-
-def _check_finite(state: dict[str, Tensor], path: Path) -> None:
-    """Refuse NaN and infinite weights, naming the first; ``path`` is the file that they were read from."""
-    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise UsageError(f"{path} holds NaN or infinity in {broken[0]}: take weights from before training diverged")
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file or of a ``.pth`` (with ``weights_only=True``), by name.
-
-    A ``state_dict`` entry around them, or a ``module.`` before each name, which training scripts leave, is removed.
-    """
-    require_checkpoint(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors raise many types for a damaged file
-        raise _unreadable(path, error) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UsageError(f"{path} does not hold a state dict (a mapping of names to tensors)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def require_checkpoint(path: Path) -> None:
-    """Refuse a file that cannot hold weights, by its name and first bytes.
-
-    PyTorch writes a zip archive; before version 1.6 it wrote a pickle.
-
-    Raises:
-        UsageError: the file is missing, a folder, or of another format.
-    """
-    if path.is_dir():
-        raise UsageError(f"checkpoint {path} is a folder: expected a .safetensors or .pth file")
-    if not path.is_file():
-        raise UsageError(f"checkpoint {path} does not exist: expected a .safetensors or .pth file")
-    if path.suffix == ".safetensors":
-        return
-    try:
-        with path.open("rb") as file:
-            begin = file.read(4)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not begin.startswith((b"PK\x03\x04", b"\x80")):
-        raise UsageError(f"{path} is not a checkpoint: expected a .safetensors file, or one that torch.save wrote")
-
-
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    if isinstance(error, pickle.UnpicklingError):  # its text advises to run whatever code the file holds
-        return UsageError(f"{path} holds more than tensors, and reading that could run code: save the state dict alone")
-    reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-    return UsageError(f"{path} is not a readable checkpoint (truncated or of another format): {reason}")

@@ -12,6 +12,7 @@ from edgepose.build.engine import build_engine
 from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.engine_record import read_record
 from edgepose.core.errors import CheckError, UsageError
+from edgepose.graphs.sixteen_bit import to_16_bit
 from edgepose.nvidia import device as nvidia_device
 from tests.doubles.pose_network import make_bundle, pose_model, put_graph
 
@@ -69,6 +70,14 @@ def test_fp32_in_a_graph_that_is_called_fp16(bundle: Bundle) -> None:
         f"expected fp16, no convolution of {graph} is in float16 (3 in float32): make it again (log: "
     )
     assert open_bundle(bundle.path).engines() == []
+
+
+def test_a_deconvolution_stays_in_floats_in_bf16(bundle: Bundle) -> None:
+    """TensorRT-RTX 1.7 fails to build one in BF16; in FP16 it builds."""
+    for precision, types in (("bf16", {"bfloat16": 1, "float32": 2}), ("fp16", {"float16": 2, "float32": 1})):
+        graph = to_16_bit(pose_model(body="ConvTranspose"), precision)
+        record = build_engine(put_graph(bundle, graph, precision), RTX, precision)
+        assert record.asked == types
 
 
 def test_a_convolution_that_tensorrt_leaves_in_floats(bundle: Bundle) -> None:

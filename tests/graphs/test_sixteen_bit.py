@@ -69,6 +69,20 @@ def test_an_output_inside_the_network_is_read_in_16_bit_and_given_in_fp32(model,
         np.testing.assert_array_equal(maps, run(to_16_bit(model, precision), pictures(), "heatmaps")[0])
 
 
+def test_names_that_casts_would_take_may_be_taken(model):
+    """PyTorch numbers tensors of one kind: HSR-MSNet has a ``mean`` and, of its 17th SE block, a ``mean_16``."""
+    taken, images = onnx.ModelProto.FromString(model.SerializeToString()), pictures(2)
+    for old, new in (("gated", "mean_16"), ("fused", "mix.weight_16"), ("wide", "fused_32")):
+        for node in taken.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
+    half = to_16_bit(taken, "fp16")
+    (got,), (want,) = (run(graph, images, "heatmaps") for graph in (half, to_16_bit(model, "fp16")))
+    np.testing.assert_array_equal(got, want)
+    made = [name for node in half.graph.node for name in node.output] + [w.name for w in half.graph.initializer]
+    assert len(made) == len(set(made))
+
+
 def test_opsets_are_those_that_the_types_need(model):
     placement = place(model, [node.name for node in quantisable(model)])
     ranges = dict.fromkeys(placement.tensors, 1.0)

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from edgepose.core.errors import UsageError
 from edgepose.models import build_model
 from edgepose.models.checkpoint import LoadReport, ModelSpec, load_pretrained, load_weights, read_spec, save_checkpoint
+from edgepose.models.weight_files import StoredWeights, match_names
 from tests.doubles.full_disk import full_disk
-from tests.doubles.networks import fill, state_of
+from tests.doubles.networks import fill, shapes_only, state_of
 
 State = dict[str, Tensor]
+RESNET = ("conv1", "bn1", "layer")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def hrnet(official: Callable[[str], State]) -> State:
 def resnet(official: Callable[[str], State]) -> State:
     """A ResNet-50 as torchvision saves it."""
     pose = official("simplebaseline_r50_256x192")
-    body = {name: value for name, value in pose.items() if name.startswith(("conv1", "bn1", "layer"))}
+    body = {name: value for name, value in pose.items() if name.startswith(RESNET)}
     return {**body, "fc.weight": torch.ones(1000, 2048), "fc.bias": torch.ones(1000)}
 
 
@@ -151,9 +153,19 @@ def test_a_torchvision_resnet_goes_into_every_resnet(
     assert set(report.loaded) == body - starting(body, "layer4")
     assert starting(report.missing, "layer4") and starting(report.missing, "layer5")
     check(network, report)
-    report = load_pretrained(empty("hsr_msnet_59"), tmp_path / "resnet50.pth")
-    assert {"conv1.weight", "layer1.0.downsample.0.weight"} <= set(report.loaded)
-    assert "layer1.0.conv2.weight" in report.skipped
+    network = empty("hsr_msnet_59")
+    report = load_pretrained(network, tmp_path / "resnet50.pth")
+    small = {f"layer{i}.{j}.{part}" for i, count in ((1, 3), (2, 4), (3, 6)) for j in range(count) for part in SPATIAL}
+    assert set(report.loaded) == body - starting(body, "layer4") - (small - starting(small, "layer2.0", "layer3.0"))
+    check(network, report)
+
+
+#: A bottleneck's 3x3, in whose place HSR-MSNet has small ones where the stride is 1.
+SPATIAL = ("conv2.weight", "bn2.weight", "bn2.bias", "bn2.running_mean", "bn2.running_var")
+
+
+def detnets_name(name: str) -> str:
+    return name.replace("downsample", "extra_conv") if name.startswith(("layer4", "layer5")) else name
 
 
 @pytest.mark.slow
@@ -163,10 +175,43 @@ def test_detnet_goes_into_hsrnet_with_its_own_names(
     torch.save(official("detnet59"), tmp_path / "detnet59.pth")
     network = empty("hsrnet_59")
     report = load_pretrained(network, tmp_path / "detnet59.pth")
+    assert len(report.loaded) == 315  # 63 convolutions and their batch norms
     assert report.skipped == ("fc.weight", "fc.bias")
     assert set(report.missing) == starting(report.missing, "deconv_layers", "final_layer")
-    top = ("layer4", "layer5")
-    check(network, report, lambda name: name.replace("downsample", "extra_conv") if name.startswith(top) else name)
+    check(network, report, detnets_name)
+
+
+@pytest.mark.slow
+def test_detnet_fills_every_place_of_hsr_msnet_that_has_the_shape(
+    official: Callable[[str], State], empty: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    torch.save(official("detnet59"), tmp_path / "detnet59.pth")
+    network = empty("hsr_msnet_59")
+    report = load_pretrained(network, tmp_path / "detnet59.pth")
+    assert len(report.loaded) == 315 - 17 * 5  # 17 of 19 bottlenecks have stride 1 and no whole 3x3
+    assert {"layer2.0.conv2.weight", "layer3.0.bn2.bias", "layer5.0.downsample.0.weight"} <= set(report.loaded)
+    assert {name.partition(".")[2].partition(".")[2] for name in report.skipped} == {*SPATIAL, ""}
+    new = ("deconv_layers", "final_layer")
+    assert all(name.startswith(new) or ".se." in name or ".splits." in name for name in report.missing)
+    check(network, report, detnets_name)
+    assert "; left in the file: layer1 (15), layer2 (15), layer3 (25), layer4 (15), layer5 (15), fc (2)" in str(report)
+
+
+@pytest.mark.parametrize(("resnet", "depth", "count"), [(50, 59, 13), (101, 110, 30), (152, 161, 47)])
+def test_the_first_stages_of_resnets_have_a_place_in_every_depth(resnet: int, depth: int, count: int) -> None:
+    """ResNet's first four stages are HSRNet's; HSR-MSNet has a 3x3 in two of their ``count`` bottlenecks."""
+    body = shapes_only(f"simplebaseline_r{resnet}").state_dict()
+    stored = StoredWeights(Path("resnet.pth"), {k: v for k, v in body.items() if k.startswith(RESNET)}, (), "")
+    first = {name for name in weights(stored.tensors) if not name.startswith("layer4")}
+    assert len(first) == 5 * (1 + 3 * count + 3)
+    found = {}
+    for kind in ("hsrnet", "hsr_msnet"):
+        wanted = shapes_only(f"{kind}_{depth}").state_dict()
+        names = match_names(stored, wanted).names
+        found[kind] = weights({n: wanted[to] for n, to in names.items() if wanted[to].shape == stored.tensors[n].shape})
+    top = {name for name in found["hsrnet"] if name.startswith("layer4")}
+    assert found["hsrnet"] - top == first
+    assert len(found["hsr_msnet"] - top) == len(first) - 5 * (count - 2)
 
 
 LITE = ModelSpec("ditn_lite", "lsp14", (64, 64))

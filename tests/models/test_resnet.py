@@ -56,6 +56,35 @@ def test_deconvolutions_double_the_size(kernel: int) -> None:
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+# Padding and output padding by kernel: lib/models/pose_resnet.py of the official code, _get_deconv_cfg.
+DECONVOLUTIONS = {2: (0, 0), 3: (1, 1), 4: (1, 0)}
+
+
+@pytest.mark.parametrize(("name", "count"), [("simplebaseline_r50", 3), ("hsrnet_59", 2), ("simplebaseline_lite", 3)])
+@pytest.mark.parametrize(("kernel", "paddings"), DECONVOLUTIONS.items())
+def test_deconvolutions_are_padded_as_officially(name: str, count: int, kernel: int, paddings: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        network = build_model(name, deconv_kernel=kernel)
+    found = [layer for layer in network.deconv_layers if isinstance(layer, torch.nn.ConvTranspose2d)]
+    assert len(found) == count
+    for layer in found:
+        assert (layer.kernel_size, layer.stride, layer.bias) == ((kernel, kernel), (2, 2), None)
+        assert (layer.padding, layer.output_padding) == tuple((pad, pad) for pad in paddings)
+
+
+def test_a_deconvolution_of_kernel_3_by_hand() -> None:
+    """One pixel in the last corner: its kernel's centre lands on (2, 2) of 4x4, and the padded last row is written."""
+    layer = ResNetPose(ResNetConfig((1, 1, 1, 1), width=4), None, kernel=3).deconv_layers[3]
+    weight = torch.zeros(16, 16, 3, 3)
+    weight[0, 0] = torch.arange(1.0, 10.0).reshape(3, 3)
+    x = torch.zeros(1, 16, 2, 2)
+    x[0, 0, 1, 1] = 1.0
+    with torch.inference_mode():
+        layer.weight.copy_(weight)
+        got = layer(x)[0, 0].tolist()
+    assert got == [[0, 0, 0, 0], [0, 1, 2, 3], [0, 4, 5, 6], [0, 7, 8, 9]]
+
+
 @pytest.mark.parametrize("name", ["simplebaseline_r50", "hsr_msnet_59"])
 def test_the_kernel_is_an_option(name: str) -> None:
     for kernel in (2, 3):
