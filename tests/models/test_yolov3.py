@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from edgepose.core.errors import UsageError
 from edgepose.models import build_model
 from edgepose.models.checkpoint import ModelSpec
-from edgepose.models.yolov3 import MOST, YOLOv3, decode_maps, load_darknet, suppress, to_source
+from edgepose.models.yolov3 import YOLOv3, decode_maps, load_darknet
+
+from ..doubles.darknet_boxes import MOST, suppress, to_source
 
 CLASSES, WIDTH = 3, 4
 
