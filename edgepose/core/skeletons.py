@@ -63,7 +63,9 @@ COCO17 = Skeleton(
 )
 
 # MPII and LSP publish no sigmas, but NMS between persons and COCO export need some. Here each joint has the sigma of
-# COCO's joint of the same name; head top has the ear's, neck and thorax the shoulder's, pelvis the hip's.
+# COCO's joint of the same name; head top has the ear's, neck and thorax the shoulder's, pelvis the hip's. MPII's bones
+# are those of DITN's first author (github.com/onerow2star/cplusplus_primer, revison/lib/dataset/JointsDataset.py): the
+# shoulders are joined to the upper neck.
 MPII16 = Skeleton(
     name="mpii16",
     joints=(
@@ -73,7 +75,7 @@ MPII16 = Skeleton(
     ),
     bones=(
         *((0, 1), (1, 2), (2, 6), (3, 6), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9)),
-        *((10, 11), (11, 12), (12, 7), (13, 7), (13, 14), (14, 15)),
+        *((10, 11), (11, 12), (12, 8), (13, 8), (13, 14), (14, 15)),
     ),
     flip_pairs=((5, 0), (4, 1), (3, 2), (15, 10), (14, 11), (13, 12)),
     sigmas=(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.manifest import CALIBRATION, CHECKPOINT
+from ..bundle.tasks import POSE
 from ..core.errors import UsageError, missing_extra
 from ..models.checkpoint import ModelSpec, load_pretrained, load_weights
 from .calibration import read_calibration
@@ -86,8 +87,8 @@ def _operations(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, Operation]
 
 
 def _require_model(bundle: Bundle, spec: ModelSpec) -> None:
-    manifest = bundle.manifest
-    of_bundle = ModelSpec(manifest.model, bundle.skeleton.name, manifest.input_size, manifest.options)
+    bundle.require(POSE)
+    of_bundle = ModelSpec.of(bundle.manifest)
     if of_bundle != spec:
         raise UsageError(
             f"the recipe trains {_describe(spec)}, bundle {bundle.path} holds {_describe(of_bundle)}: give a bundle of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,22 +41,24 @@ def _hsr_msnet(
     return _resnet(replace(config, multiscale=multiscale, se=se), skeleton, deconv_kernel)
 
 
-def _ditn(config: HRNetConfig | ResNetConfig, skeleton: Skeleton, **switches: bool) -> nn.Module:
+def _ditn(config: HRNetConfig | ResNetConfig, skeleton: Skeleton, **switches: Any) -> nn.Module:
     chosen = DitnSwitches(**switches)
     backbone = HRNet(config, None) if isinstance(config, HRNetConfig) else ResNetPose(config, None)
     return DITN(backbone, skeleton, chosen)
 
 
-def _sg_hrnet(config: HRNetConfig, skeleton: Skeleton, bilinear: bool = False) -> nn.Module:
-    return SGHRNet(replace(config, upsample="bilinear") if bilinear else config, len(skeleton.joints))
+def _sg_hrnet(config: HRNetConfig, skeleton: Skeleton, bilinear: bool = True) -> nn.Module:
+    return SGHRNet(replace(config, upsample="bilinear" if bilinear else "nearest"), len(skeleton.joints))
 
 
 #: Allowed values per option.
 _Values = Mapping[str, tuple[bool | int, ...]]
-_SWITCHES: _Values = dict.fromkeys(("mtl", "ditm", "cab", "sab"), (False, True))
+_SWITCHES: _Values = {**dict.fromkeys(("mtl", "ditm", "cab", "sab", "gate_relu"), (False, True)), "form": (1, 2)}
 _KERNELS: _Values = {"deconv_kernel": (2, 3, 4)}
 _HSR_MSNET: _Values = {**_KERNELS, "multiscale": (False, True), "se": (False, True)}
 _BILINEAR: _Values = {"bilinear": (False, True)}
+#: Options whose default has changed: what a file means that does not name them, and the default now.
+_CHANGED: Mapping[str, tuple[bool | int, bool | int]] = {"form": (1, 2), "bilinear": (False, True)}
 #: By name: the function that builds the network for a skeleton, and the options it takes.
 _HEATMAP: dict[str, tuple[Callable[..., nn.Module], _Values]] = {
     "hrnet_w32": (partial(_hrnet, HRNET_W32), {}),
@@ -92,6 +95,7 @@ __all__ = [
     "build_model",
     "macs",
     "macs_by_layer",
+    "named_options",
 ]
 
 
@@ -113,9 +117,9 @@ def build_model(
         skeleton: skeleton id, see :mod:`edgepose.core.skeletons`.
         input_size: (height, width) of the crops, multiples of 32.
         seed: of the initial weights; the global random state is left as it was.
-        options: DITN's ablation switches ``mtl``, ``ditm``, ``cab``, ``sab``; ``bilinear`` upsampling in SG-HRNet's
-            fusions; ``deconv_kernel`` 2, 3 or 4 of SimpleBaseline, HSRNet and HSR-MSNet; HSR-MSNet's switches
-            ``multiscale`` and ``se`` (without both it is HSRNet).
+        options: DITN's :class:`~edgepose.models.ditn.DitnSwitches`; ``bilinear`` (default) or nearest upsampling in
+            SG-HRNet's fusions; ``deconv_kernel`` 2, 3 or 4 of SimpleBaseline, HSRNet and HSR-MSNet; HSR-MSNet's
+            switches ``multiscale`` and ``se`` (without both it is HSRNet).
 
     Raises:
         UsageError: unknown name, skeleton or option, or a size that the network cannot take.
@@ -135,6 +139,16 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(bones, **options)
+
+
+def named_options(name: str, options: Mapping[str, Any], *, in_file: bool = False) -> dict[str, Any]:
+    """Return the options of a network with those named whose default has changed since files were first written.
+
+    Files that do not name them (``in_file``) were written before that, and mean the former default.
+    """
+    _, values = _HEATMAP.get(name, (None, {}))
+    changed = {option: pair[not in_file] for option, pair in _CHANGED.items() if option in values}
+    return {**changed, **options}
 
 
 def _check_options(name: str, options: Mapping[str, object], values: _Values) -> None:

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.files import atomic_path
-from . import HEATMAP_MODELS, MODELS, build_model
+from . import HEATMAP_MODELS, MODELS, build_model, named_options
 from .weight_files import BACKBONE, is_weight, match_names, read_weights, require_checkpoint, unreadable
+
+if TYPE_CHECKING:
+    from ..bundle.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,29 @@ class ModelSpec:
         model: its name.
         skeleton: skeleton id.
         input_size: (height, width) of the crops.
-        options: further arguments, as JSON keeps them; :func:`build_model` checks them.
+        options: further arguments, as JSON keeps them; :func:`build_model` checks them. Those whose default has changed
+            are always named (:func:`named_options`), so that what is written says which network it is.
     """
 
     model: str
     skeleton: str
     input_size: tuple[int, int]
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", named_options(self.model, self.options))
+
+    @classmethod
+    def of_file(
+        cls, model: str, skeleton: str, input_size: tuple[int, int], options: Mapping[str, Any] | None = None
+    ) -> ModelSpec:
+        """Return the spec that a file describes, which may have been written before a default was changed."""
+        return cls(model, skeleton, input_size, named_options(model, options or {}, in_file=True))
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ModelSpec:
+        """Return the spec of a pose bundle's network."""
+        return cls.of_file(manifest.model, manifest.skeleton, manifest.input_size, manifest.options)
 
     def build(self) -> nn.Module:
         """Build the network, with weights drawn from seed 0.
@@ -87,7 +106,7 @@ def read_spec(path: Path) -> ModelSpec | None:
         height, width = values["input_size"]
         if not isinstance(values.get("options", {}), dict):
             raise TypeError(f"options are {values['options']!r}")
-        return ModelSpec(**{**values, "input_size": (int(height), int(width))})
+        return ModelSpec.of_file(**{**values, "input_size": (int(height), int(width))})
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} has a damaged description of its network ({error}): write it again") from error
 

@@ -35,8 +35,8 @@ class SGHRNet(HRNet):
     Readings: in stages 2, 3 and 4 the map is made from the high-resolution branch as it **enters** the stage, and
     multiplies that branch after its blocks, before the stage's first fusion (section 3.3, equation 4). The fourth map
     is made from stage 4's fused high-resolution output and multiplies that same output. The modules' 3x3 features are
-    used for nothing else. Section 3.3 upsamples bilinearly in the fusions; ``config`` decides; the default is HRNet's
-    nearest, for which its weights were trained.
+    used for nothing else. Section 3.3 upsamples bilinearly in the fusions, against HRNet's nearest; ``config`` decides,
+    and has no part in the weights, so HRNet's load either way.
     """
 
     def __init__(self, config: HRNetConfig, joints: int) -> None:

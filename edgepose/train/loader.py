@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import UsageError
 from ..core.geometry import warp_crop
-from ..core.heatmaps import STRIDE, encode_bones, encode_joints, encode_segmentation
+from ..core.heatmaps import STRIDE, encode_bones, encode_bones_gaussian, encode_joints, encode_segmentation
 from ..core.images import read_image
 from ..core.machine import usable_threads
 from ..core.skeletons import get_skeleton
@@ -80,10 +80,17 @@ class PoseDataset(Dataset):
             "crop": crop,
             "joints": joints,
             "weights": weights,
-            "bones": encode_bones(points, visible, self.skeleton.bones, shape, recipe.sigma),
+            "bones": self._bones(points, visible, shape),
             "segmentation": encode_segmentation(points, visible, shape, recipe.segmentation_radius),
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _bones(
+        self, points: NDArray[np.float64], visible: NDArray[np.bool_], shape: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        if self.recipe.bone_target == "gaussian":
+            return encode_bones_gaussian(points, visible, self.skeleton.bones, shape, self.recipe.sigma)
+        return encode_bones(points, visible, self.skeleton.bones, shape)
 
     def _read(self, sample: PoseSample) -> NDArray[np.uint8] | None:
         """Return the picture, or None with a line on stderr: one damaged file must not end a run of days."""

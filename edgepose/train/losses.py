@@ -78,14 +78,13 @@ def focal_l2(
 
 
 def segmentation_bce(predicted: Tensor, target: Tensor) -> Tensor:
-    """Compute SG-HRNet's binary cross-entropy (equation 6): summed over pixels, averaged over the maps and the batch.
+    """Compute SG-HRNet's binary cross-entropy (equation 6): the mean over pixels, maps and the batch.
 
     Reading: the equation swaps prediction and target; this is the usual form. ``predicted`` (N, maps, h, w) comes after
     the sigmoid; ``target`` (N, h, w) is the same for every map.
     """
     # In bf16 and fp16 a sigmoid may round to 0 or 1; F.binary_cross_entropy bounds the logarithm then.
-    wanted = target[:, None].expand_as(predicted)
-    return F.binary_cross_entropy(predicted, wanted, reduction="none").sum(dim=(2, 3)).mean()
+    return F.binary_cross_entropy(predicted, target[:, None].expand_as(predicted))
 
 
 def mse_loss(heads: Heads, targets: Targets, _: Recipe) -> Terms:
@@ -135,22 +134,36 @@ def _with_bones(
 
 
 def sg_hrnet_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
-    """Compute SG-HRNet's two terms (equations 5 to 7): squared errors, summed over joints and pixels, and segmentation.
+    """Compute SG-HRNet's two terms (equations 5 to 7): the joints' error (:func:`joints_mse`) and the segmentation.
 
-    Both are averaged over the batch; unlabelled joints do not count.
+    Reading: both are means over pixels. Only so does the weight of 0.002 bring the two "to the same magnitude", as the
+    paper says; with the printed sums (:func:`sg_hrnet_sums_loss`) the joints weigh 49 times as much at the start.
 
     Raises:
         UsageError: the network has no segmentation maps.
     """
     if heads.segmentation is None:
         raise UsageError(
-            f"loss sg_hrnet needs the segmentation maps of SG-HRNet, which {recipe.model} lacks: --set loss=mse"
+            f"loss {recipe.loss} needs the segmentation maps of SG-HRNet, which {recipe.model} lacks: --set loss=mse"
         )
-    squared = (heads.joints - targets.joints) ** 2 * targets.weights[:, :, None, None]
     segmentation = segmentation_bce(heads.segmentation, targets.segmentation)
     return {
-        "joints": squared.sum(dim=(1, 2, 3)).mean(),
+        "joints": joints_mse(heads.joints, targets.joints, targets.weights),
         "segmentation": recipe.segmentation_weight * segmentation,
+    }
+
+
+def sg_hrnet_sums_loss(heads: Heads, targets: Targets, recipe: Recipe) -> Terms:
+    """Compute SG-HRNet's two terms as printed: squared errors summed over joints and pixels, entropies over pixels.
+
+    Both are averaged over the batch, the entropies over the maps, too; unlabelled joints do not count.
+    """
+    means = sg_hrnet_loss(heads, targets, recipe)
+    _, joints, height, width = heads.joints.shape
+    # joints_mse is half the mean over joints and pixels.
+    return {
+        "joints": 2 * joints * height * width * means["joints"],
+        "segmentation": height * width * means["segmentation"],
     }
 
 
@@ -162,6 +175,7 @@ LOSS_FUNCTIONS: dict[str, Callable[[Heads, Targets, Recipe], Terms]] = {
     "ditn_mse": ditn_mse_loss,
     "ditn_focal": ditn_focal_loss,
     "sg_hrnet": sg_hrnet_loss,
+    "sg_hrnet_sums": sg_hrnet_sums_loss,
 }
 
 

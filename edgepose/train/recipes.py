@@ -13,12 +13,13 @@ from typing import Any
 
 from ..core.errors import UsageError
 
-LOSSES = ("mse", "ohkm", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet")
+LOSSES = ("mse", "ohkm", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet", "sg_hrnet_sums")
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
     "schedule": ("steps", "cycle"),
     "precision": ("fp32", "bf16", "fp16"),
     "loss": LOSSES,
+    "bone_target": ("perpendicular", "gaussian"),
 }
 #: Lowest and highest value per field.
 _RANGES = {
@@ -61,7 +62,10 @@ class Recipe:
         segmentation_weight: lambda of SG-HRNet's equation 7.
         dynamic_weights: whether to weigh the terms of the loss by dynamic weight averaging (SG-HRNet equations 8 to
             10).
-        sigma: of the joint and bone targets, in heat-map pixels.
+        bone_target: ``perpendicular``, by the distance from the bone's line
+            (:func:`~edgepose.core.heatmaps.encode_bones`), or ``gaussian``
+            (:func:`~edgepose.core.heatmaps.encode_bones_gaussian`).
+        sigma: of the joint targets and of Gaussian bone targets, in heat-map pixels.
         segmentation_radius: of the segmentation target around each joint, in heat-map pixels.
         rotation: standard deviation of the crop's rotation in degrees, cut off at twice that; 40 % of the samples are
             not rotated.
@@ -93,6 +97,7 @@ class Recipe:
     bone_weight: float = 0.1
     segmentation_weight: float = 0.002
     dynamic_weights: bool = False
+    bone_target: str = "perpendicular"
     sigma: float = 2.0
     segmentation_radius: float = 5.0
     rotation: float = 45.0

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from edgepose.core.geometry import invert_affine, region_affine, transform_points
-from edgepose.core.heatmaps import decode, decode_dark, encode_bones, encode_joints, encode_segmentation, merge_flipped
+from edgepose.core.heatmaps import (
+    decode,
+    decode_dark,
+    encode_bones,
+    encode_bones_gaussian,
+    encode_joints,
+    encode_segmentation,
+    merge_flipped,
+)
 from edgepose.core.skeletons import COCO17, MPII16
 
 TAGS = [("coco_48x64_s2", (64, 48), 2), ("mpii_64x64_s2", (64, 64), 2), ("coco_72x96_s3", (96, 72), 3)]
@@ -222,10 +230,10 @@ def test_flip_merge_equals_hrnet(reference, tag, skeleton):
     reference.match("hrnet_flip_test.npz", got, golden[f"{tag}_avg_shift"], atol=1e-7)
 
 
-def test_bone_targets_by_hand():
+def test_gaussian_bone_targets_by_hand():
     # Bone 0 from heat-map (2, 5) to (10, 5): distances are those to a horizontal segment.
     joints = np.array([[8, 20], [40, 20], [0, 0]])
-    target = encode_bones(joints, [1, 1, 0], [(0, 1), (1, 2)], (12, 16), sigma=2.0)
+    target = encode_bones_gaussian(joints, [1, 1, 0], [(0, 1), (1, 2)], (12, 16), sigma=2.0)
     assert target.shape == (2, 12, 16)
     assert target[0, 5, 2] == target[0, 5, 6] == target[0, 5, 10] == 1.0
     assert target[0, 8, 6] == pytest.approx(np.exp(-9 / 8))
@@ -234,10 +242,51 @@ def test_bone_targets_by_hand():
     assert not target[1].any()  # one end is unlabelled
 
 
-def test_a_bone_of_no_length_is_a_joint():
-    target = encode_bones([[8, 8], [8, 8]], [1, 1], [(0, 1)], (6, 6))
+def test_a_gaussian_bone_of_no_length_is_a_joint():
+    target = encode_bones_gaussian([[8, 8], [8, 8]], [1, 1], [(0, 1)], (6, 6))
     assert target[0, 2, 2] == 1.0
     assert target[0, 2, 4] == pytest.approx(np.exp(-4 / 8))
+
+
+def test_bone_targets_by_hand():
+    """A level bone of 10 pixels: the pixel at either end is left out, but for the 3x3 square around the next one."""
+    joints = np.array([[7.9, 21], [48, 18], [0, 0]])  # rounded to heat-map pixels (2, 5) and (12, 5)
+    target = encode_bones(joints, [1, 1, 0], [(0, 1), (1, 2)], (12, 16))
+    beside = (3 - 10 / 10.01) / 3  # one pixel from the line; the length counts 0.01 more
+    want = np.zeros((12, 16))
+    want[5, 2:13] = 1
+    want[[4, 6], 2:13] = beside
+    np.testing.assert_allclose(target[0], want, atol=1e-6)
+    assert not target[1].any()  # one end is unlabelled
+
+
+#: Values of the rule's source, ``generate_target`` in JointsDataset.py (see :func:`encode_bones`), for the bone from
+#: heat-map pixel (1, 1) to (6, 4): rows are y 0..5, columns x 0..7, in hundredths.
+SLANTED = [
+    [0, 71, 54, 37, 0, 0, 0, 0],
+    [0, 100, 83, 66, 49, 0, 0, 0],
+    [0, 71, 89, 94, 77, 60, 43, 0],
+    [0, 43, 60, 77, 94, 89, 71, 0],
+    [0, 0, 0, 49, 66, 83, 100, 0],
+    [0, 0, 0, 0, 37, 54, 71, 0],
+]
+
+
+def test_slanted_bone_targets_equal_the_authors_code():
+    target = encode_bones([[4, 4], [24, 16]], [1, 1], [(0, 1)], (6, 8))
+    np.testing.assert_allclose(target[0], np.array(SLANTED) / 100, atol=0.005)
+
+
+def test_bones_of_no_length_and_outside_the_map():
+    same = encode_bones([[8, 8], [8, 8]], [1, 1], [(0, 1)], (6, 6))[0]
+    want = np.zeros((6, 6))
+    want[1:4, 1:4] = 1
+    np.testing.assert_array_equal(same, want)
+    assert not encode_bones([[-80, -80], [-40, 400]], [1, 1], [(0, 1)], (6, 6)).any()
+    assert not encode_bones([[8, 8], [1e12, 8]], [1, 1], [(0, 1)], (6, 6)).any()  # too long to be a label
+    cut = encode_bones([[8, 8], [400, 8]], [1, 1], [(0, 1)], (6, 6))[0]  # 5 % of 98 pixels are left out
+    assert cut[2].tolist() == [0] * 6
+    assert encode_bones([[8, 8], [80, 8]], [1, 1], [(0, 1)], (6, 6))[0, 2].tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_segmentation_target_by_hand():

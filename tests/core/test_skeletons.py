@@ -10,6 +10,46 @@ def test_counts():
     assert counts == {"coco17": (17, 19), "mpii16": (16, 15), "lsp14": (14, 13), "crowdpose14": (14, 13)}
 
 
+#: The skeleton in the "person" category of COCO's person_keypoints_val2017.json, whose joints count from 1.
+COCO_BONES = [
+    *([16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9]),
+    *([8, 10], [9, 11], [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]),
+]
+#: limbs_links of DITN's first author (github.com/onerow2star/cplusplus_primer, revison/lib/dataset/JointsDataset.py).
+MPII_BONES = [
+    *([0, 1], [1, 2], [2, 6], [3, 6], [4, 3], [5, 4], [6, 7], [7, 8], [8, 9]),
+    *([10, 11], [11, 12], [12, 8], [13, 8], [14, 13], [15, 14]),
+]
+
+
+def ends(bones):
+    return [frozenset(bone) for bone in bones]
+
+
+def test_bones_of_coco_and_mpii_are_the_published_ones_in_their_order():
+    assert ends(COCO17.bones) == [frozenset((a - 1, b - 1)) for a, b in COCO_BONES]
+    assert ends(MPII16.bones) == ends(MPII_BONES)
+
+
+def test_bones_of_lsp_are_the_usual_ones():
+    """Head top-neck, neck-shoulders, arms, neck-hips, legs, by LSP's published order of joints."""
+    arms, legs = [(8, 7), (7, 6), (9, 10), (10, 11)], [(2, 1), (1, 0), (3, 4), (4, 5)]
+    assert set(ends(LSP14.bones)) == set(ends([(13, 12), (12, 8), (12, 9), *arms, (12, 2), (12, 3), *legs]))
+
+
+#: Which bone takes the place of each in a mirrored picture, by hand.
+MIRRORED = {
+    "coco17": [2, 3, 0, 1, 4, 6, 5, 7, 9, 8, 11, 10, 12, 14, 13, 16, 15, 18, 17],
+    "mpii16": [5, 4, 3, 2, 1, 0, 6, 7, 8, 14, 13, 12, 11, 10, 9],
+    "lsp14": [0, 2, 1, 5, 6, 3, 4, 8, 7, 11, 12, 9, 10],
+}
+
+
+@pytest.mark.parametrize("name", MIRRORED)
+def test_mirroring_exchanges_the_bones_of_both_sides(name):
+    assert bone_flip_order(get_skeleton(name)) == MIRRORED[name]
+
+
 @pytest.mark.parametrize("skeleton", [MPII16, LSP14, CROWDPOSE14], ids=lambda s: s.name)
 def test_sigmas_are_cocos_by_joint_name(skeleton):
     coco = dict(zip(COCO17.joints, COCO17.sigmas, strict=True))

@@ -217,6 +217,34 @@ def test_the_first_stages_of_resnets_have_a_place_in_every_depth(resnet: int, de
 LITE = ModelSpec("ditn_lite", "lsp14", (64, 64))
 
 
+@pytest.mark.parametrize(
+    ("model", "former", "now"),
+    [
+        ("ditn_lite", {"form": 1}, {"form": 2}),
+        ("ditn_hrnet_w32", {"form": 1}, {"form": 2}),
+        ("sg_hrnet_lite", {"bilinear": False}, {"bilinear": True}),
+        ("hrnet_lite", {}, {}),
+    ],
+)
+def test_a_file_says_which_reading_of_the_paper_it_has(model, former, now, tmp_path):
+    """One without the mark was written before the mark was, and has the former reading."""
+    assert ModelSpec(model, "lsp14", (64, 64)).options == now
+    assert ModelSpec.of_file(model, "lsp14", (64, 64), {}).options == former
+    for written, read in ((now, now), (former, former), ({}, former)):
+        layers = ModelSpec(model, "lsp14", (64, 64))
+        object.__setattr__(layers, "options", written)  # as an earlier edgepose wrote it
+        save_checkpoint(tmp_path / "x.safetensors", torch.nn.Linear(1, 1), layers)
+        assert read_spec(tmp_path / "x.safetensors").options == read
+
+
+def test_the_former_mpii_of_ditn_joins_the_shoulders_to_the_thorax():
+    ends = {form: build_model("ditn_lite", skeleton="mpii16", form=form).transfer.bone_ends.tolist() for form in (1, 2)}
+    shoulders = slice(22, 26)  # bones 11 and 12
+    assert ends[1][shoulders] == [12, 7, 13, 7]
+    assert ends[2][shoulders] == [12, 8, 13, 8]
+    assert ends[1][:22] + ends[1][26:] == ends[2][:22] + ends[2][26:]
+
+
 @pytest.fixture
 def lite(tmp_path: Path) -> Path:
     path = tmp_path / "lite.safetensors"

@@ -6,25 +6,34 @@ import pytest
 pytest.importorskip("torch")
 
 from edgepose.core.skeletons import Skeleton
-from edgepose.models.ditn import ChannelAttention, Decoder, InformationTransfer, ParameterAdapter, SpatialAttention
+from edgepose.models.ditn import (
+    ChannelAttention,
+    Decoder,
+    DitnSwitches,
+    InformationTransfer,
+    ParameterAdapter,
+    SpatialAttention,
+)
 from tests.doubles.dynamic_conv_loops import dynamic_depthwise_conv2d
 from tests.doubles.plain_layers import check, conv, normal, pool, randomised, relu, sigmoid
 
 CHAIN = Skeleton("chain", ("a", "b", "c"), ((0, 1), (1, 2)), ())
 
 
-def decoder(w, f, *, linear):
+def decoder(w, f, *, linear, form):
     y = relu(w.bn("expand.1", conv(f, w("expand.0.weight"))))
-    y = relu(w.bn("reduce.1", conv(y, w("reduce.0.weight"), padding=1))) + f
+    y = w.bn("reduce.1", conv(y, w("reduce.0.weight"), padding=1))
+    y = relu(y) + f if form == 1 else relu(f + y)
     if linear:
         return conv(y, w("head.weight"), w("head.bias"))
     return relu(w.bn("head.1", conv(y, w("head.0.weight"))))
 
 
+@pytest.mark.parametrize("form", [1, 2])
 @pytest.mark.parametrize("linear", [False, True])
-def test_decoder(linear):
-    module = randomised(Decoder(4, 3, linear=linear))
-    check(module, lambda w, f: decoder(w, f, linear=linear), normal(2, 4, 6, 5))
+def test_decoder(linear, form):
+    module = randomised(Decoder(4, 3, linear=linear, form=form))
+    check(module, lambda w, f: decoder(w, f, linear=linear, form=form), normal(2, 4, 6, 5))
 
 
 def adapter(w, bones, prefix=""):
@@ -40,33 +49,48 @@ def test_parameter_adapter(maps):
     check(randomised(ParameterAdapter(2)), adapter, normal(2, 4, *maps))
 
 
-def channel_attention(w, x, prefix=""):
+#: Readings of both gates: the authors' code, its ReLU left out, and the form before.
+GATES = [{}, {"gate_relu": False}, {"form": 1}]
+
+
+def gate_of(y, gate_relu=True, form=2):
+    return 1 + sigmoid(relu(y) if gate_relu and form == 2 else y)
+
+
+def channel_attention(w, x, prefix="", **gate):
     groups = x.shape[1] // 2
     g = relu(w.bn(f"{prefix}bn", conv(x, w(f"{prefix}conv.weight"), padding=1, groups=groups)))
-    gate = conv(g.mean(axis=(2, 3), keepdims=True), w(f"{prefix}gate.weight"), w(f"{prefix}gate.bias"), groups=groups)
-    return (1 + sigmoid(gate)) * g
+    y = conv(g.mean(axis=(2, 3), keepdims=True), w(f"{prefix}gate.weight"), w(f"{prefix}gate.bias"), groups=groups)
+    if gate.get("form", 2) == 2:
+        y = w.bn(f"{prefix}gate_bn", y)
+    return gate_of(y, **gate) * g
 
 
-def test_channel_attention():
-    check(randomised(ChannelAttention(3)), channel_attention, normal(2, 6, 7, 5))
+@pytest.mark.parametrize("gate", GATES, ids=str)
+def test_channel_attention(gate):
+    module = randomised(ChannelAttention(3, **gate))
+    check(module, lambda w, x: channel_attention(w, x, **gate), normal(2, 6, 7, 5))
 
 
-def spatial_attention(w, x):
-    g = relu(w.bn("residual.1", conv(x, w("residual.0.weight"), padding=1)))
-    y = relu(w.bn("point.1", conv(g, w("point.0.weight"))))
-    return (1 + sigmoid(w.bn("bn", conv(y, w("depth.weight"), padding=4, groups=x.shape[1])))) * g
+@pytest.mark.parametrize("gate", GATES, ids=str)
+def test_spatial_attention(gate):
+    def twin(w, x):
+        g = relu(w.bn("residual.1", conv(x, w("residual.0.weight"), padding=1)))
+        y = relu(w.bn("point.1", conv(g, w("point.0.weight"))))
+        return gate_of(w.bn("bn", conv(y, w("depth.weight"), padding=4, groups=x.shape[1])), **gate) * g
+
+    check(randomised(SpatialAttention(3, **gate)), twin, normal(2, 3, 11, 10))
 
 
-def test_spatial_attention():
-    check(randomised(SpatialAttention(3)), spatial_attention, normal(2, 3, 11, 10))
-
-
-def transfer(w, joints, bones):
+def transfer(w, joints, bones, form):
     grouped = conv(joints, w("mix.weight"))[:, [0, 1, 1, 2]]  # bone ab, bone bc
     theta = adapter(w, bones[:, [0, 0, 1, 1]], "adapter.")
-    refined = grouped + channel_attention(w, dynamic_depthwise_conv2d(grouped, theta), "attention.")
-    return np.stack([refined[:, 0], (refined[:, 1] + refined[:, 2]) / 2, refined[:, 3]], axis=1)
+    refined = grouped + channel_attention(w, dynamic_depthwise_conv2d(grouped, theta), "attention.", form=form)
+    middle = refined[:, 1] + refined[:, 2]
+    return np.stack([refined[:, 0], middle / 2 if form == 1 else middle, refined[:, 3]], axis=1)
 
 
-def test_information_transfer():
-    check(randomised(InformationTransfer(CHAIN, cab=True)), transfer, normal(2, 3, 32, 24), normal(2, 2, 32, 24))
+@pytest.mark.parametrize("form", [1, 2])
+def test_information_transfer(form):
+    module = randomised(InformationTransfer(CHAIN, DitnSwitches(form=form)))
+    check(module, lambda w, *x: transfer(w, *x, form), normal(2, 3, 32, 24), normal(2, 2, 32, 24))

@@ -66,8 +66,7 @@ def int8_graph(bundle: Bundle) -> onnx.ModelProto:
 
 
 def network_of(bundle: Bundle) -> torch.nn.Module:
-    m = bundle.manifest
-    network = ModelSpec(m.model, m.skeleton, m.input_size, m.options).build()
+    network = ModelSpec.of(bundle.manifest).build()
     load_weights(network, bundle.path / CHECKPOINT)
     return network.eval()
 

@@ -15,7 +15,7 @@ pytest.importorskip("scipy.io")
 
 from edgepose.core.errors import UsageError
 from edgepose.core.geometry import crop_regions, region_affine, transform_points
-from edgepose.core.heatmaps import decode, encode_bones, encode_joints, encode_segmentation
+from edgepose.core.heatmaps import decode, encode_bones, encode_bones_gaussian, encode_joints, encode_segmentation
 from edgepose.core.skeletons import LSP14
 from edgepose.data import load_data
 from edgepose.data.samples import PoseSample
@@ -68,7 +68,7 @@ def test_targets_sit_on_the_joints_of_the_crop(dataset, augmentation):
 
 
 def test_targets_are_those_of_the_readable_functions(dataset):
-    """Sigma and radius are the recipe's."""
+    """Sigma, radius and kind of the bone target are the recipe's."""
     dataset.recipe = replace(RECIPE, sigma=1.5, segmentation_radius=3.0)
     sample = dataset.samples[1]
     item = dataset.make(sample, Augmentation(rotation=20))
@@ -78,7 +78,7 @@ def test_targets_are_those_of_the_readable_functions(dataset):
     wanted = {
         "joints": joints,
         "weights": weights,
-        "bones": encode_bones(*labels, LSP14.bones, (32, 24), 1.5),
+        "bones": encode_bones(*labels, LSP14.bones, (32, 24)),
         "segmentation": encode_segmentation(*labels, (32, 24), 3.0),
     }
     for name, array in wanted.items():
@@ -86,6 +86,9 @@ def test_targets_are_those_of_the_readable_functions(dataset):
         np.testing.assert_array_equal(item[name].numpy(), array, err_msg=name)
     assert item["crop"].dtype == torch.uint8
     assert item["crop"].shape == (128, 96, 3)
+    dataset.recipe = replace(dataset.recipe, bone_target="gaussian")
+    smooth = dataset.make(sample, Augmentation(rotation=20))["bones"]
+    np.testing.assert_array_equal(smooth.numpy(), encode_bones_gaussian(*labels, LSP14.bones, (32, 24), 1.5))
 
 
 def test_mirroring_exchanges_left_and_right(dataset):
@@ -96,7 +99,10 @@ def test_mirroring_exchanges_left_and_right(dataset):
     order, bones = list(LSP14.flip_order), bone_flip_order(LSP14)
     # The region's centre lands on column w / 2 of either crop, so the two pictures are mirrors but for one map pixel.
     assert torch.equal(mirrored["joints"][..., 1:], plain["joints"][order].flip(2)[..., :-1])
-    torch.testing.assert_close(mirrored["bones"][..., 1:], plain["bones"][bones].flip(2)[..., :-1])
+    # Pixels halfway between two are rounded to the even one, also in a mirror; Gaussian targets are not rounded.
+    dataset.recipe = replace(dataset.recipe, bone_target="gaussian")
+    plain, mirrored = (dataset.make(dataset.samples[1], Augmentation(mirror=m))["bones"] for m in (False, True))
+    torch.testing.assert_close(mirrored[..., 1:], plain[bones].flip(2)[..., :-1])
 
 
 def test_colour_changes_the_crop_not_the_targets(dataset):

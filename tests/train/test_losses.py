@@ -1,10 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from edgepose.core.errors import UsageError
+from edgepose.core.heatmaps import encode_bones, encode_joints, encode_segmentation
+from edgepose.core.skeletons import get_skeleton
+from edgepose.models import build_model
 from edgepose.models.layers import Heads
 from edgepose.train import losses as L
 from edgepose.train.recipes import LOSSES, Recipe, get_recipe
@@ -46,6 +50,50 @@ def test_focal_l2_as_printed_by_hand():
     assert float(loss) == pytest.approx((0.0625 * 0.25 + 0.0625 * 0.5625) / 2)
 
 
+#: Loss of one pixel in ``MultiTaskLossParallel.focal_l2_loss`` (gamma 2) of Improved-Body-Parts, and with gamma 1 in its
+#: ``MultiTaskLoss.focal_l2_loss``, at (predicted, target): a target of float32's 0.01 is foreground, 0.0099 is not.
+CITED = [
+    ((-0.2, 0.0099), 0.00881160516, 0.00176232134),
+    ((-0.2, 0.01), 0.0529200099, 0.0635040104),
+    ((0.2, 0.0099), 0.00722760148, 0.00144552020),
+    ((0.2, 0.85), 0.338000029, 0.270400047),
+    ((0.5, 0.0), 0.125, 0.0625),
+    ((0.85, 0.0099), 0.599902928, 0.509917498),
+    ((0.85, 0.01), 0.105839998, 0.0158759970),
+    ((1.3, 0.0), 2.19699979, 2.85609937),
+    ((1.3, 0.01), 0.499229908, 0.149768949),
+]
+
+
+@pytest.mark.parametrize(("pixel", "linear", "squared"), CITED)
+def test_focal_l2_of_a_pixel_is_the_cited_codes(pixel, linear, squared):
+    predicted, target = (torch.tensor(value).reshape(1, 1, 1, 1) for value in pixel)
+    for gamma, want in ((1.0, linear), (2.0, squared)):
+        got = float(L.focal_l2(predicted, target, torch.ones(1, 1), gamma))
+        assert got == pytest.approx(want, rel=1e-5), gamma
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "gradient"),
+    [
+        # (p - t)^2 (1 - p)^2 on the foreground: 2 (p - t) (1 - p)^2 - 2 (p - t)^2 (1 - p)
+        (0.5, 0.75, 2 * -0.25 * 0.25 - 2 * 0.0625 * 0.5),
+        # (p - t)^2 p^2 on the background: 2 (p - t) p^2 + 2 (p - t)^2 p
+        (0.5, 0.0, 2 * 0.5 * 0.25 + 2 * 0.25 * 0.5),
+    ],
+)
+def test_the_gradient_of_focal_l2_flows_through_its_factor(predicted, target, gradient):
+    value = torch.full((1, 1, 1, 1), predicted, requires_grad=True)
+    L.focal_l2(value, torch.full((1, 1, 1, 1), target), torch.ones(1, 1)).backward()
+    assert float(value.grad) == pytest.approx(gradient)
+
+
+def test_focal_l2_is_a_mean_that_counts_unlabelled_joints_as_zero():
+    predicted, target = torch.full((2, 2, 3, 4), 0.5), torch.zeros(2, 2, 3, 4)
+    weights = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert float(L.focal_l2(predicted, target, weights)) == pytest.approx(0.0625 * 3 / 4)
+
+
 def test_gamma_zero_is_plain_l2():
     predicted, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     loss = L.focal_l2(predicted, target, torch.ones(2, 3), gamma=0.0)
@@ -76,6 +124,26 @@ def test_mse_and_ohkm_and_their_gradients_equal_hrnet(reference, tag, loss, weig
     reference.match(HRNET, output.grad, golden[f"{tag}_grad"], rtol=1e-5, atol=1e-10)
 
 
+def test_mse_by_hand():
+    """Two joints of two pixels: the weight counts squared, and a joint of weight 0 stays in the mean."""
+    predicted = torch.tensor([1.0, 3.0, 5.0, 5.0]).reshape(1, 2, 1, 2)
+    target = torch.tensor([0.0, 1.0, 0.0, 0.0]).reshape(1, 2, 1, 2)
+    weigh = [([[1.0, 0.0]], 0.5 * (1 + 4) / 4), ([[1.5, 0.0]], 0.5 * 2.25 * (1 + 4) / 4), ([[1.0, 1.0]], 0.5 * 55 / 4)]
+    for weights, want in weigh:
+        assert float(L.joints_mse(predicted, target, torch.tensor(weights))) == pytest.approx(want)
+
+
+def test_ohkm_by_hand():
+    """Joints with errors 1 to 10: the mean of the eight largest per sample, 3 to 10, of half their squares."""
+    predicted = torch.arange(1.0, 11.0).reshape(1, 10, 1, 1)
+    zeros, ones = torch.zeros(1, 10, 1, 1), torch.ones(1, 10)
+    assert float(L.joints_ohkm(predicted, zeros, ones)) == pytest.approx(0.5 * sum(k * k for k in range(3, 11)) / 8)
+    assert float(L.joints_ohkm(predicted, zeros, ones, hardest=1)) == 50
+    hidden = ones.clone()
+    hidden[0, 9] = 0  # the worst joint is not labelled
+    assert float(L.joints_ohkm(predicted, zeros, hidden, hardest=1)) == 40.5
+
+
 @pytest.mark.parametrize(("tag", "loss"), [("mse_w", L.joints_mse), ("ohkm_w", L.joints_ohkm)])
 def test_a_batch_of_one_equals_hrnet(reference, tag, loss):
     golden = reference.load(HRNET)
@@ -90,7 +158,7 @@ def targets(joints, weights, bones=None, segmentation=None) -> L.Targets:
     )
 
 
-@pytest.mark.parametrize("name", ["mse", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet"])
+@pytest.mark.parametrize("name", ["mse", "ditn", "ditn_printed", "ditn_mse", "ditn_focal", "sg_hrnet", "sg_hrnet_sums"])
 def test_unlabelled_joints_cost_nothing(name):
     predicted = torch.full((1, 2, 4, 4), 0.25, requires_grad=True)
     maps = torch.full((1, 4, 4, 4), 0.5)
@@ -127,9 +195,41 @@ def test_sg_hrnet_by_hand():
     truth = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
     wanted = targets(torch.zeros(2, 1, 1, 2), torch.ones(2, 1), segmentation=truth)
     terms = L.sg_hrnet_loss(Heads(joints, segmentation=maps), wanted, recipe)
-    assert float(terms["joints"]) == pytest.approx((1 + 4 + 0 + 1) / 2)
+    assert float(terms["joints"]) == pytest.approx(0.5 * (1 + 4 + 0 + 1) / 4)
     halves, quarters = 2 * math.log(2), math.log(4) + math.log(4 / 3)
-    assert float(terms["segmentation"]) == pytest.approx(0.002 * (3 * halves + quarters) / 4)
+    assert float(terms["segmentation"]) == pytest.approx(0.002 * (3 * halves + quarters) / 8)
+    sums = L.sg_hrnet_sums_loss(Heads(joints, segmentation=maps), wanted, recipe)
+    assert float(sums["joints"]) == pytest.approx((1 + 4 + 0 + 1) / 2)
+    assert float(sums["segmentation"]) == pytest.approx(0.002 * (3 * halves + quarters) / 4)
+
+
+def test_the_terms_of_sg_hrnet_begin_about_equal(capsys):
+    """The untrained network at 256x192, for two persons with all joints labelled."""
+    recipe = get_recipe("sg_hrnet_coco")
+    rng = np.random.default_rng(0)
+    persons = rng.uniform((20, 20), (172, 236), size=(2, 17, 2))  # x, y in crop pixels
+    seen, shape, bones = np.ones(17), (64, 48), get_skeleton("coco17").bones
+    encoded = [
+        (
+            *encode_joints(points, seen, shape, recipe.sigma),
+            encode_bones(points, seen, bones, shape),
+            encode_segmentation(points, seen, shape, recipe.segmentation_radius),
+        )
+        for points in persons
+    ]
+    wanted = L.Targets(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*encoded, strict=True)))
+    images = torch.from_numpy(rng.standard_normal((2, 3, 256, 192)).astype(np.float32))
+    with torch.no_grad():
+        heads = build_model("sg_hrnet_w32").train()(images)
+    ratios = {}
+    for name in ("sg_hrnet", "sg_hrnet_sums"):
+        terms = {key: float(term) for key, term in L.LOSS_FUNCTIONS[name](heads, wanted, recipe).items()}
+        ratios[name] = terms["joints"] / terms["segmentation"]
+        with capsys.disabled():
+            print(f"\n{name}: joints {terms['joints']:.5f}, segmentation {terms['segmentation']:.5f}", end="")
+            print(f", ratio {ratios[name]:.2f}", end=" ")
+    assert 0.5 < ratios["sg_hrnet"] < 2
+    assert ratios["sg_hrnet_sums"] == pytest.approx(2 * 17 * ratios["sg_hrnet"], rel=1e-4)
 
 
 def test_segmentation_bce_is_finite_where_a_sigmoid_rounds_to_its_ends():
