@@ -13,7 +13,7 @@ from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, first_line, missing_extra
 from ..core.machine import version_numbers
 from .backend import GraphBackend
-from .session import Arrays, running
+from .session import Arrays, empty_results, running
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 #: NumPy's type names by ONNX Runtime's.
@@ -62,7 +62,7 @@ class OnnxRuntimeSession:
     def run(self, feeds: Arrays) -> Arrays:
         names = [spec.name for spec in self.outputs]
         with running(self, self._session, feeds):
-            return dict(zip(names, self._session.run(names, feeds), strict=True))
+            return empty_results(self, feeds) or dict(zip(names, self._session.run(names, feeds), strict=True))
 
     def close(self) -> None:
         self._session = None

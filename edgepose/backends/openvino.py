@@ -11,7 +11,7 @@ import numpy as np
 from ..bundle.contract import TensorSpec
 from ..core.errors import UsageError, last_line, missing_extra
 from .backend import GraphBackend
-from .session import Arrays, running
+from .session import Arrays, empty_results, running
 
 
 def import_openvino() -> Any:
@@ -72,6 +72,8 @@ class OpenVinoSession:
 
     def run(self, feeds: Arrays) -> Arrays:
         with running(self, self._request, feeds, last_line):
+            if empty := empty_results(self, feeds):
+                return empty
             results = self._request.infer([feeds[spec.name] for spec in self.inputs], share_inputs=True)
             return {spec.name: np.array(result) for spec, result in zip(self.outputs, results.values(), strict=True)}
 

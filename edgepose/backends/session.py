@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.contract import TensorSpec
@@ -45,6 +46,18 @@ def check_feeds(session: Session, feeds: Arrays) -> None:
         )
         if array.dtype != spec.dtype or not fits:
             raise UsageError(f"{session.backend}: input {name} is {array.dtype} {array.shape}, expected {spec}")
+
+
+def empty_results(session: Session, feeds: Arrays) -> Arrays:
+    """Return the outputs of an empty batch without running the engine, or nothing for another batch.
+
+    Some engines refuse zero samples (OpenVINO: "Batch size is zero"), and so does ONNX Runtime in graphs with a Reshape
+    to -1.
+    """
+    has_batch = all(spec.shape[:1] == (None,) for spec in (*session.inputs, *session.outputs))
+    if not has_batch or any(len(array) for array in feeds.values()):
+        return {}
+    return {spec.name: np.zeros([side or 0 for side in spec.shape], spec.dtype) for spec in session.outputs}
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class DitnSwitches:
 class Decoder(nn.Module):
     """1x1 C->2C, 3x3 2C->C, add the input, ReLU, 1x1 C->outputs. 21.2 k parameters.
 
-    ReLU comes after the addition, as in a basic block (authors' code); ``form`` 1 has it before. ``linear=True`` ends in
-    a 1x1 with bias, because its output is a heat-map itself. Reading: otherwise BN and ReLU follow, because it makes
+    ReLU comes after the addition, as in a basic block (authors' code); form 1 has it before. ``linear=True`` ends in a
+    1x1 with bias, because its output is a heat-map itself. Reading: otherwise BN and ReLU follow, because it makes
     features (Table 8).
     """
 

@@ -45,7 +45,8 @@ def function_body(
     padding = [0, 0, top, left, 0, 0, top + rows * th - height, left + cols * tw - width]
     padded = body.op("Pad", "x", body.ints(padding))
     bands = body.windows(padded, axis=2, count=rows, step=th, size=ph)
-    bands = body.reshape(bands, [0, channels, rows, ph, -1])
+    # No side of -1: an empty batch leaves it undefined.
+    bands = body.reshape(bands, [0, channels, rows, ph, cols * tw + kw - 1])
     patches = body.windows(bands, axis=4, count=cols, step=tw, size=pw, join=3)
     patches = body.reshape(patches, [0, channels, rows * cols, ph * pw])
 

@@ -83,13 +83,21 @@ class Learner:
         return network if self.quantisation is None else FakeQuantised(network, self.quantisation)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the terms of the loss on one batch (see :class:`~edgepose.train.loader.PoseDataset`)."""
+        """Compute the terms of the loss on one batch (see :class:`~edgepose.train.loader.PoseDataset`).
+
+        Raises:
+            UsageError: a batch norm would see a single value per channel.
+        """
         batch = {name: tensor.to(self.ranks.device, non_blocking=True) for name, tensor in batch.items()}
         dtype = next(self.network.parameters()).dtype
         images = normalise(batch["crop"]).to(dtype).contiguous(memory_format=torch.channels_last)
         autocast = self.recipe.precision != "fp32"
         with torch.autocast(self.ranks.device.type, _PRECISIONS[self.recipe.precision], enabled=autocast):
-            heads = self.parallel(images)
+            try:
+                heads = self.parallel(images)
+            except ValueError as error:
+                _refuse_small_batch(error, len(images), self.recipe)
+                raise
         heads = Heads(*(None if maps is None else maps.to(dtype) for maps in heads))
         targets = Targets(*(batch[name].to(dtype) for name in Targets._fields))
         self._counts = count_right(heads.joints.detach(), targets.joints)
@@ -151,6 +159,8 @@ class Learner:
                 return count
             except torch.OutOfMemoryError:
                 count //= 2
+            except UsageError:  # too few crops for a batch norm
+                break
         return 0
 
 
@@ -184,6 +194,15 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> L
     if recipe.schedule == "steps":
         return MultiStepLR(optimizer, [epoch * steps for epoch in recipe.milestone_epochs], gamma=0.1)
     return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps, pct_start=0.15)
+
+
+def _refuse_small_batch(error: ValueError, count: int, recipe: Recipe) -> None:
+    """Raise UsageError if PyTorch refused to normalise one value per channel."""
+    if "more than 1 value per channel" in str(error):
+        raise UsageError(
+            f"{recipe.model} cannot be trained at {recipe.height}x{recipe.width} with {count} crop per batch and "
+            "process: a batch norm on a map of one pixel needs two or more (--set batch=..., with as many pictures)"
+        ) from error
 
 
 def _require_precision(precision: str, device: torch.device) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from edgepose.backends.plan import open_graph, open_session, plan
 from edgepose.backends.session import Session
-from edgepose.bundle.bundle import Bundle
+from edgepose.bundle.bundle import Bundle, open_bundle
 from edgepose.bundle.contract import TensorSpec
 from edgepose.bundle.tasks import POSE, pose_contract
 from edgepose.core.errors import UsageError
@@ -68,6 +68,26 @@ def test_what_an_engine_raises_becomes_one_sentence(pair: Path, backend: str, ca
         session.run({"x": np.zeros((3, 2), np.float32)})
     np.testing.assert_array_equal(session.run({"x": rows})["y"], rows)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("backend", [*ONNX_BACKENDS, "torch"])
+@pytest.mark.parametrize("made", ["shipped", "exported"])
+def test_no_persons_are_no_keypoints(made: str, backend: str, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip(backend)
+    pytest.importorskip("torch")
+    bundle = open_bundle("ditn_lite" if made == "shipped" else request.getfixturevalue("exported"))
+    (height, width), session = bundle.manifest.input_size, open_session(bundle, backend)
+    for count in (0, 2, 0):
+        outputs = session.run({"images": np.zeros((count, height, width, 3), np.uint8)})
+        shapes = {name: (array.shape, array.dtype) for name, array in outputs.items()}
+        maps = (count, 14, height // 4, width // 4)
+        assert shapes == {"keypoints": ((count, 14, 3), np.float32), "heatmaps": (maps, np.float32)}
+
+
+def test_a_graph_whose_outputs_do_not_depend_on_the_batch_is_run(pair: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match="backend onnxruntime failed on a batch of 0"):
+        open_graph(pair).run({"x": np.zeros((0, 2), np.float32)})
 
 
 def test_what_pytorch_raises_becomes_one_sentence(torch_session: Session) -> None:

@@ -51,7 +51,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_the_manifest_says_what_the_bundle_is(exported: Path, checkpoint: Path) -> None:
     manifest = open_bundle(exported).manifest
     assert (manifest.name, manifest.model, manifest.skeleton) == ("lively", "ditn_lite", "lsp14")
-    assert (manifest.input_size, manifest.options, manifest.trained) == ((64, 64), {}, True)
+    assert (manifest.input_size, manifest.options, manifest.trained) == ((64, 64), {"form": 2}, True)
     assert (manifest.crop_padding, manifest.decode, manifest.schema) == (1.25, "quarter", 1)
     assert manifest.made_with["torch"] == torch.__version__
     assert manifest.made_with["numpy"] == np.__version__

@@ -22,8 +22,8 @@ from edgepose.core.errors import CheckError, UsageError
 from edgepose.core.geometry import crop_boxes
 from edgepose.core.images import read_image
 from edgepose.data import load_data
-from edgepose.export.to_onnx import export_graph
-from edgepose.models import build_model
+from edgepose.export.to_onnx import export_graph, run_graph
+from edgepose.models import HEATMAP_MODELS, build_model
 from edgepose.models.pose_graph import PoseGraph
 from edgepose.plugins.torch_op import dynamic_depthwise_conv2d
 
@@ -162,6 +162,26 @@ def check_contract(model: onnx.ModelProto, joints: int, height: int, width: int)
     names = {v.type.tensor_type.shape.dim[0].dim_param for v in (*model.graph.input, *model.graph.output)}
     assert len(names) == 1 and names != {""}  # one batch, named alike on both sides
     onnx.checker.check_model(model, full_check=True)
+
+
+def empty_batch(graph: Path, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """Shapes that the graph itself gives for no crops; sessions do not ask it (``empty_results``)."""
+    return [a.shape for a in run_graph(onnx.load(graph), np.zeros((0, *size, 3), np.uint8), ("keypoints", "heatmaps"))]
+
+
+def test_the_graph_of_ditn_takes_an_empty_batch(exported: Path) -> None:
+    assert empty_batch(exported / "pose.onnx", (64, 64)) == [(0, 14, 3), (0, 14, 16, 16)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in HEATMAP_MODELS if name.endswith("_lite") and name != "ditn_lite"])
+def test_graphs_take_an_empty_batch(name: str, tmp_path: Path) -> None:
+    export_graph(build_model(name, skeleton="lsp14", input_size=(64, 64)), (64, 64), tmp_path / "x.onnx")
+    assert empty_batch(tmp_path / "x.onnx", (64, 64)) == [(0, 14, 3), (0, 14, 16, 16)]
+    for backend in CPU:
+        assert open_graph(tmp_path / "x.onnx", backend).run({"images": np.zeros((0, 64, 64, 3), np.uint8)})[
+            "keypoints"
+        ].shape == (0, 14, 3)
 
 
 def test_the_dynamic_convolution_is_one_node_with_one_body(exported: Path) -> None:

@@ -93,4 +93,4 @@ def transfer(w, joints, bones, form):
 @pytest.mark.parametrize("form", [1, 2])
 def test_information_transfer(form):
     module = randomised(InformationTransfer(CHAIN, DitnSwitches(form=form)))
-    check(module, lambda w, *x: transfer(w, *x, form), normal(2, 3, 32, 24), normal(2, 2, 32, 24))
+    check(module, lambda w, joints, bones: transfer(w, joints, bones, form), normal(2, 3, 32, 24), normal(2, 2, 32, 24))

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgepose.core.errors import UsageError
 from edgepose.train.distributed import Ranks, join
 from edgepose.train.learner import Learner
 from edgepose.train.recipes import Recipe, get_recipe
@@ -131,24 +132,40 @@ def test_dynamic_weights_change_the_gradient():
 
 def test_the_largest_batch_that_fits_is_found(monkeypatch):
     learner, batch = Learner(small(), 4, ALONE), random_batch(4)
-    whole = learner.losses
+    whole, limit = learner.losses, {"crops": 4}
 
     def little_memory(part):
-        if len(part["crop"]) > 1:
+        if len(part["crop"]) > limit["crops"]:
             raise torch.OutOfMemoryError
         return whole(part)
 
     monkeypatch.setattr(learner, "losses", little_memory)
-    assert (
-        learner.largest_batch({name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in batch.items()}) == 1
+    for limit["crops"], largest in ((3, 2), (1, 0), (0, 0)):  # of one crop, DITN cannot learn
+        assert learner.largest_batch(batch) == largest
+    for module in learner.network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    limit["crops"] = 1
+    assert learner.largest_batch(batch) == 1
+
+
+@pytest.mark.parametrize("model", ["ditn_lite", "ditn_hrnet_w32"])
+def test_ditn_does_not_learn_from_one_crop(model):
+    """The batch norm on its pooled map would see one value; in eval mode, and without that gate, one crop is enough."""
+    learner = Learner(small(model=model), 4, ALONE)
+    one = {name: tensor[:1] for name, tensor in random_batch().items()}
+    with pytest.raises(UsageError) as refused:
+        learner.step(one)
+    assert str(refused.value) == (
+        f"{model} cannot be trained at 64x64 with 1 crop per batch and process: a batch norm on a map of one pixel "
+        "needs two or more (--set batch=..., with as many pictures)"
     )
-    monkeypatch.setattr(learner, "losses", lambda _: little_memory(batch))
-    assert learner.largest_batch(batch) == 0
+    assert learner.network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 14, 16, 16)
+    if model == "ditn_lite":
+        assert sum(Learner(small(options="cab=false"), 4, ALONE).step(one).values()) > 0
 
 
 def test_a_device_that_is_not_there_is_refused():
-    from edgepose.core.errors import UsageError
-
     with pytest.raises(UsageError, match=r"device 'cuda:99' cannot be used: .*; use cpu"), join("cuda:99"):
         pass
 

@@ -50,8 +50,8 @@ def test_focal_l2_as_printed_by_hand():
     assert float(loss) == pytest.approx((0.0625 * 0.25 + 0.0625 * 0.5625) / 2)
 
 
-#: Loss of one pixel in ``MultiTaskLossParallel.focal_l2_loss`` (gamma 2) of Improved-Body-Parts, and with gamma 1 in its
-#: ``MultiTaskLoss.focal_l2_loss``, at (predicted, target): a target of float32's 0.01 is foreground, 0.0099 is not.
+#: Losses of one pixel at (predicted, target) in Improved-Body-Parts: with gamma 1 in ``MultiTaskLoss.focal_l2_loss``,
+#: with gamma 2 in ``MultiTaskLossParallel.focal_l2_loss``. A target of 0.01 is foreground, 0.0099 is not.
 CITED = [
     ((-0.2, 0.0099), 0.00881160516, 0.00176232134),
     ((-0.2, 0.01), 0.0529200099, 0.0635040104),

@@ -252,19 +252,28 @@ def test_a_test_that_fails_costs_no_epoch(lsp, whole, tmp_path, monkeypatch):
     require_equal_runs(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("persons", [1, 3])
+def test_batches_of_one_crop_are_refused_and_nothing_is_written(persons, tmp_path):
+    """By the recipe, or because there is one picture; the rest of an epoch that fills no batch is never trained on."""
+    data = f"lsp:{make_lsp(tmp_path / 'data', persons=persons + 2)}"
+    with pytest.raises(UsageError, match=r"^ditn_lite cannot be trained at 64x64 with 1 crop per batch and process: "):
+        train(replace(RECIPE, batch=1 if persons == 3 else 8), data, tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_out_of_memory_says_which_batch_fits(lsp, tmp_path, monkeypatch):
     step = trainer.Learner.step
 
     def little_memory(learner, batch):
-        if len(batch["crop"]) > 1:
+        if len(batch["crop"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(learner, batch)
 
     monkeypatch.setattr(trainer.Learner, "step", little_memory)
     with pytest.raises(
-        UsageError, match=r"cpu ran out of memory with 2 crops of 64x64: batch=1 fits \(--set batch=..."
+        UsageError, match=r"cpu ran out of memory with 8 crops of 64x64: batch=2 fits \(--set batch=..."
     ):
-        train(RECIPE, lsp, tmp_path / "run", workers=0)
+        train(replace(RECIPE, batch=8), lsp, tmp_path / "run", workers=0)
 
 
 #: Leaves every process after the second epoch.
@@ -283,7 +292,8 @@ def run_two(lsp: str, folder: Path, prelude: str = "") -> str:
     """Two processes under torchrun; ``RANK`` in the folder's name gives each its own. Returns what they said."""
     script = "import os; from edgepose.cli import main" + prelude
     folder_text = f"{str(folder)!r}.replace('RANK', os.environ['RANK'])"
-    script += f"\nraise SystemExit(main([*{COMMAND[3:]!r}, '--data', {lsp!r}, '-o', {folder_text}, '--workers=0']))"
+    command = [*COMMAND[3:], "--set=batch=4"]  # two crops per process, the fewest that DITN learns from
+    script += f"\nraise SystemExit(main([*{command!r}, '--data', {lsp!r}, '-o', {folder_text}, '--workers=0']))"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
     done = subprocess.run(
         [*torchrun, sys.executable, "-c", script],
