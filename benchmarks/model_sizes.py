@@ -169,8 +169,9 @@ on COCO, so there is no AP of ours to put beside them.
 - **`ditn_resnet50`**, the network of DITN's ablation of losses (Tables 6 and 7): the paper says "ResNet-50" and no
   more. It is SimpleBaseline's here, with the three deconvolutions and without the head, so the decoders have C = 256.
 - **`sg_hrnet_w32`**: in stages 2 to 4 the map is made from the high-resolution branch as it enters the stage, and
-  multiplies it before the stage's first fusion; the fourth is made from the last fusion's output and multiplies it. The
-  paper upsamples bilinearly in the fusions (`bilinear=True`); HRNet's nearest is the default, for its weights' sake.
+  multiplies it before the stage's first fusion; the fourth is made from the last fusion's output and multiplies it.
+  Fusions upsample bilinearly, as the paper says; HRNet's nearest is an option (`bilinear=False`). Its weights load
+  either way. Both terms of the loss are means over pixels: with the printed sums, the segmentation would weigh a 49th.
 - **`hsrnet_*`**: layers 4 and 5 have three bottlenecks each, dilated by 2, at stride 16 with 1024 channels, as in its
   authors' code and DetNet's. The paper's remark that HSRNet has more parameters than ResNet does not fit that code. 59
   layers are the stem, three in each of 19 bottlenecks, and the head; projections and deconvolutions are not counted.
@@ -195,19 +196,26 @@ For MPII: 256x256 input, 64x64 maps, 16 joints, 15 bones.
 
 {modules}
 
-- **Decoders.** The bone decoder's last 1x1 is linear with a bias, because its output is the bone heat-map itself; the
-  joint decoder's has batch norm and ReLU, because it makes features. Table 8's MFLOPs are up to 2 % higher: it seems to
-  count element-wise operations, here only convolutions count. The same holds for the attention blocks.
+The development code of DITN's first author
+([onerow2star/cplusplus_primer](https://github.com/onerow2star/cplusplus_primer), `revison/lib`) decides where the paper
+is silent and the code agrees with it. Before it was found, this project read the paper otherwise: `form=1` builds that
+network, which `ditn_lite` and all checkpoints without a form in them are (`DitnSwitches` lists the differences).
+
+- **Decoders.** ReLU follows the addition, as in a basic block. The bone decoder's last 1x1 is linear with a bias,
+  because its output is the bone heat-map itself; the joint decoder's has batch norm and ReLU, because it makes
+  features. Table 8's MFLOPs are up to 2 % higher: it seems to count element-wise operations, here only convolutions
+  count. The same holds for the attention blocks.
 - **Parameter adapter.** No batch norm and no ReLU, as Table 8 says and against the text: three convolutions of 540
   weights. Where a side of the predicted kernel comes out even, its last row or column is dropped.
 - **Transfer.** Table 8's 3.2 k is 256 for the 1x1 convolution over the joints plus 15 x 2 x 2 x 49 for the static layer
   that the dynamic convolution replaces. The 1x1 therefore comes before the grouping (only 16 -> 16 gives 256), and the
   kernels are predicted, so they are not parameters; they have 2 x 49 values a bone, which makes the convolution
   depthwise and halves its cost.
-- **Channel attention.** Equation 4: a 1x1 convolution with a bias after global pooling, where Table 8 lists a 3x3 with
-  batch norm (which cannot train on one sample).
-- **Spatial attention.** All of Table 8's layers; no ReLU stands between the last batch norm and the sigmoid, because it
-  would keep the attention at one half or more.
+- **Back to joints.** The sum over the bones that a joint belongs to.
+- **Channel attention.** Equation 4's 1x1 convolution with a bias after global pooling, then batch norm and ReLU, as
+  Table 8 says. That batch norm cannot train on a batch of one, which is refused.
+- **Spatial attention.** All of Table 8's layers. The ReLU before the sigmoid of both attentions keeps their maps at one
+  half or more; `gate_relu=False` leaves it out.
 """
 
 

@@ -26,7 +26,7 @@ from ..core.skeletons import get_skeleton
 from ..data import load_data
 from ..data.samples import PoseData, PoseSample, describe_skipped
 from ..graphs.read_quantisation import Quantisation
-from ..models.checkpoint import require_checkpoint
+from ..models.checkpoint import ModelSpec, read_spec, require_checkpoint
 from ..models.pose_graph import torch_predictor
 from .distributed import Ranks, join
 from .learner import Learner, model_spec
@@ -138,7 +138,7 @@ class Run:
         if state is not None:
             self._resume(state)
         elif self.learner.loaded is not None:
-            tqdm.write(f"{weights}: {self.learner.loaded}")
+            tqdm.write(f"{weights}: {self.learner.loaded}{_other_options(weights, self.learner.spec)}")
 
     def _resume(self, state: dict[str, Any]) -> None:
         if state["data"] != self.data:
@@ -233,6 +233,15 @@ def _load(recipe: Recipe, data: str, split: str, ranks: Ranks) -> PoseData:
     if notice and ranks.is_first:
         tqdm.write(f"{split}: {notice}")
     return loaded
+
+
+def _other_options(weights: Path | None, spec: ModelSpec) -> str:
+    """Return a warning if the weights are of the same network with other options, which may fit and mean another."""
+    known = read_spec(weights) if weights else None
+    if known is None or known.model != spec.model or known.options == spec.options:
+        return ""
+    theirs, ours = (" ".join(f"{k}={v}" for k, v in s.options.items()) or "no options" for s in (known, spec))
+    return f"; they were trained with {theirs}, this run has {ours} (--set options=...)"
 
 
 def _require_quantisation(begun: str | None, now: Quantisation | None, folder: Path) -> None:

@@ -320,7 +320,9 @@ def test_a_bundle_that_does_not_fit_is_refused(
     assert "fine-tunes weights that are trained already: give their file with --weights" in said(ditn.path)
     assert "is not a bundle" in said(tmp_path, "--weights", weights)
     wide = said(ditn.path, "--weights", weights, "--set=width=96")
-    assert "the recipe trains ditn_lite for lsp14 at 64x96, bundle " in wide
+    assert "the recipe trains ditn_lite form=2 for lsp14 at 64x96, bundle " in wide
+    former = said(ditn.path, "--weights", weights, "--set=options=form=1")
+    assert "the recipe trains ditn_lite form=1 for lsp14 at 64x64, bundle " in former
     assert "holds ditn_lite for lsp14 at 64x64: give a bundle of the recipe's network" in wide
     untrained = tmp_path / "untrained.safetensors"
     spec = ModelSpec("ditn_lite", "lsp14", (64, 64))

@@ -193,6 +193,18 @@ def test_a_run_starts_from_given_weights(lsp, tmp_path, capsys):
     assert "loaded" in capsys.readouterr().out
 
 
+def test_weights_of_another_form_of_the_network_are_named(lsp, tmp_path, capsys):
+    spec = ModelSpec("ditn_lite", "lsp14", (64, 64), {"form": 1})
+    save_checkpoint(tmp_path / "w.safetensors", spec.build(), spec)
+    still = replace(RECIPE, epochs=1, lr=1e-12, ema=0.0)
+    train(still, lsp, tmp_path / "run", weights=tmp_path / "w.safetensors", workers=0)
+    said = capsys.readouterr().out
+    assert "still at their start: transfer (4); they were trained with form=1, this run has form=2 (--set op" in said
+    same = replace(still, options="form=1")
+    train(same, lsp, tmp_path / "same", weights=tmp_path / "w.safetensors", workers=0)
+    assert "they were trained" not in capsys.readouterr().out
+
+
 def test_nan_names_the_batch_and_its_images(lsp, tmp_path):
     with pytest.raises(
         UsageError, match=r"loss became NaN or infinite \(.*nan.*\) in epoch 1, batch \d+ \(.*im000\d\d.jpg, .*im000"
