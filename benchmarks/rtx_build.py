@@ -30,9 +30,7 @@ from edgepose.export.from_checkpoint import export
 from edgepose.export.from_onnx import import_detector
 
 MODELS = (
-    ("ditn_hrnet_w32", "coco17"),
-    ("hrnet_w32", "coco17"),
-    ("hsr_msnet_59", "coco17"),
+    *((name, "coco17") for name in ("ditn_hrnet_w32", "ditn_resnet50", "sg_hrnet_w32", "hrnet_w32", "hsr_msnet_59")),
     ("ditn_lite", "lsp14"),
 )
 SIZE = (256, 192)

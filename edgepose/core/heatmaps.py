@@ -71,7 +71,7 @@ def encode_bones(
     for target, (a, b) in zip(targets, bones, strict=True):
         offset = ends[b] - ends[a]
         length = np.hypot(*offset)
-        if not (seen[a] and seen[b]) or length > _LONGEST_BONE:
+        if not (seen[a] and seen[b] and length <= _LONGEST_BONE):
             continue
         margin = np.clip(1 / max(length, 1e-9), 0.05, 0.15)
         share = np.linspace(margin, 1 - margin, max(2, int(np.ceil(length))))

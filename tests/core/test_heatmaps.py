@@ -82,6 +82,17 @@ def test_torch_decoding_equals_the_reference(shared):
     np.testing.assert_array_equal(torch_decode(torch.from_numpy(maps)).numpy(), decode(maps))
 
 
+def test_the_usual_targets_have_sigma_2_and_radius_5():
+    """The published constants are the defaults; 81 points of a grid lie within 5 of one of them (Gauss's circle)."""
+    targets, weights = encode_joints([[40, 80]], [1], (48, 32))  # heat-map pixel (10, 20)
+    assert weights.tolist() == [1]
+    row = [0, *(np.exp(-(d**2) / 8) for d in range(-6, 7)), 0]  # three sigma, and 0 beyond
+    np.testing.assert_allclose(targets[0, 20, 3:18], row, atol=1e-7)
+    np.testing.assert_allclose(targets[0, 13:28, 10], row, atol=1e-7)
+    assert targets[0, 22, 12] == pytest.approx(np.exp(-1))
+    assert encode_segmentation([[40, 80]], [1], (48, 32)).sum() == 81
+
+
 def test_decoding_by_hand():
     maps = np.zeros((1, 4, 8, 6), np.float32)
     maps[0, 0, 3, 2], maps[0, 0, 3, 3], maps[0, 0, 2, 2] = 1.0, 0.5, 0.25  # right and upper neighbours are higher
@@ -283,7 +294,8 @@ def test_bones_of_no_length_and_outside_the_map():
     want[1:4, 1:4] = 1
     np.testing.assert_array_equal(same, want)
     assert not encode_bones([[-80, -80], [-40, 400]], [1, 1], [(0, 1)], (6, 6)).any()
-    assert not encode_bones([[8, 8], [1e12, 8]], [1, 1], [(0, 1)], (6, 6)).any()  # too long to be a label
+    for far in (1e12, np.nan):  # no label
+        assert not encode_bones([[8, 8], [far, 8]], [1, 1], [(0, 1)], (6, 6)).any()
     cut = encode_bones([[8, 8], [400, 8]], [1, 1], [(0, 1)], (6, 6))[0]  # 5 % of 98 pixels are left out
     assert cut[2].tolist() == [0] * 6
     assert encode_bones([[8, 8], [80, 8]], [1, 1], [(0, 1)], (6, 6))[0, 2].tolist() == [0, 0, 1, 1, 1, 1]

@@ -323,7 +323,7 @@ def test_a_bundle_that_does_not_fit_is_refused(
     assert "the recipe trains ditn_lite form=2 for lsp14 at 64x96, bundle " in wide
     former = said(ditn.path, "--weights", weights, "--set=options=form=1")
     assert "the recipe trains ditn_lite form=1 for lsp14 at 64x64, bundle " in former
-    assert "holds ditn_lite for lsp14 at 64x64: give a bundle of the recipe's network" in wide
+    assert "holds ditn_lite form=2 for lsp14 at 64x64: give a bundle of the recipe's network" in wide
     untrained = tmp_path / "untrained.safetensors"
     spec = ModelSpec("ditn_lite", "lsp14", (64, 64))
     save_checkpoint(untrained, spec.build(), spec)

@@ -91,6 +91,21 @@ def test_targets_are_those_of_the_readable_functions(dataset):
     np.testing.assert_array_equal(smooth.numpy(), encode_bones_gaussian(*labels, LSP14.bones, (32, 24), 1.5))
 
 
+def test_targets_of_the_papers_recipes_have_their_constants(dataset):
+    """Sigma 2, a disc of radius 5, and the line of a bone, without more options."""
+    sample = replace(dataset.samples[0], visible=np.arange(14) == 2)
+    sizes = {"skeleton": "lsp14", "height": "512", "width": "384"}
+    for name in ("ditn_coco", "ditn_mpii", "sg_hrnet_coco", "sg_hrnet_mpii"):
+        dataset.recipe = get_recipe(name, sizes)
+        item = dataset.make(sample, Augmentation())
+        assert float(item["segmentation"].sum()) == pytest.approx(25 * np.pi, abs=8), name
+        y, x = divmod(int(item["joints"][2].argmax()), 96)
+        assert float(item["joints"][2, y, x + 2]) == pytest.approx(np.exp(-0.5)), name
+        assert float(item["joints"][2, y + 4, x]) == pytest.approx(np.exp(-2)), name
+        bones = dataset.make(replace(sample, visible=np.ones(14, bool)), Augmentation())["bones"]
+        assert float(bones[bones > 0].min()) > 0.25, name  # a Gaussian falls to 0
+
+
 def test_mirroring_exchanges_left_and_right(dataset):
     plain = dataset.make(dataset.samples[1], Augmentation())
     mirrored = dataset.make(dataset.samples[1], Augmentation(mirror=True))
