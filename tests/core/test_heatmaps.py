@@ -296,8 +296,9 @@ def test_bones_of_no_length_and_outside_the_map():
     assert not encode_bones([[-80, -80], [-40, 400]], [1, 1], [(0, 1)], (6, 6)).any()
     for far in (1e12, np.nan):  # no label
         assert not encode_bones([[8, 8], [far, 8]], [1, 1], [(0, 1)], (6, 6)).any()
-    cut = encode_bones([[8, 8], [400, 8]], [1, 1], [(0, 1)], (6, 6))[0]  # 5 % of 98 pixels are left out
-    assert cut[2].tolist() == [0] * 6
+    # From (2, 2) to (100, 2): 5 % of 98 pixels are left out, 4.9, so that the first square is around x = 7.
+    cut = encode_bones([[8, 8], [400, 8]], [1, 1], [(0, 1)], (6, 12))[0]
+    assert cut[2].tolist() == [0] * 6 + [1] * 6
     assert encode_bones([[8, 8], [80, 8]], [1, 1], [(0, 1)], (6, 6))[0, 2].tolist() == [0, 0, 1, 1, 1, 1]
 
 

@@ -175,6 +175,17 @@ def test_ablation_rows_train_and_evaluate(switches: dict[str, bool]) -> None:
     assert network.eval()(images).shape == (2, 14, 16, 16)
 
 
+@pytest.mark.parametrize(
+    ("options", "layer"), [({}, nn.ReLU), ({"gate_relu": False}, nn.Identity), ({"form": 1}, nn.Identity)]
+)
+def test_the_gates_of_both_attentions_have_their_relu_unless_it_is_left_out(
+    options: dict[str, Any], layer: type[nn.Module]
+) -> None:
+    with torch.device("meta"):
+        network = build_model("ditn_lite", skeleton="lsp14", **options)
+    assert type(network.transfer.attention.gate_relu) is type(network.spatial.gate_relu) is layer
+
+
 #: LSP's hips (2, 3), knees, elbows and shoulders end two bones each, its neck (12) five, ankles, wrists and head one.
 BONES_OF = [1, 2, 2, 2, 2, 1, 1, 2, 2, 2, 2, 1, 5, 1]
 
