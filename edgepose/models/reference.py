@@ -27,10 +27,10 @@ def reference_graph(bundle: Bundle) -> PoseGraph | PersonGraph:
     Raises:
         UsageError: the checkpoint is missing, damaged, or does not fit the network.
     """
-    manifest, checkpoint = bundle.manifest, bundle.path / CHECKPOINT
+    checkpoint = bundle.path / CHECKPOINT
     if bundle.task is PERSONS:
         return PersonGraph(read_yolov3(checkpoint)).eval()
-    network = ModelSpec(manifest.model, manifest.skeleton, manifest.input_size, manifest.options).build()
+    network = ModelSpec.of(bundle.manifest).build()
     load_weights(network, checkpoint)
     return PoseGraph(network, with_maps=True).eval()
 
