@@ -9,6 +9,7 @@ network and loss can be told apart. SG-HRNet's own loss is on the squared error.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 from common import Outcome, run_benchmark
@@ -38,9 +39,9 @@ RUNS = (
 )
 
 
-def variants(shared: Recipe, *, narrow: bool) -> list[Variant]:
+def variants(shared: Recipe, networks: Sequence[str], *, narrow: bool) -> list[Variant]:
     rows = []
-    for name, joints, loss in RUNS:
+    for name, joints, loss in (run for run in RUNS if run[0] in networks):
         full, slim, published = NETWORKS[name]
         recipe = replace(shared, model=slim if narrow else full, loss=loss, dynamic_weights=loss == "sg_hrnet")
         rows.append(Variant(f"{name} ({joints})", recipe, published if "own" in joints else "-"))
@@ -48,7 +49,7 @@ def variants(shared: Recipe, *, narrow: bool) -> list[Variant]:
 
 
 def measure(options: argparse.Namespace) -> Outcome:
-    trained = train_all(variants(budget(options), narrow=options.narrow), options)
+    trained = train_all(variants(budget(options), options.networks, narrow=options.narrow), options)
     kind = "slim" if options.narrow else "full"
     draw_curves(trained, options.json.with_suffix(".png"), f"{kind} networks, {options.epochs} epochs, {options.size}")
     return Outcome(table(trained, "papers, PCKh@0.5 on MPII"), figures(trained, options))
@@ -57,5 +58,8 @@ def measure(options: argparse.Namespace) -> Outcome:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--narrow", action="store_true", help="slim networks, for a CPU")
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, help="only these of the five"
+    )
     add_budget(parser, epochs=40)
     raise SystemExit(run_benchmark(parser, measure))
