@@ -112,9 +112,8 @@ def _read_picture(
     for annotation in persons:
         label, box = read_person(annotation, number, size or (math.inf, math.inf), joints)
         if label and data.kind == "crowdpose" and whole_number(annotation.get("num_keypoints")) == 0:
-            label = replace(
-                label, counted=False
-            )  # its number leaves hidden joints out, and its evaluation such persons
+            # CrowdPose's number leaves hidden joints out, and its evaluation ignores persons with 0.
+            label = replace(label, counted=False)
         if label:
             data.labels.append(label)
         if isinstance(box, str):
